@@ -1,0 +1,58 @@
+"""Longcase: business workflows that survive production. The face: names only, no logic."""
+
+from longcase.app import Longcase
+from longcase.errors import (
+    ActivityFailed,
+    DoNotRetry,
+    LongcaseError,
+    RetryAfter,
+)
+from longcase.model.activity import NOT_HAPPENED, Activity, NotHappened, activity, attempt, injected
+from longcase.model.calendar import Calendar
+from longcase.model.case import Approval, Case, Closed, Verdict
+from longcase.model.decision import Decision, Ruled, decision
+from longcase.model.exits import Close
+from longcase.model.people import System, Team
+from longcase.model.policy import Escalation, Retry
+from longcase.model.signal import Signal
+from longcase.model.span import Span, business_days, business_hours, days, hours, minutes, seconds
+from longcase.model.workflow import Next, Stage, Workflow
+
+__all__ = [
+    "NOT_HAPPENED",
+    "Activity",
+    "ActivityFailed",
+    "Approval",
+    "Calendar",
+    "Case",
+    "Close",
+    "Closed",
+    "Decision",
+    "DoNotRetry",
+    "Escalation",
+    "Longcase",
+    "LongcaseError",
+    "Next",
+    "NotHappened",
+    "Retry",
+    "RetryAfter",
+    "Ruled",
+    "Signal",
+    "Span",
+    "Stage",
+    "System",
+    "Team",
+    "Verdict",
+    "Workflow",
+    "activity",
+    "attempt",
+    "business_days",
+    "business_hours",
+    "days",
+    "decision",
+    "hours",
+    "injected",
+    "minutes",
+    "seconds",
+]
+__version__ = "0.1.0"

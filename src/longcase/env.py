@@ -1,0 +1,96 @@
+"""The injected environment: clock, randomness and ids. Nothing above asks the machine itself.
+
+The same engine runs on real time, on a virtual clock (`simulate`) and on a scaled clock shared
+by several processes (`make demo`). The store is opened with an Env; there is no other source
+of time in the package.
+"""
+
+from __future__ import annotations
+
+import random as _random
+import time as _time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A source of instants. `now` is timezone-aware UTC and may be compared across processes."""
+
+    def now(self) -> datetime: ...
+
+    def seconds_until(self, instant: datetime) -> float:
+        """Return the real seconds until `instant`, 0.0 if it has passed."""
+        ...
+
+
+class RealClock:
+    """The machine's wall clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def seconds_until(self, instant: datetime) -> float:
+        return max(0.0, (instant - self.now()).total_seconds())
+
+
+class VirtualClock:
+    """A clock that stands still until it is told to move; for tests, in one process."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._now = start or datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def seconds_until(self, instant: datetime) -> float:
+        return 0.0 if instant <= self._now else float("inf")
+
+    def set(self, instant: datetime) -> None:
+        """Move to `instant`; going backwards is allowed, so that tests can inject clock jumps."""
+        self._now = instant
+
+    def advance(self, by: timedelta) -> None:
+        self._now += by
+
+
+class ScaledClock:
+    """Compressed time for several processes: `factor` seconds pass here in one real second.
+
+    Epoch and factor are kept in the store, so worker, CLI and driver agree on the instant.
+    """
+
+    def __init__(self, epoch_real: float, epoch: datetime, factor: float) -> None:
+        self.epoch_real = epoch_real
+        self.epoch = epoch
+        self.factor = factor
+
+    def now(self) -> datetime:
+        return self.epoch + timedelta(seconds=(_time.time() - self.epoch_real) * self.factor)
+
+    def seconds_until(self, instant: datetime) -> float:
+        return max(0.0, (instant - self.now()).total_seconds() / self.factor)
+
+
+class Env:
+    """Clock, randomness and ids in one hand. Pass `seed` for a repeatable run."""
+
+    def __init__(self, clock: Clock | None = None, *, seed: int | None = None) -> None:
+        self.clock: Clock = clock or RealClock()
+        # SystemRandom is a syscall per draw; ids and salts need uniqueness and unguessability by
+        # outsiders of the store, so the generator is seeded once from the system's entropy.
+        self.random = _random.Random(seed) if seed is not None else _random.Random(_random.SystemRandom().getrandbits(256))
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def monotonic(self) -> float:
+        return _time.monotonic()
+
+    def new_id(self) -> str:
+        """Return a UUIDv7-shaped id as 32 hex digits: sortable by the clock's millisecond."""
+        milliseconds = int(self.clock.now().timestamp() * 1000) & (2**48 - 1)
+        return f"{milliseconds:012x}7{self.random.getrandbits(12):03x}{0x8000 | self.random.getrandbits(14):04x}{self.random.getrandbits(48):012x}"
+
+    def salt(self) -> str:
+        """Return 64 random bits as hex, for one event's payload digest."""
+        return f"{self.random.getrandbits(64):016x}"

@@ -1,0 +1,1 @@
+"""What is declared: workflows, stages, activities, people, time, the map. Pure; knows no store."""

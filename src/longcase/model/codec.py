@@ -1,0 +1,151 @@
+"""From Python values to strict JSON and back: the only gate between user types and history.
+
+Values coming from outside are validated strictly and unknown fields are refused; never pickle.
+The next module on the data's way is `activity`, whose inputs and results pass through here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pydantic
+from pydantic import BaseModel, TypeAdapter
+
+from longcase.errors import InvalidInput
+from longcase.model.names import printable
+
+T = TypeVar("T")
+Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]; recursion confuses user types
+
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_dump_canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
+_PLAIN = (str, int, bool, type(None))
+
+
+def dump_json(value: Json) -> str:
+    """Return the compact JSON text of an already JSON-able value; NaN and infinities raise ValueError."""
+    return _dump(value)
+
+
+def canonical_json(value: Json) -> str:
+    """Return JSON text with sorted keys: equal values give equal text (in the manner of RFC 8785)."""
+    return _dump_canonical(value)
+
+
+def digest(value: Json) -> str:
+    """Return 16 hex digits over the canonical text, for comparing arguments on replay."""
+    return hashlib.sha256(_dump_canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class Codec:
+    """Encode and decode values of one declared type."""
+
+    __slots__ = ("_adapter", "_has_sets", "_plain", "type")
+
+    def __init__(self, declared: Any) -> None:
+        self.type = declared
+        self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
+        self._plain = declared if declared in _PLAIN else (type(None) if declared is None else None)
+        self._has_sets = "'type': 'set'" in (schema := repr(self._adapter.core_schema)) or "'frozenset'" in schema
+
+    def encode(self, value: Any, what: str) -> Json:
+        """Return `value` as JSON-able data, or raise InvalidInput naming each field that does not fit.
+
+        A dict or list is read as JSON is (dates as text and so on), so that a vendor's answer may
+        be returned as it came.
+        """
+        if self._plain is not None and type(value) is self._plain:
+            return value
+        try:
+            valid = self._adapter.validate_python(value, strict=True)
+        except pydantic.ValidationError as error:
+            if not isinstance(value, (dict, list)):
+                raise invalid(error, what) from None
+            valid = self.decode(value, what)
+        dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
+        if self._has_sets:
+            dumped = _with_sorted_sets(valid, dumped)
+        _refuse_non_finite(dumped, what)
+        return dumped
+
+    def decode(self, data: Json, what: str) -> Any:
+        """Return the typed value of JSON-able data; unknown fields and loose types are refused."""
+        if self._plain is not None and type(data) is self._plain:
+            return data
+        try:
+            return self._adapter.validate_json(_dump(data), strict=True, extra="forbid")
+        except pydantic.ValidationError as error:
+            raise invalid(error, what) from None
+        except ValueError as error:
+            raise InvalidInput(f"{what}: {error}", reason="not_json") from None
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the type (for forms and `describe`)."""
+        return self._adapter.json_schema()
+
+
+@lru_cache(maxsize=1024)
+def _cached_codec(declared: Any) -> Codec:
+    return Codec(declared)
+
+
+def codec_for(declared: Any) -> Codec:
+    """Return the codec of a type; built once per type."""
+    try:
+        return _cached_codec(declared)
+    except TypeError:  # an unhashable annotation
+        return Codec(declared)
+
+
+def pointer(location: tuple[Any, ...]) -> str:
+    """Return a JSON pointer (RFC 6901) for a location in a document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def invalid(error: pydantic.ValidationError, what: str) -> InvalidInput:
+    """Turn a validation error into our own: every place by JSON pointer, no pydantic wording around it."""
+    problems = [
+        (pointer(item["loc"]), _wording(item)) for item in error.errors(include_url=False, include_context=False)
+    ]
+    listed = "; ".join(f"{place or '/'}: {problem}" for place, problem in problems[:8])
+    more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+    return InvalidInput(f"{what}: {listed}{more}", problems=problems, reason="does_not_fit")
+
+
+def _wording(item: Mapping[str, Any]) -> str:
+    if item["type"] == "missing":
+        return "missing"
+    if item["type"] == "extra_forbidden":
+        return "unknown field"
+    text = item["msg"]
+    return f"{text[:1].lower()}{text[1:]}, got {printable(item.get('input'))}"
+
+
+def _refuse_non_finite(value: Json, what: str) -> None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{what}: {value} is not a finite number", reason="non_finite_number")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_non_finite(item, what)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_non_finite(item, what)
+
+
+def _with_sorted_sets(value: Any, dumped: Json) -> Json:
+    """Sort what came out of a set: its order is the hash seed's and would differ on replay (A9)."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(dumped, key=canonical_json)
+    if isinstance(value, BaseModel):
+        return {name: _with_sorted_sets(getattr(value, name, None), item) for name, item in dumped.items()}
+    if isinstance(value, dict) and isinstance(dumped, dict):
+        return {name: _with_sorted_sets(item, dumped[name]) if name in dumped else item for name, item in value.items()}
+    if isinstance(value, (list, tuple)) and isinstance(dumped, list):
+        return [_with_sorted_sets(item, out) for item, out in zip(value, dumped, strict=True)]
+    return dumped

@@ -1,0 +1,110 @@
+"""The stage-facing half of the seam: what a running stage may ask of whoever hosts it (HOST.md).
+
+Implemented by the engine. The face (`Case`, `Activity`, `Decision`) holds no logic of its own: it
+turns typed calls into these requests and the answers back into typed values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from uuid import UUID
+
+from longcase.model.codec import Json
+from longcase.model.people import Owner
+from longcase.model.policy import Escalation
+from longcase.model.span import Span
+
+if TYPE_CHECKING:
+    from longcase.model.activity import Activity
+    from longcase.model.decision import Decision
+    from longcase.model.signal import Signal
+    from longcase.model.workflow import Stage, Workflow
+
+TaskKind = Literal["approval", "choice", "task"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """A question for people, as the stage asks it."""
+
+    kind: TaskKind
+    question: str
+    label: str | None
+    of: Owner
+    answers: tuple[str, ...]  # the closed set; empty for a form
+    form: Json | None  # JSON Schema of the answer, for kind "task"
+    fields: tuple[str, ...] | None  # the object's fields that are shown; None shows nothing
+    constants: Mapping[str, Json]  # values shown that are not fields, recorded as asked
+    quorum: int
+    within: Span | None
+    remind: Span | None
+    escalate: tuple[Escalation, ...]
+    expires: tuple[Span, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequireRequest:
+    """A field of the object the stage cannot go on without."""
+
+    field: str
+    asked_of: Owner
+    within: Span
+    remind: Span | None
+    escalate: tuple[Escalation, ...]
+
+
+class Host(Protocol):
+    """What a stage can ask for. Awaitable requests become stored facts before anything happens."""
+
+    def now(self) -> datetime: ...
+    def random(self) -> Random: ...
+    def uuid(self) -> UUID: ...
+    def key(self) -> str: ...
+    def visit(self) -> int: ...
+    def object(self) -> Json: ...
+    def change(self, patch: Mapping[str, Json]) -> None: ...
+    def log(self, message: str, fields: Mapping[str, Any]) -> None: ...
+    def rule(self, decision: Decision[Any, Any], inputs: Json, decide: Callable[[], Json], again: bool) -> Json: ...
+    def enter_part(self, name: str) -> Callable[[], None]: ...
+
+    async def perform(self, activity: Activity[Any, Any], label: str | None, arguments: Json) -> Json: ...
+    async def pause(self, span: Span, because: str, label: str | None) -> None: ...
+    async def receive(self, signal: Signal[Any], within: Span | None, label: str | None) -> Json: ...
+    async def ask(self, request: TaskRequest) -> Mapping[str, Json]: ...
+    async def require(self, request: RequireRequest) -> Json: ...
+    async def child(
+        self, workflow: Workflow[Any], body: Json, within: Span | None, on_close: str, label: str | None
+    ) -> Mapping[str, Json]: ...
+    def spawn(self, workflow: Workflow[Any], body: Json, on_close: str, label: str | None) -> str: ...
+    async def undo(self, since: Stage[Any] | None) -> None: ...
+
+
+class Attempt(Protocol):
+    """What a running attempt may ask of the worker that runs it."""
+
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def case(self) -> str: ...
+    @property
+    def previous_details(self) -> Json: ...
+    def heartbeat(self, details: Json = None) -> None: ...
+    def cancelled(self) -> bool: ...
+
+
+current_host: ContextVar[Host | None] = ContextVar("longcase_host", default=None)
+current_attempt: ContextVar[Attempt | None] = ContextVar("longcase_attempt", default=None)
+
+UNBOUNDED = timedelta.max
+
+
+def escalations(ladder: Sequence[tuple[Span, Owner] | Escalation]) -> tuple[Escalation, ...]:
+    """Return a ladder's levels as Escalation records, in the order given."""
+    return tuple(level if isinstance(level, Escalation) else Escalation(*level) for level in ladder)

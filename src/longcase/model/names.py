@@ -1,0 +1,46 @@
+"""The form of names, business keys and idempotency keys (BAD-INPUTS rows 28 to 34)."""
+
+from __future__ import annotations
+
+import re
+
+from longcase.errors import DefinitionError, UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may name a declaration, else raise DefinitionError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{what} name {printable(name)}: expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -",
+            hint=f"name it like {what}-name",
+        )
+    return name
+
+
+def check_key(key: object, what: str = "business key") -> str:
+    """Return `key` if it may address a case, else raise UsageError."""
+    if not isinstance(key, str) or not _NAME.fullmatch(key):
+        raise UsageError(
+            f"{what} {printable(key)}: expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -",
+            hint="use the identifier your own system gives the object, for example C-1042",
+        )
+    return key
+
+
+def check_idempotency_key(key: object) -> str:
+    """Return `key` if it may identify a message of a sender, else raise UsageError."""
+    if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise UsageError(
+            f"idempotency key {printable(key)}: expected 1 to 255 printable ASCII characters without blanks",
+            hint="use the sender's message id",
+        )
+    return key
+
+
+def printable(value: object, limit: int = 60) -> str:
+    """Quote a value for a message: escapes control and bidi characters, cut at `limit`."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,0 +1,101 @@
+"""How often and when an activity is tried again, and what happens when a wait runs late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from longcase.errors import DefinitionError
+from longcase.model.span import Span, describe_span
+
+if TYPE_CHECKING:
+    from longcase.model.people import Owner
+
+Jitter = Literal["full", "none"]
+MAX_ATTEMPTS_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A retry policy. The delay before attempt n+1 is min(cap, initial x factor^(n-1)), jittered.
+
+    Args:
+        max_attempts: 1 to 1000, the first try included.
+        initial: delay after the first failure.
+        factor: growth of the delay, at least 1.
+        cap: longest delay.
+        jitter: "full" draws uniformly from 0 to the delay (AWS architecture blog, "Exponential
+            backoff and jitter"); "none" keeps it exact.
+        non_retryable: exception classes after which no further attempt is made.
+        budget: total time from the first attempt's start; no attempt begins after it.
+    """
+
+    max_attempts: int = 5
+    initial: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    cap: timedelta = timedelta(minutes=5)
+    jitter: Jitter = "full"
+    non_retryable: tuple[type[BaseException], ...] = ()
+    budget: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_attempts, bool) or not 1 <= self.max_attempts <= MAX_ATTEMPTS_LIMIT:
+            raise DefinitionError(
+                f"Retry(max_attempts={self.max_attempts!r}): expected 1 to {MAX_ATTEMPTS_LIMIT}",
+                hint="Retry(max_attempts=5)",
+            )
+        if self.initial < timedelta(0) or self.cap < timedelta(0):
+            raise DefinitionError("Retry: initial and cap must not be negative", hint="Retry(initial=seconds(1))")
+        if not self.factor >= 1:
+            raise DefinitionError(f"Retry(factor={self.factor!r}): expected at least 1", hint="Retry(factor=2)")
+        if self.jitter not in ("full", "none"):
+            raise DefinitionError(f'Retry(jitter={self.jitter!r}): expected "full" or "none"', hint='jitter="full"')
+        if isinstance(self.non_retryable, type):
+            raise DefinitionError(
+                f"Retry(non_retryable={self.non_retryable.__name__}): expected a tuple of exception classes",
+                hint=f"non_retryable=({self.non_retryable.__name__},)",
+            )
+
+    def delay(self, failures: int, draw: float) -> timedelta:
+        """Return the wait after the `failures`-th failure; `draw` is uniform in [0, 1)."""
+        # The exponent is bounded so that a large attempt number cannot overflow the float.
+        longest = min(self.cap, self.initial * min(self.factor ** min(failures - 1, 64), 1e9))
+        return longest * draw if self.jitter == "full" else longest
+
+    def longest(self, timeout: timedelta) -> timedelta:
+        """Return the longest the call may take if every attempt runs into `timeout`."""
+        total = timeout * self.max_attempts
+        for failures in range(1, self.max_attempts):
+            total += self.delay(failures, 1.0)
+        return total if self.budget is None else min(total, self.budget + timeout)
+
+    def describe(self) -> str:
+        """Say the policy in one line."""
+        text = f"at most {self.max_attempts} attempts, {describe_span(self.initial)} x{self.factor:g} up to {describe_span(self.cap)}"
+        if self.budget is not None:
+            text += f", within {describe_span(self.budget)}"
+        if self.non_retryable:
+            text += ", never after " + ", ".join(kind.__name__ for kind in self.non_retryable)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """One level of a ladder: `after` the wait began, `to` becomes a candidate and is told.
+
+    With `reassign=True` the level replaces whose move it is instead of adding to it; the case's
+    accountable owner never changes by an escalation (SEMANTICS section 6).
+    """
+
+    after: Span
+    to: Owner
+    reassign: bool = False
+
+
+def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:
+    """Refuse a concurrency or rate limit below one."""
+    if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+        raise DefinitionError(f"{what}: concurrency={concurrency!r}, expected at least 1", hint="concurrency=10")
+    if rate is not None and (rate[0] < 1 or rate[1] <= timedelta(0)):
+        raise DefinitionError(f"{what}: rate={rate!r}, expected (count, span), both above zero", hint="rate=(10, seconds(1))")

@@ -1,0 +1,1 @@
+"""Where cases live: the port every store implements, and the stores."""

@@ -1,0 +1,276 @@
+"""The port: what the engine's runtime asks of a store. One conformance suite runs on every store.
+
+Model. A case is one row (its folded `CaseState` and a few operational columns) and its events. A
+store never runs user code and decides nothing: it assigns seq, hash and case numbers, checks that
+what a turn was computed on still holds, and makes rows durable before it answers.
+
+Operational columns, outside the fold (I3 compares the rest):
+    wake_at   when the case wants to be advanced: an instant, or "" for not at all
+    lease     the worker incarnation that keeps it moving, 0 for none
+    inbox     accepted inputs that no turn has applied yet
+
+Guarantees.
+    - Every write names the `seen_seq` it was computed on. If a seen event came in between, that case
+      is not written and its outcome says `stale`; the other cases of the batch are (A2). If only
+      unseen events came in between, the new events are appended after them and the state is folded
+      again from the stored one.
+    - When a method that writes returns, what it wrote survives a power cut.
+    - Methods are coroutines. The SQLite store finishes them without suspending when it is opened with
+      `inline=True`, so that synchronous programs and simulations can drive them.
+Errors: StoreUnavailable, StorageFull, StoreCorrupt, SchemaMismatch; nothing is half-written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from longcase.history.event import Event
+from longcase.history.state import CaseState
+from longcase.model.codec import Json
+
+T = TypeVar("T")
+InputKind = Literal["signal", "outcome", "cancel", "child_closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRef:
+    """A case by number, or by tenant, workflow and key (the live case of that key, else the newest)."""
+
+    case_no: int = 0
+    workflow: str = ""
+    key: str = ""
+    tenant: str = "main"
+
+
+@dataclass(slots=True)
+class Input:
+    """An accepted input that waits in the inbox for the turn that applies it.
+
+    `type` and `data` are those of the history event it will become; `id` is unique in the case and
+    given by the sender of the input (so that a repeat is recognised), `no` by the store (order).
+    """
+
+    id: str
+    type: str
+    data: dict[str, Json]
+    actor: str
+    channel: str
+    accepted_at: str = ""
+    no: int = 0
+    cause: int | None = None
+    on_behalf: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DedupKey:
+    """A sender's key. Scope is (tenant, recipient); the digest tells the same body from another."""
+
+    scope: str
+    key: str
+    body: str
+
+
+@dataclass(slots=True)
+class NewCase:
+    """A case to be started: its first event, and the key that makes a repeated start harmless."""
+
+    started: Event  # case_started
+    dedup: DedupKey | None = None
+    again: bool = False  # start anew although a closed case has the key
+
+
+@dataclass(slots=True)
+class CaseWrite:
+    """What one or more turns of one case add. Written wholly or not at all."""
+
+    case_no: int
+    base_seq: int
+    base_seen: int
+    events: list[Event]
+    state: CaseState  # after `events`, if nothing came in between
+    lease: int = 0
+    wake_at: str = ""
+    taken: list[int] = field(default_factory=list)  # numbers of the inbox inputs these turns applied
+    children: list[NewCase] = field(default_factory=list)  # started in the same transaction
+    notify: list[tuple[int, Input]] = field(default_factory=list)  # inputs for other cases (a child's close)
+    cancel_children: list[tuple[str, str, str]] = field(default_factory=list)  # (workflow, key, reason)
+    new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The outcome of one CaseWrite, in the order given.
+
+    `done`: written; `state` is what the row holds now (re-folded if unseen events came in between).
+    `stale`: a seen event came in between, or the case closed; nothing of this case was written.
+    `existing`: only for `new`: a case of that key is there; `case_no` is its number.
+    """
+
+    outcome: Literal["done", "stale", "existing"]
+    case_no: int
+    state: CaseState | None = None
+    interleaved: bool = False  # unseen events came in between: the caller must take over `state`
+    pending: int = 0  # inbox inputs still there
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a start: the case's number and whether it was there before."""
+
+    case_no: int
+    existing: bool
+    state: CaseState
+    differs: tuple[str, ...] = ()  # fields of the object that differ from the existing case's
+
+
+@dataclass(slots=True)
+class Edit(Generic[T]):
+    """What a unit of work under the case row's lock wants written.
+
+    `refusal` is raised to the caller after the events (which record the refusal) are durable.
+    """
+
+    result: T
+    events: list[Event] = field(default_factory=list)
+    inputs: list[Input] = field(default_factory=list)
+    dedup: DedupKey | None = None  # remembered with `answer` in the same transaction
+    answer: Json = None
+    wake: bool = False  # the case wants a turn now
+    refusal: Exception | None = None
+
+
+@dataclass(slots=True)
+class Locked:
+    """What a unit of work sees: the case under its row's lock. It must not change `state` itself."""
+
+    case_no: int
+    state: CaseState
+    now: str
+    pending: list[Input]
+    duplicate: Json | None = None  # the answer remembered under the dedup key that was passed, if any
+
+
+Decide = Callable[[Locked], Edit[T]]
+
+
+@dataclass(slots=True)
+class CaseRow:
+    """A case as stored."""
+
+    case_no: int
+    state: CaseState
+    hash: bytes
+    wake_at: str
+    lease: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A registered worker incarnation."""
+
+    no: int
+    host: str
+    pid: int
+    started_at: str
+    beat_at: str
+    alive: bool
+    leases: int
+
+
+class Store(Protocol):
+    """A place where cases live."""
+
+    @property
+    def url(self) -> str: ...
+
+    async def close(self) -> None:
+        """Finish what is queued, give back what is held, close the files."""
+        ...
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def start(self, new: Sequence[NewCase]) -> list[Started]:
+        """Accept cases: one row and one `case_started` event each, in one transaction.
+
+        A live case of the same tenant, workflow and key is answered as existing; so is a closed one
+        unless `again`. The same dedup key with another body raises IdempotencyConflict.
+        """
+        ...
+
+    async def write(self, writes: Sequence[CaseWrite]) -> list[Written]:
+        """Append the turns of many cases in one transaction; outcomes in the order given."""
+        ...
+
+    async def edit(self, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None = None) -> T:
+        """Run `decide` under the lock of the case's row and write what it returns, in one transaction.
+
+        Joins the group commit. `decide` is pure, may be called again, must not wait. With `dedup`, an
+        earlier answer under that key comes as `Locked.duplicate`; another body raises IdempotencyConflict.
+
+        Raises:
+            CaseNotFound: nothing is known by that reference.
+        """
+        ...
+
+    async def release(self, cases: Sequence[int], worker: int) -> None:
+        """Give leases back, if `worker` still holds them."""
+        ...
+
+    # -- reading one case --------------------------------------------------------------------------
+
+    async def load(self, ref: CaseRef) -> CaseRow | None: ...
+    async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]: ...
+    async def events(
+        self, case_no: int, *, after: int = 0, until: int | None = None, visit: int | None = None, limit: int | None = None
+    ) -> list[Event]:
+        """Return events in seq order; `visit` gives that visit's events, its `stage_entered` first."""
+        ...
+
+    async def event(self, case_no: int, seq: int) -> Event: ...
+    async def inbox(self, case_no: int) -> list[Input]: ...
+    async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]: ...
+
+    # -- moving --------------------------------------------------------------------------------------
+
+    async def ready(self, now: str, worker: int, limit: int) -> list[int]:
+        """Return cases whose `wake_at` has come and that no other living worker leases, due first."""
+        ...
+
+    async def next_wake(self, after: str) -> str:
+        """Return the earliest `wake_at` later than `after`, or ""."""
+        ...
+
+    async def join(self, host: str, pid: int) -> int:
+        """Register a worker incarnation; returns its number (never reused)."""
+        ...
+
+    async def leave(self, worker: int) -> None:
+        """Give back every lease of the incarnation and remove it."""
+        ...
+
+    async def dead_workers(self) -> list[int]:
+        """Return the incarnations whose death is certain and that still hold leases or attempts."""
+        ...
+
+    async def recover(self, worker: int) -> int:
+        """Void a dead incarnation's leases so that its cases are ready now; returns how many."""
+        ...
+
+    def changed(self) -> bool:
+        """Tell cheaply whether another process has committed since the last call."""
+        ...
+
+    # -- maps ----------------------------------------------------------------------------------------
+
+    async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
+        """Return the number of a map, storing it at its first appearance."""
+        ...
+
+    # -- asking ---------------------------------------------------------------------------------------
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Read from the documented views; refuses anything but reading."""
+        ...
