@@ -12,6 +12,7 @@ from longcase.model.calendar import Calendar
 from longcase.model.case import Approval, Case, Closed, Verdict
 from longcase.model.decision import Decision, Ruled, decision
 from longcase.model.exits import Close
+from longcase.model.one_of import one_of
 from longcase.model.people import System, Team
 from longcase.model.policy import Escalation, Retry
 from longcase.model.signal import Signal
@@ -53,6 +54,7 @@ __all__ = [
     "hours",
     "injected",
     "minutes",
+    "one_of",
     "seconds",
 ]
 __version__ = "0.1.0"

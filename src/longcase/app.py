@@ -1,5 +1,164 @@
 """The only place that knows all: opens a store, loads workflows, wires the rest."""
 
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType, TracebackType
+from typing import Any
+
+from longcase.engine.code import WorkflowCode
+from longcase.engine.tasks import Actor
+from longcase.env import Env
+from longcase.errors import DefinitionError, UsageError
+from longcase.model.activity import Activity
+from longcase.model.workflow import Workflow
+from longcase.runtime.turns import LIVE_CASES
+from longcase.runtime.worker import Worker
+from longcase.service.service import Service
+from longcase.store.port import Store
+from longcase.store.sqlite import open_sqlite
+
+DEFAULT_URL = "sqlite:///longcase.db"
+
 
 class Longcase:
-    """Placeholder wired in the vertical slice."""
+    """Longcase in your program: a store, the workflows loaded, and the door to them.
+
+        async with Longcase([onboarding], url="sqlite:///cases.db") as longcase:
+            async with longcase.working():
+                await longcase.service.start(onboarding, Client(id="C-1", name="Acme"))
+
+    Args:
+        workflows: workflow objects, or modules to take them from.
+        url: `sqlite:///path`; LONGCASE_DATABASE_URL, else a file in the current folder.
+        env: clock, randomness and ids; the machine's own unless given.
+        inline: finish every store call without suspending, for programs without an event loop.
+        live: coroutines a worker keeps in memory; parked cases beyond it are rows and nothing else.
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Workflow[Any] | ModuleType] = (),
+        *,
+        url: str | None = None,
+        env: Env | None = None,
+        inline: bool = False,
+        live: int = LIVE_CASES,
+        actor: Actor | None = None,
+        synchronous: str = "FULL",
+    ) -> None:
+        self.url = url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
+        self.env = env or Env()
+        self.workflows = list(collect(workflows))
+        self.inline = inline
+        self.live = live
+        self.codes: dict[str, WorkflowCode] = {}
+        self.worker: Worker | None = None
+        self._actor = actor
+        self._synchronous = synchronous
+        self._store: Store | None = None
+        self._service: Service | None = None
+
+    async def open(self) -> Longcase:
+        """Open the store and compile the workflows."""
+        self._store = await open_store(self.url, self.env, inline=self.inline, synchronous=self._synchronous)
+        for workflow in self.workflows:
+            code = load_code(workflow)
+            for name in (workflow.name, *workflow.was):
+                self.codes[name] = code
+        self._service = Service(self._store, self.env, self.codes, actor=self._actor, on_change=self._wake)
+        return self
+
+    async def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+    async def __aenter__(self) -> Longcase:
+        return await self.open()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        if self._store is None:
+            raise UsageError("Longcase is not open", hint="async with Longcase(...) as longcase: ...")
+        return self._store
+
+    @property
+    def service(self) -> Service:
+        """The door: start, signal, decide, repair, ask."""
+        if self._service is None:
+            raise UsageError("Longcase is not open", hint="async with Longcase(...) as longcase: ...")
+        return self._service
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Worker]:
+        """Run a worker in this process for the length of the block; it drains on leaving."""
+        worker = self.new_worker()
+        running = asyncio.get_running_loop().create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await running
+            self.worker = None
+
+    def new_worker(self) -> Worker:
+        """Return a worker over the open store; `await worker.run()` until `worker.stop()`."""
+        self.worker = Worker(self.store, self.env, self.codes, live=self.live)
+        return self.worker
+
+    def _wake(self, case_no: int) -> None:
+        if self.worker is not None:
+            self.worker.wake(case_no)
+
+
+async def open_store(url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL") -> Store:
+    """Open the store a URL names."""
+    scheme, separator, path = url.partition(":///")
+    if not separator or scheme != "sqlite" or not path:
+        raise UsageError(f"LONGCASE_DATABASE_URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db")
+    return await open_sqlite(path, env, inline=inline, create=create, synchronous=synchronous)
+
+
+def mask(url: str) -> str:
+    """Return a URL without the secret in its user part."""
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url
+    scheme, slashes, user = head.partition("://")
+    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"
+
+
+def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[Any]]:
+    """Return the workflows among objects and modules, each once, in order."""
+    found: dict[str, Workflow[Any]] = {}
+    for source in sources:
+        inside = [source] if isinstance(source, Workflow) else [v for v in vars(source).values() if isinstance(v, Workflow)]
+        if not inside:
+            raise DefinitionError(f"{getattr(source, '__name__', source)} declares no workflow", hint='onboarding = Workflow("client-onboarding", ...)')
+        for workflow in inside:
+            other = found.setdefault(workflow.name, workflow)
+            if other is not workflow:
+                raise DefinitionError(f"two workflows named {workflow.name}", hint="rename one of them")
+    return list(found.values())
+
+
+def load_code(workflow: Workflow[Any]) -> WorkflowCode:
+    """Compile a workflow for this process."""
+    activities: dict[str, Activity[..., Any]] = {}
+    for stage in [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]:
+        for value in stage.fn.__globals__.values():
+            if isinstance(value, Activity):
+                for activity in (value, value.undo_activity):
+                    if activity is not None:
+                        for name in (activity.name, *activity.was):
+                            activities[name] = activity
+    return WorkflowCode(workflow, activities)

@@ -7,6 +7,7 @@ of time in the package.
 
 from __future__ import annotations
 
+import os as _os
 import random as _random
 import time as _time
 from datetime import UTC, datetime, timedelta
@@ -80,8 +81,22 @@ class Env:
         # outsiders of the store, so the generator is seeded once from the system's entropy.
         self.random = _random.Random(seed) if seed is not None else _random.Random(_random.SystemRandom().getrandbits(256))
 
+        point, _, hit = _os.environ.get("LONGCASE_FAULT", "").partition(":")
+        self._fault, self._hits_left = point, int(hit or "1") if point else 0
+
     def now(self) -> datetime:
         return self.clock.now()
+
+    def signal_point(self, name: str) -> None:
+        """Mark a named point of the program, such as `before_commit`; does nothing.
+
+        With LONGCASE_FAULT=name:n in the environment the process ends at the n-th hit as a killed one
+        does: tests of crashes only.
+        """
+        if name == self._fault:
+            self._hits_left -= 1
+            if self._hits_left == 0:
+                _os._exit(137)
 
     def monotonic(self) -> float:
         return _time.monotonic()

@@ -353,6 +353,16 @@ def test_no_business_days_from_a_repeated_time_never_go_back() -> None:
     assert night.add(second, business_days(0)) == second
 
 
+def test_a_day_that_has_begun_stays_open_when_the_clock_goes_back_over_its_midnight() -> None:
+    # On 7 November 2010 at 00:01 St. John's went back to 23:01 of Saturday: Sunday had begun already.
+    sunday = Calendar("sunday", hours="Sun 00:00-24:00", tz="America/St_Johns")
+    again_saturday = datetime(2010, 11, 7, 2, 45, tzinfo=UTC)
+    assert wall(again_saturday, "America/St_Johns") == "Sat 2010-11-06 23:15"
+    assert sunday.is_open(again_saturday)
+    assert sunday.business_time_between(again_saturday - timedelta(days=1), again_saturday) == timedelta(minutes=15)
+    assert sunday.next_opening(again_saturday) == again_saturday
+
+
 def test_a_day_whose_hours_fall_into_the_gap_is_no_working_day() -> None:
     night = Calendar("night", hours="Mon-Sun 02:00-03:00", tz="Europe/Amsterdam")
     assert wall(night.add(at("2026-03-28 02:15"), business_days(1))) == "Mon 2026-03-30 02:15"

@@ -68,6 +68,7 @@ _ALL = (
     EventType("vote_stale", "record", "node", "what was shown changed; the answer no longer counts and is asked again"),
     EventType("task_reminded", "record", "node", "a reminder went out"),
     EventType("task_escalated", "record", "edge", "a level of the ladder was climbed"),
+    EventType("task_expired", "record", "edge", "nobody decided in time; the declared answer stands for it"),
     EventType("task_decided", "input", "node", "the task has its answer, by people or by its expiry"),
     EventType("task_met", "emitted", "node", "a required field has its value"),
     EventType("task_withdrawn", "emitted", "node", "nobody needs the answer any more"),
@@ -80,6 +81,7 @@ _ALL = (
     EventType("duplicate_ignored", "record", "case", "a message came again under the same key"),
     EventType("child_started", "emitted", "node", "a child case was started"),
     EventType("child_closed", "input", "node", "a child case closed"),
+    EventType("child_released", "emitted", "node", "the stage stopped waiting for a child case"),
     EventType("undo_requested", "emitted", "node", "the stage asked to undo what the case did"),
     EventType("undo_started", "record", "node", "the compensation of one call was commanded"),
     EventType("undone", "record", "node", "the compensation of one call succeeded"),
@@ -101,6 +103,7 @@ _ALL = (
 
 CATALOGUE: Final[dict[str, EventType]] = {kind.name: kind for kind in _ALL}
 SEEN: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.seen)
+APPLIED: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.road in ("input", "emitted"))
 INPUTS: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.road in ("input", "outside"))
 
 

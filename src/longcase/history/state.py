@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final, NotRequired, TypedDict, cast
 
 from longcase.errors import BugError
-from longcase.history.event import Event
+from longcase.history.event import APPLIED, Event
 from longcase.model.codec import Json
 
 
@@ -77,7 +77,7 @@ class Task(TypedDict):
     visit: int
     round: int
     seq: int
-    status: str  # ready | reserved | decided | withdrawn
+    status: str  # ready | reserved | decided | expired | withdrawn
     of: str
     whose: list[str]
     claimed_by: str
@@ -92,9 +92,7 @@ class Task(TypedDict):
     shown: str  # canonical JSON of what is shown
     digest: str
     votes: list[Vote]
-    remind: Json  # the span between reminders, or None
-    calendar_of: str
-    next_reminder: str
+    reminders: list[str]  # instants still to come, at most REMINDERS of them
     ladder: list[dict[str, Json]]  # {at, to, reassign}, in order
     level: int
     expires_at: str
@@ -252,6 +250,8 @@ def apply(state: CaseState, event: Event) -> None:
     state.at = event.at
     if event.seen:
         state.seen_seq = event.seq
+        if event.type in APPLIED:
+            state.applied_seq = event.seq
     reduce = _reducers.get(event.type)
     if reduce is not None:
         reduce(state, event)
@@ -404,7 +404,7 @@ def _activity_reused(state: CaseState, event: Event) -> None:
 @_on("activity_cancelled")
 def _activity_cancelled(state: CaseState, event: Event) -> None:
     call = state.calls.get(event.data["call"])
-    if call is None:
+    if call is None or event.data["waits"]:
         return
     call["awaited"] = False
     if call["attempt"] == 0:
@@ -511,7 +511,16 @@ def _task_released(state: CaseState, event: Event) -> None:
 
 @_on("vote_given")
 def _vote_given(state: CaseState, event: Event) -> None:
-    state.tasks[event.data["task"]]["votes"].append(event.data["vote"])
+    task = state.tasks[event.data["task"]]
+    task["votes"].append(event.data["vote"])
+    if event.data["decides"]:
+        # The answer stands from here on; `task_decided` tells the stage in its next turn.
+        task["status"] = "decided"
+
+
+@_on("task_expired")
+def _task_expired(state: CaseState, event: Event) -> None:
+    state.tasks[event.data["task"]]["status"] = "expired"
 
 
 @_on("vote_stale")
@@ -524,7 +533,7 @@ def _vote_stale(state: CaseState, event: Event) -> None:
 
 @_on("task_reminded")
 def _task_reminded(state: CaseState, event: Event) -> None:
-    state.tasks[event.data["task"]]["next_reminder"] = event.data["next"]
+    state.tasks[event.data["task"]]["reminders"].pop(0)
 
 
 @_on("task_escalated")
@@ -605,7 +614,7 @@ def _child_started(state: CaseState, event: Event) -> None:
     }  # fmt: skip
 
 
-@_on("child_closed")
+@_on("child_closed", "child_released")
 def _child_closed(state: CaseState, event: Event) -> None:
     state.children.pop(event.data["child"], None)
 

@@ -33,6 +33,8 @@ def waits(state: CaseState) -> list[Wait]:
         if call["awaited"] and call["status"] != "incident":
             found.append(Wait("activity", _call_text(call), call["system"] or call["owner"], call["since"], call["expected"], call["node"], call["seq"]))
     for task in state.tasks.values():
+        if task["status"] in ("decided", "expired"):
+            continue
         kind = "data" if task["kind"] == "require" else "person"
         what = task["question"] if task["quorum"] == 1 else f"{task['question']} ({len(task['votes'])} of {task['quorum']})"
         found.append(Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"]))
@@ -71,9 +73,12 @@ def next_due(state: CaseState) -> str:
             if instant and (not due or instant < due):
                 due = instant
     for task in state.tasks.values():
+        if task["status"] in ("decided", "expired"):
+            continue
         level = task["level"]
         climb = task["ladder"][level]["at"] if level < len(task["ladder"]) else ""
-        for instant in (task["next_reminder"], task["expires_at"], climb):
+        reminder = task["reminders"][0] if task["reminders"] else ""
+        for instant in (reminder, task["expires_at"], climb):
             if instant and (not due or instant < due):
                 due = instant
     return due

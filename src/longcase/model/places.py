@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+CANCEL_PATH = "cancel"
+"""The name of the reaction to `cancel` where the workflow declares none: undo, then close "cancelled"."""
+
 NodeKind = Literal[
     "activity", "approval", "choice", "task", "require", "receive", "pause", "timeout",
     "decision", "child", "spawn", "undo", "change", "exit",

@@ -71,16 +71,14 @@ Next = Stage[Any] | Close | Again
 
 @dataclass(frozen=True, slots=True)
 class ExceptionPath(Generic[O]):
-    """A modelled reaction to a signal that interrupts the normal stages (or runs beside them)."""
+    """A modelled reaction to a signal, or to `cancel`, that interrupts the stages it covers."""
 
     signal: Signal[Any] | None  # None: the reaction to `cancel`
     stage: Stage[O]
     during: tuple[Stage[O], ...]
-    interrupts: bool
-    through_hold: bool
 
 
-_Handler = Callable[[Case[O], S], Coroutine[Any, Any, "Stage[O] | Close | Again | None"]]
+_Handler = Callable[[Case[O], S], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
 
 
 class Workflow(Generic[O]):
@@ -172,8 +170,6 @@ class Workflow(Generic[O]):
         signal: Signal[S],
         *,
         during: Sequence[Stage[O]] = (),
-        interrupts: bool = True,
-        through_hold: bool = False,
         owner: Owner | None = None,
         expect: Span | None = None,
         name: str | None = None,
@@ -182,8 +178,6 @@ class Workflow(Generic[O]):
 
         Args:
             during: the stages covered; all of them if empty.
-            interrupts: with False the handler runs beside the stage and returns nothing.
-            through_hold: fire even while the case is held.
         """
 
         def declare(fn: _Handler[O, S]) -> Stage[O]:
@@ -198,7 +192,7 @@ class Workflow(Generic[O]):
                 raise DefinitionError(
                     f"{self.name}: two exception paths on signal {signal.name}", hint="keep one, and branch inside it"
                 )
-            self.paths[signal.name] = ExceptionPath(signal, stage, tuple(during), interrupts, through_hold)
+            self.paths[signal.name] = ExceptionPath(signal, stage, tuple(during))
             return stage
 
         return declare
@@ -211,7 +205,7 @@ class Workflow(Generic[O]):
         def declare(fn: StageFn[O]) -> Stage[O]:
             stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind="path")
             self._claim(stage.name, stage)
-            self.paths[""] = ExceptionPath(None, stage, (), True, True)
+            self.paths[""] = ExceptionPath(None, stage, ())
             return stage
 
         return declare

@@ -97,6 +97,7 @@ class CaseWrite:
     notify: list[tuple[int, Input]] = field(default_factory=list)  # inputs for other cases (a child's close)
     cancel_children: list[tuple[str, str, str]] = field(default_factory=list)  # (workflow, key, reason)
     new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
+    heard: int = 0  # newest inbox input these turns looked at; one that came later asks for a turn at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Written:
     state: CaseState | None = None
     interleaved: bool = False  # unseen events came in between: the caller must take over `state`
     pending: int = 0  # inbox inputs still there
+    children: tuple[Started, ...] = ()  # what became of the children, in the order given
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +253,12 @@ class Store(Protocol):
         """Give back every lease of the incarnation and remove it."""
         ...
 
+    async def workers(self) -> list[WorkerRow]:
+        """Return every registered incarnation, oldest first."""
+        ...
+
     async def dead_workers(self) -> list[int]:
-        """Return the incarnations whose death is certain and that still hold leases or attempts."""
+        """Return the incarnations whose death is certain; `recover` takes over what they hold and forgets them."""
         ...
 
     async def recover(self, worker: int) -> int:

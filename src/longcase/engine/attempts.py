@@ -1,0 +1,199 @@
+"""What follows an attempt's end: success, another try, or the call's end. Pure policy over facts.
+
+An attempt's number is its fence: only the outcome of the call's latest running attempt counts, and
+a number is given once, under the case row's lock (INVARIANTS I13 to I15).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import Call, CaseState, undo_entry
+from longcase.model.activity import Activity
+from longcase.model.codec import Json
+
+FailureKind = Literal[
+    "error", "non_retryable", "timeout", "heartbeat", "contract_changed", "not_encodable", "undecodable", "lost",
+    "unknown_activity", "cancelled",
+]  # fmt: skip
+FINAL_KINDS = frozenset({"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity"})
+# After these the world may have changed although no answer came.
+UNKNOWN_KINDS = frozenset({"timeout", "heartbeat", "lost"})
+CRASH_ATTEMPTS = 10  # attempts lost with their worker before the call is quarantined as an incident
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """An attempt returned; `result` is encoded and fits its declared type."""
+
+    result: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt failed. `type` and `bases` are class names; `retry_after` is the vendor's own delay."""
+
+    kind: FailureKind
+    type: str
+    message: str
+    bases: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
+    details: Json = None  # of the last heartbeat
+    field: str = ""  # for contract_changed: the field that does not fit
+
+    def to_json(self) -> dict[str, Json]:
+        out: dict[str, Json] = {"kind": self.kind, "type": self.type, "message": self.message, "bases": list(self.bases)}
+        if self.field:
+            out["field"] = self.field
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure leads to.
+
+    again: try once more at `next_try`. lost: raise into the stage, by the input `activity_failed`.
+    unknown: ask `verify`, or open an incident; never repeat. incident: cannot be decided by retrying.
+    """
+
+    follow: Literal["again", "lost", "unknown", "incident"]
+    next_try: str = ""
+    incident: str = ""
+    details: dict[str, Json] = field(default_factory=dict)
+
+
+def judge(activity: Activity[..., Any] | None, call: Call, failure: Failure, now: datetime, draw: float) -> Verdict:
+    """Decide what follows the failed attempt of `call`; `draw` is uniform in [0, 1) for the jitter."""
+    if failure.kind == "unknown_activity" or activity is None:
+        return Verdict("incident", incident="unknown_activity")
+    if failure.kind in ("contract_changed", "not_encodable", "undecodable"):
+        return Verdict("incident", incident={"contract_changed": "contract_changed", "not_encodable": "result_not_encodable"}.get(failure.kind, "undecodable_payload"))
+    if activity.effect == "once" and failure.kind in UNKNOWN_KINDS:
+        return Verdict("unknown")
+    failures = call["failures"] + 1
+    if failure.kind == "lost":
+        # A crash is not the activity's failure: it does not use up the policy, but it is bounded.
+        if call["attempt"] >= activity.retry.max_attempts + CRASH_ATTEMPTS:
+            return Verdict("incident", incident="poisoned_activity")
+        return Verdict("again", instant_text(now))
+    if failure.kind in FINAL_KINDS or failures >= activity.retry.max_attempts:
+        return Verdict("lost")
+    delay = activity.retry.delay(failures, draw)
+    if failure.retry_after is not None:
+        delay = max(delay, failure.retry_after)
+    next_try = now + delay
+    if activity.retry.budget is not None and call["first"] and next_try > instant_of(call["first"]) + activity.retry.budget:
+        return Verdict("lost")
+    if call["deadline"] and next_try > instant_of(call["deadline"]):
+        return Verdict("lost")
+    return Verdict("again", instant_text(next_try))
+
+
+def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
+    """Tell whether the end of attempt `number` is that of the call's current running attempt."""
+    call = state.calls.get(ref)
+    return call is not None and call["attempt"] == number and call["status"] == "running"
+
+
+def completed(state: CaseState, ref: str, call: Call, number: int, result: Json, actor: str, **more: Json) -> Event:
+    """Return the event of a call's success: an input while stage code waits, else a late result."""
+    data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": number, "result": result, **more}
+    kind = "undone" if call["undoes"] else ("activity_completed" if call["awaited"] else "result_late")
+    return place(state, call, Event(kind, data, actor=actor))
+
+
+def failed_attempt(state: CaseState, ref: str, call: Call, failure: Failure, verdict: Verdict, actor: str) -> Event:
+    """Return the record of a failed attempt that is not the call's end for the stage."""
+    data: dict[str, Json] = {
+        "call": ref, "activity": call["activity"], "attempt": call["attempt"], "error": failure.to_json(),
+        "next_try": verdict.next_try, "started": call["started"],
+    }  # fmt: skip
+    if failure.details is not None:
+        data["details"] = failure.details
+    if failure.kind == "lost":
+        data["counts"] = 0
+    if verdict.follow == "lost" and not call["awaited"] and not call["undoes"]:
+        data["final"] = True
+    return place(state, call, Event("attempt_lost" if failure.kind == "lost" else "attempt_failed", data, actor=actor))
+
+
+def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str) -> Event:
+    """Return the input that raises the call's final failure into the stage."""
+    data: dict[str, Json] = {
+        "call": ref, "activity": call["activity"], "attempt": call["attempt"], "error": failure.to_json(), "started": call["started"],
+    }  # fmt: skip
+    return place(state, call, Event("activity_failed", data, actor=actor))
+
+
+def begun(state: CaseState, ref: str, call: Call, worker: int) -> Event:
+    """Return the record of a further attempt's start."""
+    data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": call["attempt"] + 1, "worker": worker}
+    return place(state, call, Event("attempt_started", data, actor=f"worker:{worker}"))
+
+
+def refused(state: CaseState, ref: str, number: int, outcome: str, worker: int, result: Json = None) -> Event:
+    """Return the record of an end that no longer counts: the attempt had lost its lease."""
+    data: dict[str, Json] = {"call": ref, "attempt": number, "outcome": outcome, "why": "lost_lease", "result": result}
+    return Event("attempt_refused", data, state.visit, actor=f"worker:{worker}")
+
+
+def place(state: CaseState, call: Call, event: Event) -> Event:
+    """Put an event where its call stands on the map, caused by the call's command."""
+    event.visit = state.visit
+    event.node, event.n, event.strand = call["node"], call["n"], call["strand"]
+    event.cause = call["seq"]
+    return event
+
+
+def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "unknown"], str]:
+    """Say what a running undo wants next, newest command first, one at a time (A4, B12).
+
+    wait: a call of the entry is still out; start: run the entry's compensation; unknown: a person or
+    `verify` must settle it; finish: nothing is left. The second item is the entry's call.
+    """
+    undoing = state.undoing
+    assert undoing is not None
+    if undoing["call"]:
+        return "wait", str(undoing["call"])
+    for entry in reversed(state.undo):
+        if undoing["since"] and entry["visit"] < _since_visit(state, str(undoing["since"])):
+            break
+        if entry["status"] in ("undone", "nothing", "left") or not entry["undo"]:
+            # Without a compensation only the settling matters: a late result must not surprise.
+            call = state.calls.get(entry["call"])
+            if entry["status"] == "open" and call is not None and call["status"] == "running":
+                return "wait", entry["call"]
+            continue
+        call = state.calls.get(entry["call"])
+        if entry["status"] == "done":
+            return "start", entry["call"]
+        if call is None:
+            continue
+        if call["status"] in ("running", "ready"):
+            return "wait", entry["call"]
+        return "unknown", entry["call"]
+    return "finish", ""
+
+
+def _since_visit(state: CaseState, stage: str) -> int:
+    visits = [entry["visit"] for entry in state.undo if entry["stage"] == stage]
+    return max(visits, default=0)
+
+
+def settled(state: CaseState, leave: tuple[str, ...]) -> list[str]:
+    """Return the activities whose undo entries forbid a close: still open, and not named in `leave`."""
+    unsettled: list[str] = []
+    for entry in state.undo:
+        call = state.calls.get(entry["call"])
+        if entry["status"] == "open" and call is not None and entry["activity"] not in leave:
+            unsettled.append(entry["activity"])
+    return unsettled
+
+
+__all__ = [
+    "Failure", "Success", "Verdict", "begun", "completed", "failed_attempt", "judge", "lost", "outcome_counts",
+    "refused", "settled", "undo_entry", "undo_steps",
+]  # fmt: skip

@@ -1,0 +1,46 @@
+"""What the engine needs to know of a loaded workflow: its stages, its map, its activities by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from longcase.model.activity import Activity
+from longcase.model.exits import Close
+from longcase.model.workflow import Stage, Workflow
+
+CANCEL_PATH = "cancel"
+
+
+@dataclass(slots=True)
+class WorkflowCode:
+    """A workflow as loaded in this process.
+
+    Attributes:
+        activities: by recorded name, earlier names (`was=`) included.
+        nodes: ids of the compiled map; an event elsewhere is refused (`off_map`). Empty: not checked.
+        map_number: the store's number of that map, stamped on every event.
+    """
+
+    workflow: Workflow[Any]
+    activities: Mapping[str, Activity[..., Any]]
+    nodes: frozenset[str] = frozenset()
+    map_number: int = 0
+    cancel_path: Stage[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = self.workflow.paths.get("")
+        self.cancel_path = path.stage if path else Stage(
+            self.workflow, _cancelled, name=CANCEL_PATH, was=(), owner=None, expect=None, kind="path"
+        )  # fmt: skip
+
+    def stage(self, name: str) -> Stage[Any] | None:
+        """Return the stage or exception path of that name, the built-in cancel path included."""
+        return self.cancel_path if name == self.cancel_path.name else self.workflow.declared(name)
+
+
+async def _cancelled(case: Any) -> Close:
+    """The reaction to `cancel` where the workflow declares none: undo, then close."""
+    await case.undo()
+    return Close("cancelled", reason="cancelled")

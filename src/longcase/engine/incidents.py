@@ -1,0 +1,103 @@
+"""Incidents: why a case cannot go on without an operator, who owns that, and which repairs apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from longcase.engine.visit import Fault, Mismatch
+from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
+from longcase.history.event import Event, instant_text
+from longcase.history.state import CaseState
+from longcase.model.codec import Json
+
+ATTENTION: Final = timedelta(hours=4)  # when an incident is due to be looked at
+
+_REPAIRS: Final[dict[str, list[str]]] = {
+    "activity_failed": ["retry", "skip", "set-result", "move", "cancel"],
+    "outcome_unknown": ["set-result", "retry", "skip", "cancel"],
+    "contract_changed": ["retry", "set-result", "move", "cancel"],
+    "result_not_encodable": ["retry", "set-result", "move", "cancel"],
+    "undecodable_payload": ["retry", "set-result", "move", "cancel"],
+    "unknown_activity": ["retry", "set-result", "move", "cancel"],
+    "poisoned_activity": ["retry", "set-result", "move", "cancel"],
+    "late_effect": ["skip"],
+    "code_changed": ["retry", "restart", "move", "cancel"],
+    "overrides_correction": ["retry", "correct", "move", "cancel"],
+}
+_OTHERS: Final = ["retry", "correct", "restart", "move", "cancel"]
+
+
+class TurnDiscarded(Exception):
+    """A turn that must not be committed: the incident to open instead, and the input left unapplied."""
+
+    def __init__(self, kind: str, message: str, *, owner: str, node: str = "", call: str = "", details: dict[str, Json] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.owner = owner
+        self.node = node
+        self.call = call
+        self.details = details or {}
+
+
+def incident(
+    state: CaseState,
+    discarded: TurnDiscarded,
+    now: datetime,
+    *,
+    cause: int | None = None,
+    blocks: bool = True,
+    pending: Json = None,
+) -> Event:
+    """Return the event that opens an incident. Call incidents do not block the rest of the case."""
+    number = f"i{state.seq + 1}"
+    data: dict[str, Json] = {
+        "incident": number, "kind": discarded.kind, "owner": discarded.owner, "message": discarded.message,
+        "due": instant_text(now + ATTENTION), "cause": cause or state.seen_seq, "call": discarded.call,
+        "blocks": blocks and not discarded.call, "pending": pending,
+        "repairs": _REPAIRS.get(discarded.kind, _OTHERS), "details": discarded.details,
+    }  # fmt: skip
+    return Event("incident_opened", data, state.visit, cause=cause or state.seen_seq, node=discarded.node)
+
+
+def from_fault(fault: Fault, owner: str) -> TurnDiscarded:
+    """Turn a fault the host noted into the incident it leads to."""
+    return TurnDiscarded(fault.kind, fault.message, owner=owner, details=fault.details)
+
+
+def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:
+    """Recorded past beside attempted present."""
+    details: dict[str, Json] = {"recorded": mismatch.recorded, "attempted": mismatch.attempted, "line": mismatch.line}
+    return TurnDiscarded("code_changed", str(mismatch), owner=owner, details=details)
+
+
+def from_exception(error: BaseException, owner: str) -> TurnDiscarded:
+    """Turn what a stage raised into an incident of its visit."""
+    kind = "object_invalid" if isinstance(error, InvalidInput) and "object of" in error.message else "stage_failed"
+    text = error.message if isinstance(error, LongcaseError) else f"{type(error).__name__}: {error}"
+    details: dict[str, Json] = {"type": type(error).__name__, "line": _line_of(error)}
+    if isinstance(error, LongcaseError) and error.hint:
+        details["hint"] = error.hint
+    return TurnDiscarded(kind, text, owner=owner, details=details)
+
+
+def failed_calls(error: BaseException) -> Iterator[ActivityFailed]:
+    """Yield the activity failures inside an exception or a group of them, each once."""
+    if isinstance(error, ActivityFailed):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from failed_calls(inner)
+
+
+def _line_of(error: BaseException) -> str:
+    trace: Any = error.__traceback__
+    line = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "/longcase/" not in code.co_filename and "/asyncio/" not in code.co_filename:
+            line = f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return line

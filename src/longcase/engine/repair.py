@@ -1,0 +1,187 @@
+"""The repairs an operator has: each judges the locked case and says what to append, or why not.
+
+Repairs never queue behind a poisoned input: their facts are appended at once under the row's lock
+(SEMANTICS A2); only the outcome an operator supplies for a call is an input, because stage code
+awaits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from longcase.engine.code import WorkflowCode
+from longcase.engine.tasks import Actor
+from longcase.errors import CaseClosed, RepairRefused, UsageError
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import CaseState, Incident
+from longcase.model.codec import Json
+
+_CALL_KINDS = frozenset(
+    {
+        "activity_failed", "outcome_unknown", "contract_changed", "result_not_encodable", "undecodable_payload",
+        "unknown_activity", "poisoned_activity",
+    }
+)  # fmt: skip
+RETRY_EXPECTED = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class Repair:
+    """What a repair wants written: events at once, inputs (type, data) for the stage's next turn."""
+
+    events: list[Event] = field(default_factory=list)
+    inputs: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
+    did: str = ""
+
+
+def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Incident]:
+    """Return the incident meant: the numbered one, or the only one there is."""
+    _still_open(state)
+    if number is not None:
+        if number not in state.incidents:
+            known = ", ".join(state.incidents) or "none"
+            raise RepairRefused(f"{state.address} has no incident {number} (open: {known})", hint=f"longcase show {state.address}")
+        return number, state.incidents[number]
+    if not state.incidents:
+        raise RepairRefused(f"{state.address} has no open incident", hint=f"longcase show {state.address}")
+    if len(state.incidents) > 1:
+        known = ", ".join(f"{k} ({i['kind']})" for k, i in state.incidents.items())
+        raise RepairRefused(f"{state.address} has {len(state.incidents)} incidents: {known}", hint="name one: --incident " + next(iter(state.incidents)))
+    return next(iter(state.incidents.items()))
+
+
+def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: str) -> Repair:
+    """Grant the failed call new attempts under the same key, or apply the refused input again."""
+    ref, incident = open_incident(state, number)
+    _allow(state, incident, "retry")
+    repair = Repair(did=f"retried {incident['kind']}")
+    call = state.calls.get(incident["call"])
+    if incident["kind"] in _CALL_KINDS and call is not None:
+        data = {"call": incident["call"], "reason": reason, "deadline": "", "expected": instant_text(instant_of(now) + RETRY_EXPECTED)}
+        event = _by(actor, Event("call_retried", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"], cause=call["seq"]))
+        repair.events.append(event)
+    repair.events.append(_close(ref, "retried", actor, reason, state))
+    pending = incident["pending"]
+    if pending:
+        repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
+    return repair
+
+
+def set_result(state: CaseState, number: str | None, result: Json, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
+    """Supply the outcome of a call that cannot supply its own; its failed attempts stay on record."""
+    ref, incident = open_incident(state, number)
+    _allow(state, incident, "set-result")
+    call = state.calls.get(incident["call"])
+    if call is None:
+        raise RepairRefused(f"{state.address}: incident {ref} ({incident['kind']}) is of no call", hint=f"longcase retry {state.address}")
+    activity = code.activities.get(call["activity"]) if code is not None else None
+    if activity is not None and not call["undoes"]:
+        activity.result_codec.decode(result, f"result of {call['activity']}")
+    data: dict[str, Json] = {"call": incident["call"], "result": result, "why": reason}
+    return Repair([], [("activity_completed", data)], f"result of {call['activity']} set")
+
+
+def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
+    """Go on without the call: only where its result type admits None."""
+    ref, incident = open_incident(state, number)
+    _allow(state, incident, "skip")
+    call = state.calls.get(incident["call"])
+    if call is None:
+        return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
+    if call["undoes"]:
+        data: dict[str, Json] = {"call": call["undoes"], "status": "left", "drop": incident["call"], "reason": reason}
+        event = _by(actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"]))
+        return Repair([event, _close(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone")
+    activity = code.activities.get(call["activity"]) if code is not None else None
+    if activity is not None:
+        try:
+            activity.result_codec.decode(None, "None")
+        except UsageError:
+            raise RepairRefused(
+                f"{call['activity']} cannot be skipped: its result is never None",
+                hint=f"longcase set-result {state.address} '<json>' --reason ...",
+            ) from None
+    return Repair([], [("activity_completed", {"call": incident["call"], "result": None, "why": reason})], f"{call['activity']} skipped")
+
+
+def correct(state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: str, *, pin: bool, key_field: str) -> Repair:
+    """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9)."""
+    _still_open(state)
+    if key_field and key_field in patch and patch[key_field] != state.object.get(key_field):
+        raise RepairRefused(f"{state.address}: the key field {key_field} cannot be corrected", hint="start a new case and cancel this one")
+    changed = {name: value for name, value in patch.items() if name not in state.object or state.object[name] != value}
+    if not changed:
+        return Repair(did="nothing to change")
+    data: dict[str, Json] = {
+        "patch": changed, "before": {name: state.object.get(name) for name in changed}, "reason": reason, "pin": pin,
+    }  # fmt: skip
+    return Repair([_by(actor, Event("corrected", data, state.visit))], [], ", ".join(changed))
+
+
+def move(state: CaseState, stage: str, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
+    """End the visit and enter another stage; nothing is undone (SEMANTICS B12)."""
+    _still_open(state)
+    if code is not None:
+        known = list(code.workflow.stages)
+        if stage not in known:
+            raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
+    return _moved(state, stage, actor, reason, restart=False, reuse={})
+
+
+def restart(state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str) -> Repair:
+    """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
+    _still_open(state)
+    reuse: dict[str, Json] = {}
+    names: dict[str, str] = {}
+    for event in visit_events:
+        data = event.data
+        if event.type == "activity_scheduled":
+            names[data["call"]] = f"{data['activity']}#{data['nth']}"
+            reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
+        elif event.type in ("activity_completed", "result_late") and data["call"] in names:
+            reuse[names[data["call"]]]["result"] = data["result"]
+    return _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
+
+
+def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: bool, reuse: dict[str, Json]) -> Repair:
+    data: dict[str, Json] = {"to": stage, "from": state.stage, "reason": reason, "restart": restart, "reuse": reuse}
+    repair = Repair([_by(actor, Event("moved", data, state.visit))], [], f"to {stage}")
+    for ref, incident in state.incidents.items():
+        if incident["blocks"]:
+            repair.events.append(_close(ref, "moved", actor, reason, state))
+    return repair
+
+
+def cancel(state: CaseState, actor: Actor, reason: str) -> Repair:
+    """Ask for the case's end by its cancel path (undo, then close "cancelled", unless it declares one)."""
+    _still_open(state)
+    if state.cancel is not None:
+        return Repair(did="already asked")
+    event = _by(actor, Event("cancel_requested", {"reason": reason}, state.visit))
+    return Repair([event], [("interrupted", {"reason": reason})], "asked")
+
+
+def _allow(state: CaseState, incident: Incident, repair: str) -> None:
+    if repair not in incident["repairs"]:
+        raise RepairRefused(
+            f"{repair} does not apply to {incident['kind']}", hint=f"what applies: {', '.join(incident['repairs'])}"
+        )
+
+
+def _still_open(state: CaseState) -> None:
+    if state.status == "closed":
+        name = (state.close or {}).get("name", "")
+        raise CaseClosed(f"{state.address} is closed: {name}", hint=f"longcase history {state.address}")
+
+
+def _close(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> Event:
+    return _by(actor, Event("incident_closed", {"incident": ref, "how": how, "reason": reason}, state.visit))
+
+
+def _by(actor: Actor, event: Event) -> Event:
+    event.actor, event.channel, event.on_behalf = actor.name, actor.channel, actor.on_behalf
+    return event
+
+

@@ -1,0 +1,1 @@
+"""What moves cases: turns over a store, attempts in this process, the worker."""

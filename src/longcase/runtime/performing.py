@@ -1,0 +1,214 @@
+"""Running attempts in this process: arguments in, typed outcome out. Shared by every mover.
+
+`perform` never raises for a user's mistake: whatever the function does becomes a Success or a
+Failure that the engine can judge. The order is fixed: decode, begin, run, encode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import pydantic
+
+from longcase.engine.attempts import Failure, Success
+from longcase.errors import DoNotRetry, InvalidInput, RetryAfter
+from longcase.model.activity import NotHappened
+from longcase.model.activity import Activity
+from longcase.model.codec import Json, invalid
+from longcase.model.host import current_attempt
+
+MESSAGE_LIMIT = 2_000
+RESULT_LIMIT = 1024 * 1024
+
+
+class AttemptStopped(Exception):
+    """Raised by `attempt().heartbeat()` once the attempt has been asked to stop."""
+
+
+@dataclass(slots=True)
+class Running:
+    """One attempt, as its function sees it (`attempt()`)."""
+
+    case: str
+    call: str
+    number: int
+    idempotency_key: str
+    previous_details: Json = None
+    details: Json = None
+    beats: int = 0
+    stopping: bool = False
+    task: asyncio.Task[Any] | None = None
+    on_beat: Callable[[Running], None] | None = field(default=None, repr=False)
+
+    def heartbeat(self, details: Json = None) -> None:
+        """Say that the attempt is alive; `details` are handed to the next attempt.
+
+        Raises:
+            AttemptStopped: the attempt was asked to stop.
+        """
+        self.beats += 1
+        if details is not None:
+            self.details = details
+        if self.on_beat is not None:
+            self.on_beat(self)
+        if self.stopping:
+            raise AttemptStopped(f"{self.case}: the attempt was asked to stop")
+
+    def cancelled(self) -> bool:
+        return self.stopping
+
+
+async def perform(
+    activity: Activity[..., Any],
+    running: Running,
+    arguments: dict[str, Json],
+    undone_result: Json,
+    is_undo: bool,
+    executor: Executor | None,
+) -> Success | Failure:
+    """Run one attempt to its outcome."""
+    try:
+        if is_undo:
+            values = activity.decode_undo_arguments(undone_result, arguments, running.idempotency_key)
+        else:
+            values = activity.decode_arguments(arguments, running.idempotency_key)
+    except Exception as error:
+        return failure("undecodable", error)
+    token = current_attempt.set(running)
+    try:
+        if activity.is_async:
+            value = await _bounded(activity, running, activity.raw(**values))
+        elif executor is None:
+            value = activity.raw(**values)
+        else:
+            context = contextvars.copy_context()
+            loop = asyncio.get_running_loop()
+            value = await _bounded(activity, running, loop.run_in_executor(executor, lambda: context.run(lambda: activity.raw(**values))))
+    except BaseException as error:
+        return classify(activity, error, running)
+    finally:
+        current_attempt.reset(token)
+    return encode_result(activity, value)
+
+
+def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure:
+    """Check an attempt's result against the declared type."""
+    try:
+        return Success(activity.result_codec.encode(value, f"result of {activity.name}"))
+    except InvalidInput as error:
+        if error.problems:
+            place, problem = error.problems[0]
+            name = place.replace("/", ".") or "."
+            return Failure("contract_changed", "ContractChanged", f"{name} {problem}", field=name)
+        return failure("not_encodable", error)
+    except Exception as error:
+        return failure("not_encodable", error)
+
+
+def classify(activity: Activity[..., Any], error: BaseException, running: Running) -> Failure:
+    """Turn what an attempt raised into the failure the policy is asked about."""
+    details = running.details
+    if isinstance(error, _TimedOut):
+        return Failure(error.kind, "AttemptTimeout", str(error), details=details)
+    if isinstance(error, AttemptStopped) or (isinstance(error, asyncio.CancelledError) and running.stopping):
+        return Failure("cancelled", "AttemptStopped", "stopped as asked", details=details)
+    if isinstance(error, RetryAfter):
+        return failure("error", error, retry_after=error.delay, details=details)
+    if isinstance(error, pydantic.ValidationError):
+        shape = invalid(error, f"answer to {activity.name}")
+        place, problem = shape.problems[0]
+        name = place.replace("/", ".") or "."
+        return Failure("contract_changed", "ContractChanged", f"{name} {problem}", details=details, field=name)
+    if isinstance(error, DoNotRetry) or isinstance(error, activity.retry.non_retryable):
+        return failure("non_retryable", error, details=details)
+    if isinstance(error, asyncio.CancelledError):
+        return Failure("lost", "WorkerStopped", "the worker stopped during the attempt", details=details)
+    return failure("error", error, details=details)
+
+
+def failure(
+    kind: Literal["error", "non_retryable", "undecodable", "not_encodable"],
+    error: BaseException,
+    *,
+    retry_after: timedelta | None = None,
+    details: Json = None,
+) -> Failure:
+    """Return a failure with the exception's class names and a text that can be stored."""
+    bases = tuple(base.__name__ for base in type(error).__mro__[1:-1] if base not in (Exception, BaseException))
+    return Failure(kind, type(error).__name__, storable(str(error)), bases, retry_after, details)
+
+
+def storable(text: str) -> str:
+    """Return text that can be stored anywhere: no NUL, no lone surrogate, bounded (BAD-INPUTS 13 to 16)."""
+    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return clean if len(clean) <= MESSAGE_LIMIT else f"{clean[:MESSAGE_LIMIT]}... ({len(clean)} characters)"
+
+
+async def verify(
+    activity: Activity[..., Any], running: Running, arguments: dict[str, Json], executor: Executor | None
+) -> tuple[Literal["happened", "not_happened", "unknown"], Json, str]:
+    """Ask the world whether an `effect="once"` call took place: answer, its result, and why not known."""
+    function = activity.verify_function
+    assert function is not None
+    token = current_attempt.set(running)
+    try:
+        values = activity.decode_arguments(arguments, running.idempotency_key)
+        if not activity.injects_key:
+            values.pop("idempotency_key", None)
+        elif "idempotency_key" not in function.__code__.co_varnames:
+            values.pop("idempotency_key", None)
+        answer = function(**values)
+        if asyncio.iscoroutine(answer):
+            answer = await asyncio.wait_for(answer, activity.timeout.total_seconds())
+    except Exception as error:
+        return "unknown", None, storable(f"{type(error).__name__}: {error}")
+    finally:
+        current_attempt.reset(token)
+    if isinstance(answer, NotHappened):
+        return "not_happened", None, ""
+    encoded = encode_result(activity, answer)
+    if isinstance(encoded, Failure):
+        return "unknown", None, f"verify returned what does not fit: {encoded.message}"
+    return "happened", encoded.result, ""
+
+
+class _TimedOut(Exception):
+    def __init__(self, kind: Literal["timeout", "heartbeat"], message: str) -> None:
+        super().__init__(message)
+        self.kind: Literal["timeout", "heartbeat"] = kind
+
+
+async def _bounded(activity: Activity[..., Any], running: Running, awaitable: Any) -> Any:
+    """Await within start-to-close and heartbeat timeouts. A thread that runs over goes on as a zombie."""
+    limit = activity.timeout.total_seconds()
+    if activity.heartbeat is None:
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await awaitable
+        except TimeoutError:
+            if scope.expired():
+                raise _TimedOut("timeout", f"not done within {limit:g} s") from None
+            raise
+    work = asyncio.ensure_future(awaitable)
+    beat = activity.heartbeat.total_seconds()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    try:
+        while True:
+            seen = running.beats
+            done, _ = await asyncio.wait({work}, timeout=min(beat, max(0.0, end - loop.time())))
+            if done:
+                return work.result()
+            if loop.time() >= end:
+                raise _TimedOut("timeout", f"not done within {limit:g} s")
+            if running.beats == seen:
+                raise _TimedOut("heartbeat", f"no heartbeat for {beat:g} s")
+    finally:
+        if not work.done():
+            work.cancel()

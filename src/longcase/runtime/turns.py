@@ -1,0 +1,302 @@
+"""The turn over a store: written once, called by every mover (HOST.md).
+
+    load or rebuild -> advance (engine) -> write (store) -> commands
+
+`advance` is idempotent: whatever is not committed is computed again from the store. A mover may call
+it for any case at any time, twice, late, or for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from longcase.engine.advance import Accepted, Advance, Command, Ended, Item, Verified, Work, advance, blocked, refuse_input, wake_at
+from longcase.engine.attempts import Success
+from longcase.engine.code import WorkflowCode
+from longcase.engine.incidents import TurnDiscarded
+from longcase.engine.start import case_started
+from longcase.engine.tasks import Actor
+from longcase.engine.turn import Resident
+from longcase.env import Env
+from longcase.errors import BugError
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import CaseState
+from longcase.model.activity import Activity
+from longcase.runtime.limits import Slots
+from longcase.store.port import CaseRow, CaseWrite, DedupKey, Input, NewCase, Store, Written
+
+log = logging.getLogger("longcase.runtime")
+
+LIVE_CASES = 512  # coroutines kept in memory; a parked case beyond it is rows and nothing else
+ITEMS_A_TURN = 256  # inputs of one case applied in one commit; a bound on what a crash repeats
+
+
+@dataclass(slots=True)
+class Moved:
+    """What became of one case in a commit: commands to carry out, and whether it wants more."""
+
+    case_no: int
+    state: CaseState
+    code: WorkflowCode
+    events: list[Event]
+    commands: list[Command]
+    left: list[Item] = field(default_factory=list)  # outcomes not applied yet; give them to the next advance
+    again: bool = False
+    wake_at: str = ""
+
+
+@dataclass(slots=True)
+class _Prepared:
+    resident: Resident
+    result: Advance
+    items: list[Item]
+    write: CaseWrite | None
+    reserved: list[Activity[..., Any]]
+    left: list[Item]
+    more: bool = False
+
+
+class Turns:
+    """Moves cases over a store. One per mover; holds the residents, which are a cache and nothing more."""
+
+    def __init__(
+        self, store: Store, env: Env, codes: Mapping[str, WorkflowCode], worker: int, slots: Slots, *, live: int = LIVE_CASES
+    ) -> None:
+        self.store = store
+        self.env = env
+        self.codes = codes
+        self.worker = worker
+        self.slots = slots
+        self.live = live
+        self.dead: set[int] = set()
+        self._residents: OrderedDict[int, Resident] = OrderedDict()
+        self._reserved: list[Activity[..., Any]] = []
+
+    @property
+    def resident_count(self) -> int:
+        return len(self._residents)
+
+    async def advance(self, cases: Mapping[int, Sequence[Item]], look: frozenset[int] | set[int] = frozenset()) -> list[Moved]:
+        """Move cases, each by the items given; those in `look` also by what the store holds for them.
+
+        Effects: one transaction over all cases. A case that lost a race is thrown away and, if it was
+        given items, moved again at once. What could not be applied is kept in the store's inbox.
+        """
+        moved: list[Moved] = []
+        todo: dict[int, list[Item]] = {case_no: list(items) for case_no, items in cases.items()}
+        looking = set(look)
+        for _ in range(20):
+            prepared = await self._prepare(todo, looking)
+            todo, looking = {}, set()
+            writes = [entry for entry in prepared if entry.write is not None]
+            moved.extend(self._unwritten(entry) for entry in prepared if entry.write is None)
+            outcomes = await self.store.write([entry.write for entry in writes if entry.write is not None]) if writes else []
+            for entry, outcome in zip(writes, outcomes, strict=True):
+                if outcome.outcome == "stale":
+                    self._release(entry.reserved)
+                    self.evict(entry.resident.case_no)
+                    todo[entry.resident.case_no] = entry.items
+                    looking.add(entry.resident.case_no)
+                else:
+                    moved.append(self._written(entry, outcome))
+            if not todo:
+                return moved
+        raise BugError(f"cases {sorted(todo)} lost every race for the row")
+
+    # -- preparing -----------------------------------------------------------------------------------
+
+    async def _prepare(self, todo: Mapping[int, list[Item]], looking: set[int]) -> list[_Prepared]:
+        unknown = [case_no for case_no in todo if case_no in looking or case_no not in self._residents]
+        rows = await self.store.load_many(unknown) if unknown else {}
+        inboxes = await self.store.inboxes([case_no for case_no in unknown if case_no in rows and rows[case_no].pending]) if rows else {}
+        prepared: list[_Prepared] = []
+        for case_no, items in todo.items():
+            row = rows.get(case_no)
+            if row is None and case_no in unknown:
+                continue
+            entry = await self._prepare_one(case_no, row, items, inboxes.get(case_no, ()))
+            if entry is not None:
+                prepared.append(entry)
+        return prepared
+
+    async def _prepare_one(self, case_no: int, row: CaseRow | None, local: list[Item], inbox: Sequence[Input]) -> _Prepared | None:
+        resident = self._residents.get(case_no)
+        if resident is not None and row is not None and resident.state.seq != row.state.seq:
+            self.evict(case_no)
+            resident = None
+        name = resident.state.workflow if resident is not None else row.state.workflow if row is not None else ""
+        code = self.codes.get(name)
+        if code is None:
+            return None  # this process does not have the workflow; another worker moves the case
+        now = self.now(resident.state if resident is not None else row.state if row is not None else None)
+        accepted = [_accepted(item) for item in inbox[:ITEMS_A_TURN]]
+        items: list[Item] = sorted([*local, *accepted], key=lambda item: item.at) if accepted else list(local)
+        self._reserved = []
+        limit: int | None = None
+        left: list[Item] = []
+        for _ in range(3):
+            if resident is None:
+                row = row or (await self.store.load_many([case_no])).get(case_no)
+                if row is None:
+                    return None
+                # A commit works on the state it was given: the row's copy must stay as it was read.
+                fresh = CaseState.from_json(row.state.to_json()) if limit is not None else row.state
+                resident = Resident(case_no, code, fresh, self._begin)
+            base_seq, base_seen = resident.state.seq, resident.state.seen_seq
+            work = Work(now, items, self.dead.__contains__, self.env.random.random, limit)
+            try:
+                if resident.visit is None and resident.state.status == "open" and not blocked(resident.state):
+                    events = await self.store.events(case_no, visit=resident.state.visit) if resident.state.visit else []
+                    base_seq, base_seen = resident.state.seq, resident.state.seen_seq
+                    self._rebuild(resident, events, now)
+                    if resident.state.seq - len(resident.emitted) != base_seq:
+                        raise BugError(f"{resident.state.address}: replay ended at {resident.state.seq}, the row says {base_seq}")
+                result = advance(resident, work)
+                break
+            except TurnDiscarded as discarded:
+                applied: int = getattr(discarded, "applied", 0)
+                item: Item | None = getattr(discarded, "item", None)
+                resident.discard()
+                self.evict(case_no)
+                self._release(self._reserved)
+                self._reserved = []
+                row = (await self.store.load_many([case_no])).get(case_no)
+                if row is None:
+                    return None
+                log.info("%s: turn discarded: %s: %s", row.state.address, discarded.kind, discarded.message)
+                resident = None
+                if applied:
+                    limit = applied
+                    continue
+                resident = Resident(case_no, code, row.state, self._begin)
+                base_seq, base_seen = resident.state.seq, resident.state.seen_seq
+                result = refuse_input(resident, Work(now, (), self.dead.__contains__, self.env.random.random), discarded, item)
+                left = [other for other in items if other is not item and not isinstance(other, Accepted)]
+                break
+        else:
+            raise BugError(f"case {case_no}: a turn that was fine is discarded at its second run")
+        if limit is not None:
+            left = [other for other in items[result.items_applied :] if not isinstance(other, Accepted)]
+        more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
+        entry = _Prepared(resident, result, local, None, self._reserved, left, more)
+        self._residents[case_no] = resident
+        self._residents.move_to_end(case_no)
+        entry.write = self._write(resident, result, base_seq, base_seen, now, bool(local), row)
+        return entry
+
+    def _rebuild(self, resident: Resident, events: Sequence[Event], now: str) -> None:
+        resident.rebuild(events, instant_of(now))
+
+    def _begin(self, activity: Activity[..., Any]) -> int:
+        if not self.slots.take(activity):
+            return 0
+        self._reserved.append(activity)
+        return self.worker
+
+    def _release(self, reserved: Sequence[Activity[..., Any]]) -> None:
+        for activity in reserved:
+            self.slots.give_back(activity)
+
+    def now(self, state: CaseState | None = None) -> str:
+        """Return the store's instant, never before what the case has already seen."""
+        now = instant_text(self.env.now())
+        return max(now, state.at) if state is not None else now
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    def _write(
+        self, resident: Resident, result: Advance, base_seq: int, base_seen: int, now: str, local: bool, row: CaseRow | None
+    ) -> CaseWrite | None:
+        state = resident.state
+        events = resident.emitted
+        resident.emitted = []
+        if resident.visit is not None:
+            resident.visit.emitted = resident.emitted
+        running = any(call["status"] == "running" and call["worker"] == self.worker for call in state.calls.values())
+        wake = wake_at(state, now)
+        write = CaseWrite(
+            resident.case_no, base_seq, base_seen, events, state,
+            lease=self.worker if running else 0, wake_at=wake, taken=result.taken,
+        )  # fmt: skip
+        write.children = [self._child(resident, event) for event in events if event.type == "child_started"]
+        write.cancel_children = list(resident.cancel_children)
+        write.notify = [
+            (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None)) for case_no, ref, data in resident.notify
+        ]
+        for position, item in enumerate(result.kept):
+            write.notify.append((resident.case_no, _as_input(item, state.seq, position)))
+        resident.cancel_children.clear()
+        resident.notify.clear()
+        if not events and not write.taken and not write.notify and row is not None and row.wake_at == wake and row.lease == write.lease:
+            return None
+        return write
+
+    def _child(self, resident: Resident, event: Event) -> NewCase:
+        data = event.data
+        code = self.codes.get(data["workflow"])
+        parent = {"case_no": resident.case_no, "child": data["child"], "workflow": resident.state.workflow, "key": resident.state.key}
+        if code is None:
+            raise BugError(f"child workflow {data['workflow']} is not loaded")
+        started = case_started(
+            code.workflow, data["body"], uid=self.env.new_id(), tenant=resident.state.tenant, now=self.env.now(),
+            actor=Actor("engine", "engine"), parent=parent,
+        )  # fmt: skip
+        return NewCase(started, DedupKey(f"child:{resident.case_no}", data["child"], ""))
+
+    def _unwritten(self, entry: _Prepared) -> Moved:
+        resident = entry.resident
+        return Moved(resident.case_no, resident.state, resident.code, [], entry.result.commands, entry.left, entry.more)
+
+    def _written(self, entry: _Prepared, outcome: Written) -> Moved:
+        resident = entry.resident
+        case_no = resident.case_no
+        write = entry.write
+        assert write is not None
+        if outcome.interleaved or resident.state.status == "closed" or blocked(resident.state):
+            # The coroutine's state is no longer the row's; the next advance reads it again.
+            self.evict(case_no)
+        self._shrink()
+        again = entry.more or bool(outcome.pending and outcome.pending > len(entry.result.kept)) and not blocked(resident.state)
+        return Moved(case_no, outcome.state or resident.state, resident.code, write.events, entry.result.commands, entry.left, again, write.wake_at)
+
+    def evict(self, case_no: int) -> None:
+        """Forget a case's coroutine; it is rebuilt from rows when it moves again."""
+        resident = self._residents.pop(case_no, None)
+        if resident is not None:
+            resident.discard()
+
+    def evict_all(self) -> None:
+        """Forget every coroutine."""
+        for case_no in list(self._residents):
+            self.evict(case_no)
+
+    def _shrink(self) -> None:
+        while len(self._residents) > self.live:
+            self.evict(next(iter(self._residents)))
+
+
+def _accepted(entry: Input) -> Accepted:
+    return Accepted(
+        entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, entry.accepted_at
+    )
+
+
+def _as_input(item: Item, seq: int, position: int) -> Input:
+    """Turn an outcome that cannot be applied now into a durable input of the same case."""
+    match item:
+        case Ended():
+            assert isinstance(item.outcome, Success) or item.outcome is not None
+            if isinstance(item.outcome, Success):
+                data = {"call": item.call, "result": item.outcome.result}
+                kind = "activity_completed"
+            else:
+                data = {"call": item.call, "error": item.outcome.to_json()}
+                kind = "activity_failed"
+            return Input(f"end-{item.call}-{item.number}", kind, data, f"worker:{item.worker}", "engine")
+        case Verified():
+            return Input(f"verified-{item.call}-{item.number}", "activity_completed", {"call": item.call, "result": item.result}, "engine", "engine")
+    raise BugError(f"{item!r} is already in the inbox (position {position}, seq {seq})")

@@ -1,0 +1,341 @@
+"""The worker: leases and moves the cases of a store, runs their attempts, and sleeps when nothing is due.
+
+One pump takes up to a batch of cases (those with outcomes of this process first, so that work in
+flight is finished before new work is begun), moves them in one transaction, and carries out their
+commands. Nothing is polled in process; other processes' commits are noticed by a cheap look at the
+store every `POLL` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from longcase.engine.advance import Command, Ended, Item, Verified
+from longcase.engine.attempts import Failure, Success
+from longcase.engine.code import WorkflowCode
+from longcase.env import Env
+from longcase.errors import LongcaseError, UnavailableError
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import Call
+from longcase.runtime.limits import Slots
+from longcase.runtime.performing import Running, perform, verify
+from longcase.runtime.turns import LIVE_CASES, Moved, Turns
+from longcase.store.port import Store
+
+log = logging.getLogger("longcase.worker")
+
+BATCH = 64  # cases moved in one commit: bounds what a crash repeats, and costs 2 % of a commit each
+POLL = 0.05  # seconds between looks at what other processes have committed
+SWEEP = 1.0  # seconds between looks for dead workers
+STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
+DRAIN = 30.0  # seconds a stopping worker waits for its attempts
+RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
+THREADS = 32
+
+
+class Worker:
+    """Moves cases until told to stop."""
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        codes: Mapping[str, WorkflowCode],
+        *,
+        live: int = LIVE_CASES,
+        threads: int = THREADS,
+        batch: int = BATCH,
+    ) -> None:
+        self.store = store
+        self.env = env
+        self.codes = codes
+        self.batch = batch
+        self.number = 0
+        self._live = live
+        self._slots = Slots(env.now)
+        self._turns: Turns | None = None
+        self._outcomes: dict[int, list[Item]] = {}
+        self._queue: deque[int] = deque()
+        self._look: dict[int, None] = {}
+        self._bell = asyncio.Event()
+        self._attempts: dict[tuple[int, str, int], Running] = {}
+        self._verifying: set[tuple[int, str]] = set()
+        self._held_back: dict[int, None] = {}
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="longcase-activity")
+        self._stopping = False
+        self._draining = False
+        self._due_known: str | None = None
+        self._sweep_at = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def turns(self) -> Turns:
+        assert self._turns is not None
+        return self._turns
+
+    @property
+    def running_attempts(self) -> int:
+        return len(self._attempts)
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Join the store and move cases until `stop`. Outlives an unavailable store by waiting for it."""
+        await self.join()
+        try:
+            while not self._stopping:
+                try:
+                    if not await self._round():
+                        await self._idle()
+                except UnavailableError as error:
+                    if not error.retryable:
+                        raise
+                    log.warning("store unavailable, trying again: %s", error.message)
+                    self._turns_reset()
+                    await asyncio.sleep(RETRY_STORE)
+        finally:
+            await self._leave()
+
+    async def join(self) -> None:
+        """Register this incarnation and look for cases whose worker is dead."""
+        self.number = await self.store.join(socket.gethostname(), os.getpid())
+        self._turns = Turns(self.store, self.env, self.codes, self.number, self._slots, live=self._live)
+        await self._recover()
+        self._wake_all()
+
+    def stop(self) -> None:
+        """Ask the worker to stop: begin nothing new, let running attempts end, then leave."""
+        self._draining = True
+        self._bell.set()
+        if not self._attempts:
+            self._stopping = True
+        else:
+            asyncio.get_running_loop().call_later(DRAIN, self.abort)
+
+    def abort(self) -> None:
+        """Stop now; running attempts are lost and will be tried again."""
+        self._stopping = True
+        self._bell.set()
+
+    def wake(self, case_no: int) -> None:
+        """Hint that the store holds something for a case (from this process)."""
+        self._look[case_no] = None
+        self._bell.set()
+
+    async def _leave(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        if self._turns is not None:
+            self._turns.evict_all()
+            try:
+                await self.store.leave(self.number)
+            except UnavailableError as error:
+                log.warning("could not give leases back: %s", error.message)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _turns_reset(self) -> None:
+        """Forget what was computed but perhaps not committed; outcomes stay and are applied again."""
+        self.turns.evict_all()
+        self._due_known = None
+
+    # -- one round ---------------------------------------------------------------------------------------
+
+    async def _round(self) -> bool:
+        """Move one batch; False if there was nothing to move."""
+        cases: dict[int, list[Item]] = {}
+        look: set[int] = set()
+        while self._queue and len(cases) < self.batch:
+            case_no = self._queue.popleft()
+            items = self._outcomes.pop(case_no, None)
+            if items:
+                cases[case_no] = items
+        while self._look and len(cases) < self.batch:
+            case_no = next(iter(self._look))
+            del self._look[case_no]
+            cases.setdefault(case_no, [])
+            look.add(case_no)
+        if len(cases) < self.batch and self._store_may_have_more() and not self._draining:
+            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases))
+            for case_no in ready:
+                cases.setdefault(case_no, [])
+                look.add(case_no)
+            if len(ready) < self.batch - len(cases) or not ready:
+                self._due_known = await self.store.next_wake(self._now())
+        if not cases:
+            return False
+        try:
+            moved = await self.turns.advance(cases, look)
+        except LongcaseError:
+            for case_no, items in cases.items():
+                self._put_back(case_no, items)
+            raise
+        for entry in moved:
+            self._carry_out(entry)
+        # Attempts of this batch start, and those that do not wait end, before the next batch is taken.
+        await asyncio.sleep(0)
+        return True
+
+    def _put_back(self, case_no: int, items: list[Item]) -> None:
+        if items:
+            self._outcomes[case_no] = items + self._outcomes.get(case_no, [])
+            self._queue.append(case_no)
+        else:
+            self._look[case_no] = None
+
+    def _store_may_have_more(self) -> bool:
+        if self._due_known is None:
+            return True
+        return bool(self._due_known) and self._due_known <= self._now()
+
+    async def _idle(self) -> None:
+        """Sleep until something of this process, another process's commit, or the next due instant."""
+        self._bell.clear()
+        if self._queue or self._look:
+            return
+        loop = asyncio.get_running_loop()
+        wait = POLL
+        if self._due_known:
+            wait = min(wait, self.env.clock.seconds_until(instant_of(self._due_known)))
+        if self._slots.retry_at is not None:
+            wait = min(wait, self.env.clock.seconds_until(self._slots.retry_at))
+        handle = loop.call_later(wait, self._bell.set)
+        await self._bell.wait()
+        handle.cancel()
+        if self.store.changed():
+            self._due_known = None
+        if loop.time() >= self._sweep_at:
+            await self._recover()
+        if self._slots.retry_at is not None and self._slots.retry_at <= self.env.now():
+            self._slots.retry_at = None
+            self._begin_held_back()
+
+    def _wake_all(self) -> None:
+        self._due_known = None
+        self._bell.set()
+
+    def _now(self) -> str:
+        return instant_text(self.env.now())
+
+    async def _recover(self) -> None:
+        """Void the leases of dead workers, so that their cases are ready and their attempts settled."""
+        self._sweep_at = asyncio.get_running_loop().time() + SWEEP
+        for dead in await self.store.dead_workers():
+            self.turns.dead.add(dead)
+            count = await self.store.recover(dead)
+            if count:
+                log.warning("worker %d is dead; %d of its cases go on here", dead, count)
+            self._wake_all()
+
+    # -- commands ----------------------------------------------------------------------------------------
+
+    def _carry_out(self, moved: Moved) -> None:
+        self._look.pop(moved.case_no, None) if not moved.again else self._look.setdefault(moved.case_no)
+        if moved.wake_at and self._due_known is not None and (not self._due_known or moved.wake_at < self._due_known):
+            self._due_known = moved.wake_at
+        if moved.left:
+            self._put_back(moved.case_no, moved.left)
+        inputs = {event.data["call"]: event for event in moved.events if event.type in ("activity_scheduled", "undo_started")}
+        for command in moved.commands:
+            call = moved.state.calls.get(command.call)
+            match command.kind:
+                case "perform" if call is not None:
+                    self._spawn(self._attempt(moved, command, call, inputs.get(command.call)))
+                case "verify" if call is not None and (moved.case_no, command.call) not in self._verifying:
+                    self._verifying.add((moved.case_no, command.call))
+                    self._spawn(self._verify(moved, command, call))
+                case "stop":
+                    self._stop_attempt((moved.case_no, command.call, command.number))
+        if self._slots.refused and any(call["status"] in ("ready", "backoff") for call in moved.state.calls.values()):
+            self._held_back[moved.case_no] = None
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None) -> None:
+        activity = moved.code.activities[call["activity"]]
+        number = command.number
+        case_no = moved.case_no
+        running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
+        key = (case_no, command.call, number)
+        self._attempts[key] = running
+        running.task = asyncio.current_task()
+        try:
+            outcome: Success | Failure
+            commanded = commanded or await self.store.event(case_no, call["seq"])
+            if call["undoes"]:
+                original = await self.store.event(case_no, commanded.data["of"])
+                done = await self.store.event(case_no, commanded.data["result"])
+                outcome = await perform(activity, running, original.data["input"], done.data["result"], True, self._executor)
+            else:
+                outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
+        except UnavailableError as error:
+            outcome = Failure("error", type(error).__name__, error.message)
+        finally:
+            self._attempts.pop(key, None)
+            self._slots.give_back(activity)
+        if self._stopping and isinstance(outcome, Failure) and outcome.kind == "lost":
+            return  # the incarnation is leaving: whoever takes the case over settles the attempt
+        self._report(case_no, Ended(command.call, number, outcome, self.number, self._now()))
+        self._begin_held_back()
+
+    async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
+        try:
+            activity = moved.code.activities.get(call["activity"])
+            if activity is None or activity.verify_function is None:
+                answer = Verified(command.call, command.number, "unknown", None, "there is no verify function", self._now())
+            else:
+                commanded = await self.store.event(moved.case_no, call["seq"])
+                running = Running(moved.state.address, command.call, command.number, call["key"])
+                told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
+                answer = Verified(command.call, command.number, told, result, why, self._now())
+        finally:
+            self._verifying.discard((moved.case_no, command.call))
+        self._report(moved.case_no, answer)
+
+    def _report(self, case_no: int, item: Item) -> None:
+        waiting = self._outcomes.get(case_no)
+        if waiting is None:
+            self._outcomes[case_no] = [item]
+            self._queue.append(case_no)
+        else:
+            waiting.append(item)
+        self._bell.set()
+        if self._draining and not self._attempts:
+            asyncio.get_running_loop().call_soon(self._finish_draining)
+
+    def _finish_draining(self) -> None:
+        if not self._attempts and not self._queue:
+            self._stopping = True
+            self._bell.set()
+        elif not self._attempts:
+            asyncio.get_running_loop().call_later(POLL, self._finish_draining)
+
+    def _stop_attempt(self, key: tuple[int, str, int]) -> None:
+        running = self._attempts.get(key)
+        if running is None:
+            return
+        running.stopping = True
+        if running.task is not None:
+            asyncio.get_running_loop().call_later(STOP_GRACE, running.task.cancel)
+
+    def _begin_held_back(self) -> None:
+        """Look again at the cases whose attempts found no free slot."""
+        if self._held_back:
+            self._slots.refused = False
+            for case_no in self._held_back:
+                self._look[case_no] = None
+            self._held_back.clear()
+            self._bell.set()
+
+

@@ -1,0 +1,280 @@
+"""The group commit: units of work of many callers, one transaction, one fsync.
+
+Model. A unit is a function of the open transaction. Units are queued; a transaction takes all that
+wait, runs their statements, commits, and only then answers. While a COMMIT waits for the disk (in
+one helper thread, so that the event loop goes on) new units queue up and join the next transaction;
+a lone unit is committed at once. `inline` does the same in the caller's thread without suspending.
+
+    idle --unit--> BEGIN IMMEDIATE, statements --> COMMIT --answers--> idle, or the next transaction
+
+Guarantees. A unit's error rolls back that unit alone and goes to its caller. An error of the file
+(disk full, I/O error, lost lock) fails the whole transaction; every caller of it is told, nothing of
+it is kept, and the connection is closed and opened anew: after a failed fsync nothing is assumed.
+Whoever cancels his wait does not cancel what was queued: it may still be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
+
+import apsw
+
+from longcase.errors import StoreUnavailable
+from longcase.store.port import Written
+from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
+from longcase.store.sqlite.transaction import Transaction, WriteUnit, run_writes
+
+T = TypeVar("T")
+Unit = Callable[[Transaction], T]
+
+MAX_UNITS: Final = 1_000  # of one transaction: bounds the time others wait for the lock
+
+
+def _write_unit(tx: Transaction, unit: WriteUnit) -> None:
+    run_writes(tx, unit.entries)
+
+
+class Job(Generic[T]):
+    """A queued unit and what became of it."""
+
+    __slots__ = ("error", "future", "result", "unit")
+
+    def __init__(self, unit: Unit[T] | WriteUnit) -> None:
+        self.unit = unit
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[None] | None = None
+
+
+class Committer:
+    """Owns the writer connection."""
+
+    def __init__(
+        self, path: str, connect: Callable[[], apsw.Connection], now: Callable[[], str], salt: Callable[[], str],
+        signal_point: Callable[[str], None], *, inline: bool,
+    ) -> None:  # fmt: skip
+        self._path = path
+        self._connect = connect
+        self._now = now
+        self._salt = salt
+        self._point = signal_point
+        self._inline = inline
+        self._connection: apsw.Connection | None = None
+        self._cursor: apsw.Cursor | None = None
+        self._queue: deque[Job[Any]] = deque()
+        self._draining: asyncio.Task[None] | None = None
+        self._committing = False
+        self._closed = False
+        self._lock = threading.RLock()  # inline: callers in several threads take turns
+        self._thread = None if inline else ThreadPoolExecutor(1, thread_name_prefix="longcase-commit")
+        self.open()
+
+    # -- the two ways in -----------------------------------------------------------------------------
+
+    async def run(self, unit: Unit[T]) -> T:
+        """Run a unit in the next transaction; returns when it is durable."""
+        return cast(T, await self._submit(Job(unit)))
+
+    async def write(self, unit: WriteUnit) -> list[Written]:
+        """Write turns in the next transaction, beside those of other callers."""
+        await self._submit(Job(unit))
+        return unit.answer()
+
+    async def _submit(self, job: Job[Any]) -> Any:
+        if self._closed:
+            raise StoreUnavailable(f"the store {self._path} is closed", hint="open it again")
+        if self._inline:
+            with self._lock:
+                self._transact_inline([job])
+        else:
+            job.future = asyncio.get_running_loop().create_future()
+            self._queue.append(job)
+            if self._draining is None:
+                self._draining = asyncio.create_task(self._drain(), name="longcase-commit")
+            await job.future
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    # -- transactions --------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                jobs = []
+                while self._queue and len(jobs) < MAX_UNITS:
+                    job = self._queue.popleft()
+                    if job.future is not None and not job.future.cancelled():
+                        jobs.append(job)
+                if jobs:
+                    await self._transact(jobs)
+        finally:
+            self._draining = None
+
+    async def _transact(self, jobs: list[Job[Any]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            try:
+                cursor = self._open_cursor()
+                if not self._begin_at_once(cursor):
+                    await loop.run_in_executor(self._thread, self._begin_waiting, cursor)
+                if self._run_units(cursor, jobs):
+                    self._point("before_commit")
+                    self._committing = True
+                    try:
+                        await loop.run_in_executor(self._thread, cursor.execute, "COMMIT")
+                    finally:
+                        self._committing = False
+                    self._point("after_commit")
+                else:
+                    cursor.execute("ROLLBACK")
+            except apsw.Error as error:
+                self._fail(jobs, error)
+        except BaseException as error:
+            # Cancelled in a commit, or a bug: whoever waits is told, and the next one starts afresh.
+            self._fail(jobs, error)
+            raise
+        finally:
+            for job in jobs:
+                if job.future is not None and not job.future.done():
+                    job.future.set_result(None)
+
+    def _transact_inline(self, jobs: list[Job[Any]]) -> None:
+        try:
+            cursor = self._open_cursor()
+            if not self._begin_at_once(cursor):
+                self._begin_waiting(cursor)
+            if self._run_units(cursor, jobs):
+                self._point("before_commit")
+                cursor.execute("COMMIT")
+                self._point("after_commit")
+            else:
+                cursor.execute("ROLLBACK")
+        except apsw.Error as error:
+            self._fail(jobs, error)
+        except BaseException as error:
+            self._fail(jobs, error)
+            raise
+
+    def _run_units(self, cursor: apsw.Cursor, jobs: Sequence[Job[Any]]) -> bool:
+        """Run every unit of a transaction; returns whether there is anything to commit."""
+        tx = Transaction(cursor, self._now(), self._salt)
+        writes = [job for job in jobs if isinstance(job.unit, WriteUnit)]
+        if writes:
+            self._run_writes(tx, writes)
+        for job in jobs:
+            if not isinstance(job.unit, WriteUnit):
+                self._run_alone(tx, job, job.unit)
+        return any(job.error is None for job in jobs)
+
+    def _run_writes(self, tx: Transaction, jobs: list[Job[Any]]) -> None:
+        """Write the turns of all jobs together; if a statement fails, each job by itself."""
+        if len(jobs) > 1:
+            tx.execute("SAVEPOINT together")
+            try:
+                run_writes(tx, [entry for job in jobs for entry in job.unit.entries])
+            except Exception as error:
+                if isinstance(error, apsw.Error) and not isinstance(error, OWN_FAULT):
+                    raise
+                tx.execute("ROLLBACK TO together")
+            else:
+                tx.execute("RELEASE together")
+                return
+            tx.execute("RELEASE together")
+        for job in jobs:
+            self._run_alone(tx, job, partial(_write_unit, unit=job.unit))
+
+    def _run_alone(self, tx: Transaction, job: Job[Any], unit: Unit[Any]) -> None:
+        tx.execute("SAVEPOINT unit")
+        try:
+            job.result = unit(tx)
+        except apsw.Error as error:
+            if not isinstance(error, OWN_FAULT):
+                raise
+            job.error = our_error(error, self._path)
+            job.error.__cause__ = error
+            tx.execute("ROLLBACK TO unit")
+        except Exception as error:
+            job.error = error
+            tx.execute("ROLLBACK TO unit")
+        tx.execute("RELEASE unit")
+
+    def _begin_at_once(self, cursor: apsw.Cursor) -> bool:
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            return False
+        return True
+
+    def _begin_waiting(self, cursor: apsw.Cursor) -> None:
+        connection = cursor.connection
+        connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        finally:
+            connection.set_busy_timeout(0)
+
+    def _fail(self, jobs: Sequence[Job[Any]], error: BaseException) -> None:
+        ours = our_error(error, self._path)
+        if ours is not error:
+            ours.__cause__ = error
+        for job in jobs:
+            job.error = ours if isinstance(ours, Exception) else StoreUnavailable(
+                f"the store {self._path} was stopped while it wrote; what became of this write is unknown",
+                hint="read the case again before repeating",
+            )  # fmt: skip
+        self._abandon()
+
+    # -- the connection ------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> apsw.Connection | None:
+        """The writer connection, if it is open and no COMMIT is under way."""
+        return None if self._committing else self._connection
+
+    def open(self) -> None:
+        """Open the writer connection; it waits for nobody until it is told to."""
+        self._connection = self._connect()
+        self._connection.set_busy_timeout(0)
+        self._cursor = self._connection.cursor()
+
+    def _open_cursor(self) -> apsw.Cursor:
+        if self._cursor is None:
+            self.open()
+        assert self._cursor is not None
+        return self._cursor
+
+    def _abandon(self) -> None:
+        """Close the connection without trusting it; its transaction is rolled back by that."""
+        connection, self._connection, self._cursor = self._connection, None, None
+        if connection is not None and not self._is_memory:
+            try:
+                connection.close(True)
+            except apsw.Error:
+                pass  # it is closed all the same; the next transaction opens a new one
+        elif connection is not None:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._connection, self._cursor = connection, connection.cursor()
+
+    @property
+    def _is_memory(self) -> bool:
+        return self._path == ":memory:"
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
+        self._closed = True
+        while self._draining is not None:
+            await asyncio.wait([self._draining])
+        if self._thread is not None:
+            self._thread.shutdown()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = self._cursor = None

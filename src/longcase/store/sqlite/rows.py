@@ -1,0 +1,195 @@
+"""Between records and rows: the only place that knows which column holds what.
+
+A case's state is kept in columns where SQL asks for it, its object as JSON, and the rest as JSON
+without empty fields; nothing is kept twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Final
+
+from pydantic import ConfigDict, TypeAdapter
+
+from longcase.errors import InvalidInput
+from longcase.history.event import Event
+from longcase.history.state import CaseState, Task
+from longcase.history.waits import waits
+from longcase.model.codec import Json, dump_json
+from longcase.store.port import CaseRow, Input
+
+Row = tuple[Any, ...]
+
+_to_json: Final = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).serializer.to_json
+
+
+def text_of(value: Json, what: str) -> str:
+    """Return compact JSON text: as `codec.dump_json`, several times faster, on data already JSON-able.
+
+    Raises:
+        InvalidInput: it holds what cannot be kept (NaN, a lone surrogate, an object of no JSON type).
+    """
+    try:
+        text = str(_to_json(value), "utf-8")
+        if "NaN" in text or "Infinity" in text:
+            dump_json(value)  # tells the number, which is refused, from the word
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{what}: the data cannot be kept as JSON: {error}", reason="not_json") from None
+    return text
+
+# -- cases ---------------------------------------------------------------------------------------
+
+# (column, field of CaseState); the rest of the record goes into `state`.
+_FOLDED: Final = (
+    ("tenant", "tenant"), ("workflow", "workflow"), ("key", "key"), ("uid", "uid"), ("status", "status"),
+    ("stage", "stage"), ("kind", "kind"), ("visit", "visit"), ("owner", "owner"), ("started_at", "started_at"),
+    ("entered_at", "entered_at"), ("closed_at", "closed_at"), ("expected_by", "expected"),
+    ("stage_expected", "stage_expected"), ("seq", "seq"), ("seen_seq", "seen_seq"), ("at", "at"),
+)  # fmt: skip
+_DERIVED: Final = (
+    "close_name", "wait_kind", "wait_what", "wait_whose", "wait_since", "wait_expected", "wait_count", "incident_count",
+)  # fmt: skip
+_TRANSIENT: Final = {"settled_tasks"}
+_REST: Final = tuple(
+    f.name for f in fields(CaseState) if f.name not in {field for _, field in _FOLDED} | _TRANSIENT | {"object"}
+)
+_folded_values = attrgetter(*(field for _, field in _FOLDED))
+_rest_values = attrgetter(*_REST)
+
+STATE_COLUMNS: Final = (*(column for column, _ in _FOLDED), *_DERIVED, "state", "object")
+
+# The columns that every turn changes; the others only with an event of WIDE (a test reads the reducers).
+_TURN: Final = ("seq", "seen_seq", "at")
+TURN_COLUMNS: Final = (*_TURN, *_DERIVED[1:], "state")
+WIDE: Final = frozenset({"case_started", "stage_entered", "object_changed", "corrected", "transferred", "case_closed"})
+
+
+def state_values(state: CaseState) -> Row:
+    """Return the values of STATE_COLUMNS."""
+    close_name = state.close["name"] if state.close else ""
+    return (*_folded_values(state), close_name, *_waiting(state), _rest(state), text_of(state.object, "the object"))
+
+
+def turn_values(state: CaseState) -> Row:
+    """Return the values of TURN_COLUMNS."""
+    return (state.seq, state.seen_seq, state.at, *_waiting(state), _rest(state))
+
+
+def _waiting(state: CaseState) -> Row:
+    found = waits(state) if state.status == "open" else ()
+    if not found:
+        return ("", "", "", "", "", 0, len(state.incidents))
+    first = found[0]
+    return (first.kind, first.what, first.whose, first.since, first.expected, len(found), len(state.incidents))
+
+
+def _rest(state: CaseState) -> str:
+    """Return the JSON of what has no column of its own."""
+    values = _rest_values(state)
+    return text_of(dict(compress(zip(_REST, values, strict=True), values)), "the state")
+
+
+_LOADED: Final = (*(column for column, _ in _FOLDED), "object", "state", "hash", "wake_at", "lease", "case_no")
+SELECT_CASE: Final = (
+    f"SELECT {', '.join(_LOADED)}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"
+)
+_FOLDED_FIELDS: Final = tuple(field for _, field in _FOLDED)
+
+
+def state_from(row: Row) -> CaseState:
+    """Return the state of a row of SELECT_CASE."""
+    state = CaseState()
+    width = len(_FOLDED_FIELDS)
+    for name, value in zip(_FOLDED_FIELDS, row, strict=False):
+        setattr(state, name, value)
+    state.object = json.loads(row[width])
+    for name, value in json.loads(row[width + 1]).items():
+        setattr(state, name, value)
+    return state
+
+
+def case_from(row: Row) -> CaseRow:
+    """Return the case of a row of SELECT_CASE."""
+    hash_, wake_at, lease, case_no, pending = row[-5:]
+    return CaseRow(case_no=case_no, state=state_from(row), hash=hash_, wake_at=wake_at, lease=lease, pending=pending)
+
+
+# -- history ---------------------------------------------------------------------------------------
+
+EVENT_COLUMNS: Final = (
+    "seq, visit, type, version, at, actor, on_behalf, channel, cause, map, node, n, strand, data, salt, digest, hash"
+)
+
+
+def event_values(case_no: int, event: Event) -> Row:
+    """Return the values of a row of history: case_no, then EVENT_COLUMNS."""
+    return (
+        case_no, event.seq, event.visit, event.type, event.version, event.at, event.actor, event.on_behalf,
+        event.channel, event.cause, event.map, event.node, event.n, event.strand, event.text, event.salt,
+        event.digest, event.hash,
+    )  # fmt: skip
+
+
+def event_from(row: Row) -> Event:
+    """Return the event of a row of EVENT_COLUMNS."""
+    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, text, salt, digest, hash_ = row
+    return Event(
+        type_, json.loads(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
+        salt, digest, hash_, text,
+    )  # fmt: skip
+
+
+# -- inbox -----------------------------------------------------------------------------------------
+
+INPUT_COLUMNS: Final = "no, id, type, data, actor, on_behalf, channel, accepted_at, cause"
+
+
+def input_from(row: Row) -> Input:
+    """Return the input of a row of INPUT_COLUMNS."""
+    no, id_, type_, data, actor, on_behalf, channel, accepted_at, cause = row
+    return Input(id_, type_, json.loads(data), actor, channel, accepted_at, no, cause, on_behalf)
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+TASK_COLUMNS: Final = (
+    "kind", "node", "round", "status", "question", "of_team", "whose", "opened_at", "expected_by", "next_due",
+    "answer", "decided_at", "decided_by", "data",
+)  # fmt: skip
+def touched_tasks(state: CaseState, events: Iterable[Event]) -> dict[str, Task]:
+    """Return the tasks that `events` changed, as they stand after them."""
+    found: dict[str, Task] = dict(state.settled_tasks)
+    for event in events:
+        if event.type.startswith(("task_", "vote_")):
+            task = state.tasks.get(event.data["task"])
+            if task is not None:
+                found[event.data["task"]] = task
+    return found
+
+
+def task_values(task: Task) -> Row:
+    """Return the values of TASK_COLUMNS."""
+    outcome: dict[str, Json] = task.get("outcome") or {}
+    by = outcome.get("by") or []
+    return (
+        task["kind"], task["node"], task["round"], task["status"], task["question"], task["of"], text_of(task["whose"], "a task"),
+        task["since"], task["expected"], _next_due(task) if task["status"] in ("ready", "reserved") else "", _text(outcome.get("answer")),
+        outcome.get("at", ""), text_of([by] if isinstance(by, str) else by, "a task"), text_of(task, "a task"),
+    )  # fmt: skip
+
+
+def _next_due(task: Task) -> str:
+    level = task["level"]
+    climb: Json = task["ladder"][level]["at"] if level < len(task["ladder"]) else ""
+    reminder = task["reminders"][0] if task["reminders"] else ""
+    return min((instant for instant in (reminder, task["expires_at"], climb) if instant), default="")
+
+
+def _text(answer: Json) -> str:
+    if answer is None:
+        return ""
+    return answer if isinstance(answer, str) else text_of(answer, "an answer")

@@ -1,0 +1,381 @@
+"""The SQLite store: the port of `store.port`, on one file, for several processes of one machine.
+
+Writes go through `commit`; reads go straight to a second connection on the caller's thread (a few
+microseconds each) and see every commit that was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from longcase.env import Env
+from longcase.errors import CaseNotFound, LongcaseError, NotFoundError, UsageError
+from longcase.history.event import Event, instant_text
+from longcase.history.waits import next_due
+from longcase.model.codec import Json
+from longcase.store.port import (
+    CaseRef,
+    CaseRow,
+    CaseWrite,
+    Decide,
+    DedupKey,
+    Input,
+    Locked,
+    NewCase,
+    Started,
+    WorkerRow,
+    Written,
+)
+from longcase.store.sqlite import migrate, rows, settings, workers
+from longcase.store.sqlite.commit import Committer, Unit
+from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
+from longcase.store.sqlite.reading import Questions
+from longcase.store.sqlite.rows import text_of
+from longcase.store.sqlite.transaction import Transaction, WriteUnit, earliest, prepare
+
+T = TypeVar("T")
+
+_LIVE_FIRST: Final = "WHERE tenant = ? AND workflow = ? AND key = ? ORDER BY status = 'open' DESC, case_no DESC LIMIT 1"
+_READY: Final = """
+SELECT case_no FROM cases
+WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers))
+ORDER BY wake_at, case_no LIMIT ?
+"""
+_VISIT_BEGIN: Final = "SELECT min(seq) FROM history WHERE case_no = ? AND visit = ? AND type = 'stage_entered'"
+
+
+async def open_sqlite(
+    path: str,
+    env: Env,
+    *,
+    inline: bool = False,
+    create: bool = True,
+    synchronous: str = "FULL",
+    faults: str | None = None,
+) -> SqliteStore:
+    """Open the store at `path`, creating it if it is not there.
+
+    Args:
+        path: the file, or ":memory:" for a store that lives as long as this object.
+        env: clock, randomness and ids.
+        inline: finish every method without suspending, in the caller's thread.
+        create: make the store if there is none.
+        synchronous: FULL survives a power cut; NORMAL does not, and is for tests and trials only.
+        faults: the name of a registered apsw VFS that the file is opened through; for tests of disk faults.
+
+    Raises:
+        StoreUnavailable: no such directory, no right to it, locked, or a network file system.
+        StoreCorrupt: damaged, or somebody else's database.
+        SchemaMismatch: its schema is older or newer than this release's.
+    """
+    return SqliteStore(path, env, inline=inline, create=create, synchronous=synchronous, faults=faults)
+
+
+class SqliteStore:
+    """Cases in one SQLite file. Made by `open_sqlite`."""
+
+    def __init__(
+        self, path: str, env: Env, *, inline: bool, create: bool, synchronous: str, faults: str | None
+    ) -> None:
+        check_path(path, create=create)
+        if synchronous not in ("FULL", "NORMAL", "EXTRA"):
+            raise UsageError(f"synchronous is FULL, EXTRA or NORMAL, got {synchronous!r}")
+        self.path = path
+        self._env = env
+        self._inline = inline or path == MEMORY
+        self._synchronous = synchronous
+        self._vfs = faults
+        self._version = 0
+        self._closed = False
+        self._locks = workers.Locks(path)
+        with mapped(path):
+            self._prepare(create)
+            self._committer = Committer(path, self._connect, self._now, env.salt, env.signal_point, inline=self._inline)
+            try:
+                self._open_reader()
+            except BaseException:
+                if self._committer.connection is not None:
+                    self._committer.connection.close()
+                raise
+        self._questions = Questions(path, env.monotonic)
+
+    def _prepare(self, create: bool) -> None:
+        """Bring a new file into being, or check the schema of an old one."""
+        if self.path == MEMORY:
+            self._memory = connect(MEMORY, create=True, synchronous=self._synchronous)
+            migrate.migrate(self._memory, self._now())
+            return
+        connection = connect(self.path, create=create, synchronous=self._synchronous, vfs=self._vfs)
+        try:
+            if create and migrate.current(connection) == 0:
+                migrate.migrate(connection, self._now(), self._env.signal_point)
+            migrate.check(connection)
+        finally:
+            connection.close()
+
+    def _connect(self) -> apsw.Connection:
+        if self.path == MEMORY:
+            return self._memory
+        return connect(self.path, synchronous=self._synchronous, vfs=self._vfs)
+
+    def _open_reader(self) -> None:
+        self._reader = self._connect()
+        if self.path != MEMORY:
+            self._reader.pragma("query_only", True)
+
+    def _now(self) -> str:
+        return instant_text(self._env.now())
+
+    def _read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with mapped(self.path):
+            try:
+                return self._reader.execute(sql, parameters).fetchall()
+            except apsw.IOError:
+                # The file may be well again; this connection is not trusted any more.
+                self._reader.close(True)
+                self._open_reader()
+                raise
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for worker in self._locks.held:
+                await self.leave(worker)
+        finally:
+            await self._committer.close()
+            self._reader.close()
+            self._questions.close()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def start(self, new: Sequence[NewCase]) -> list[Started]:
+        def unit(tx: Transaction) -> list[Started]:
+            return [tx.start(item) for item in new]
+
+        return await self._committer.run(unit)
+
+    async def write(self, writes: Sequence[CaseWrite]) -> list[Written]:
+        if not writes:
+            return []
+        return await self._committer.write(WriteUnit(writes, self._env.salt))
+
+    async def edit(self, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None = None) -> T:
+        def unit(tx: Transaction) -> tuple[T, Exception | None]:
+            return _edit(tx, ref, decide, dedup)
+
+        result, refusal = await self._committer.run(unit)
+        if refusal is not None:
+            raise refusal
+        return result
+
+    async def release(self, cases: Sequence[int], worker: int) -> None:
+        def unit(tx: Transaction) -> None:
+            tx.cursor.executemany(
+                "UPDATE cases SET lease = 0 WHERE case_no = ? AND lease = ?", [(case_no, worker) for case_no in cases]
+            )
+
+        if cases:
+            await self._committer.run(unit)
+
+    # -- reading one case --------------------------------------------------------------------------
+
+    async def load(self, ref: CaseRef) -> CaseRow | None:
+        if ref.case_no:
+            found = self._read(f"{rows.SELECT_CASE} WHERE case_no = ?", (ref.case_no,))
+        else:
+            found = self._read(f"{rows.SELECT_CASE} {_LIVE_FIRST}", (ref.tenant, ref.workflow, ref.key))
+        return rows.case_from(found[0]) if found else None
+
+    async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
+        found = self._read(f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))", (text_of(list(cases), "cases"),))
+        return {row.case_no: row for row in map(rows.case_from, found)}
+
+    async def events(
+        self,
+        case_no: int,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        visit: int | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        sql = f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq > ?"
+        parameters: list[Any] = [case_no, after]
+        if visit is not None:
+            if visit:
+                # A visit's events begin at its stage_entered: nothing older is read (B2).
+                begin = self._read(_VISIT_BEGIN, (case_no, visit))[0][0]
+                parameters[1] = max(after, (begin or 1) - 1)
+            sql += " AND visit = ?"
+            parameters.append(visit)
+        if until is not None:
+            sql += " AND seq <= ?"
+            parameters.append(until)
+        sql += " ORDER BY seq"
+        if limit is not None:
+            sql += " LIMIT ?"
+            parameters.append(limit)
+        return [rows.event_from(row) for row in self._read(sql, parameters)]
+
+    async def event(self, case_no: int, seq: int) -> Event:
+        found = self._read(f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq))
+        if not found:
+            raise NotFoundError(f"case {case_no} has no event {seq}")
+        return rows.event_from(found[0])
+
+    async def inbox(self, case_no: int) -> list[Input]:
+        return [rows.input_from(row) for row in self._read(f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no", (case_no,))]
+
+    async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]:
+        found: dict[int, list[Input]] = {case_no: [] for case_no in cases}
+        for case_no, *row in self._read(
+            f"SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no",
+            (text_of(list(cases), "cases"),),
+        ):
+            found[case_no].append(rows.input_from(tuple(row)))
+        return found
+
+    # -- moving --------------------------------------------------------------------------------------
+
+    async def ready(self, now: str, worker: int, limit: int) -> list[int]:
+        return [row[0] for row in self._read(_READY, (now, worker, limit))]
+
+    async def next_wake(self, after: str) -> str:
+        return self._read("SELECT coalesce(min(wake_at), '') FROM cases WHERE wake_at <> '' AND wake_at > ?", (after,))[0][0]  # type: ignore[no-any-return]
+
+    async def join(self, host: str, pid: int) -> int:
+        taken: list[int] = []
+
+        def unit(tx: Transaction) -> int:
+            worker = workers.join(tx, self._locks, host, pid)
+            taken.append(worker)
+            return worker
+
+        try:
+            return await self._committer.run(unit)
+        except LongcaseError:
+            for worker in taken:
+                self._locks.drop(worker)
+            raise
+
+    async def leave(self, worker: int) -> None:
+        def unit(tx: Transaction) -> None:
+            workers.leave(tx, worker)
+
+        await self._committer.run(unit)
+        self._locks.drop(worker)
+
+    async def beat(self, worker: int) -> None:
+        """Note that the incarnation is well. For the eye only: the lock says who is alive."""
+
+        def unit(tx: Transaction) -> None:
+            tx.execute("UPDATE workers SET beat_at = ? WHERE no = ?", (tx.now, worker))
+
+        await self._committer.run(unit)
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return every registered incarnation, oldest first."""
+        return workers.rows_of(self._read, self._locks)
+
+    async def dead_workers(self) -> list[int]:
+        return [row[0] for row in self._read("SELECT no FROM workers ORDER BY no") if not self._locks.alive(row[0])]
+
+    async def recover(self, worker: int) -> int:
+        if self._locks.alive(worker):
+            raise UsageError(f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase workers")
+        freed = 0
+        while some := await self._committer.run(lambda tx: workers.free_some(tx, worker)):
+            freed += some
+        await self._committer.run(lambda tx: workers.forget(tx, worker))
+        self._locks.drop(worker)
+        return freed
+
+    def changed(self) -> bool:
+        writer = self._committer.connection
+        if writer is None or self.path == MEMORY:
+            return False  # asked again soon; the version is still another then
+        with mapped(self.path):
+            # On the writer, because a connection does not see its own commits here.
+            version: int = writer.execute("PRAGMA data_version").get
+        before, self._version = self._version, version
+        return before not in (0, version)
+
+    # -- maps ----------------------------------------------------------------------------------------
+
+    async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
+        find = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
+        known = self._read(find, (workflow, fingerprint))
+        if known:
+            return int(known[0][0])
+
+        def unit(tx: Transaction) -> int:
+            tx.execute(
+                "INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (workflow, fingerprint, text_of(graph, "the map"), tx.now),
+            )
+            number: int = tx.execute(find, (workflow, fingerprint)).fetchone()[0]
+            tx.cursor.executemany("INSERT OR IGNORE INTO map_nodes VALUES (?, ?)", [(number, node) for node in nodes])
+            return number
+
+        return await self._committer.run(unit)
+
+    # -- settings ------------------------------------------------------------------------------------
+
+    async def setting(self, name: str) -> Json:
+        """Return a fact of the store itself, None if it was never set."""
+        return settings.read(self._read, name)
+
+    async def set_setting(self, name: str, value: Json) -> None:
+        """Set a fact of the store itself."""
+        await self._committer.run(lambda tx: settings.write(tx, name, value))
+
+    # -- asking ---------------------------------------------------------------------------------------
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
+        if self.path == MEMORY:
+            return self._questions.ask_memory(self._memory, sql, parameters)
+        if self._inline:
+            return self._questions.ask(sql, parameters)
+        return await asyncio.to_thread(self._questions.ask, sql, parameters)
+
+
+def _edit(tx: Transaction, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None) -> tuple[T, Exception | None]:
+    """Run a unit of work under the lock of the case's row; returns its result, and the refusal to raise."""
+    case_no = tx.find(ref)
+    if not case_no:
+        name = f"case {ref.case_no}" if ref.case_no else f"{ref.workflow}/{ref.key}"
+        raise CaseNotFound(f"no case is known as {name}", hint="longcase list")
+    row = tx.case(case_no)
+    known = tx.remembered(row.state.tenant, dedup) if dedup is not None else None
+    now = max(tx.now, row.state.at)
+    pending = tx.pending(case_no) if row.pending else []
+    edit = decide(Locked(case_no, row.state, now, pending, known[0] if known else None))
+    accepted = [tx.put_input(case_no, item) for item in edit.inputs]
+    if edit.events:
+        for event in edit.events:
+            event.at = event.at or now
+        prepare(edit.events, tx.salt)
+        tx.append(row, edit.events)
+    if row.state.status == "open":
+        # Kept if it was due already: somebody asked for a turn that has not been taken yet.
+        wanted = tx.now if edit.wake or any(accepted) else earliest(row.wake_at, next_due(row.state))
+        changed, row.wake_at = wanted != row.wake_at, wanted
+    else:
+        changed = False
+    if edit.events or changed:
+        tx.store(row, edit.events)
+    if edit.dedup is not None and known is None:
+        tx.remember(row.state.tenant, edit.dedup, edit.answer, case_no)
+    return edit.result, edit.refusal

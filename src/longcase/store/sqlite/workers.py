@@ -1,0 +1,135 @@
+"""Worker incarnations: an OS lock beside the database says for certain who is alive.
+
+Each incarnation holds an exclusive flock on `<db>-workers/<no>.lock` from before its row can be seen
+until it leaves or dies; the kernel drops the lock with the process, however it died. So a lock that
+can be had, or a file that is gone, is certain death, and a paused process is never taken for dead.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Final
+
+from longcase.errors import StoreUnavailable
+from longcase.store.port import WorkerRow
+from longcase.store.sqlite.connection import MEMORY
+from longcase.store.sqlite.transaction import Transaction
+
+RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
+
+
+class Locks:
+    """The lock files beside one database."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = "" if path == MEMORY else f"{path}-workers"
+        self._held: dict[int, int] = {}  # worker -> file descriptor
+
+    @property
+    def held(self) -> list[int]:
+        return list(self._held)
+
+    def file(self, worker: int) -> str:
+        return os.path.join(self._folder, f"{worker}.lock") if self._folder else ""
+
+    def take(self, worker: int) -> None:
+        """Take the lock of an incarnation of this process."""
+        if not self._folder:
+            self._held[worker] = -1
+            return
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            descriptor = os.open(self.file(worker), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the lock file of worker {worker} cannot be made: {error}", hint=f"ls -ld {self._folder}"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreUnavailable(f"worker {worker} cannot be locked: {error}", hint="longcase doctor") from error
+        self._held[worker] = descriptor
+
+    def drop(self, worker: int) -> None:
+        """Give up the lock and remove its file; harmless for an incarnation that has none."""
+        descriptor = self._held.pop(worker, None)
+        if not self._folder:
+            return
+        try:
+            os.unlink(self.file(worker))
+        except OSError:
+            pass  # gone already, or not ours to remove: a file without a holder is death too
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def alive(self, worker: int) -> bool:
+        """Tell whether an incarnation's process lives. Only certain death is False."""
+        if worker in self._held:
+            return True
+        if not self._folder:
+            return False
+        try:
+            descriptor = os.open(self.file(worker), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # not certain
+        try:
+            # Shared: two processes that look at once do not take each other for the worker.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+
+def join(tx: Transaction, locks: Locks, host: str, pid: int) -> int:
+    """Register an incarnation; its lock is held before others can see its row."""
+    row = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'workers'").fetchone()
+    worker = (row[0] if row else 0) + 1
+    locks.take(worker)
+    try:
+        tx.execute("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?)", (worker, host, pid, tx.now, tx.now, locks.file(worker)))
+    except BaseException:
+        locks.drop(worker)
+        raise
+    return worker
+
+
+def leave(tx: Transaction, worker: int) -> None:
+    """Give back every lease and remove the incarnation's row."""
+    tx.execute("UPDATE cases SET lease = 0 WHERE lease = ?", (worker,))
+    tx.execute("DELETE FROM workers WHERE no = ?", (worker,))
+
+
+def free_some(tx: Transaction, worker: int) -> int:
+    """Void leases of a dead incarnation, some cases at a time; returns how many."""
+    tx.execute(
+        "UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE '' END "
+        "WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? LIMIT ?)",
+        (tx.now, worker, RECOVERY_CHUNK),
+    )
+    return tx.cursor.connection.changes()
+
+
+def forget(tx: Transaction, worker: int) -> None:
+    """Remove a dead incarnation, unless it still holds leases."""
+    tx.execute("DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ?)", (worker, worker))
+
+
+def rows_of(read: Callable[[str], list[tuple[int, str, int, str, str, int]]], locks: Locks) -> list[WorkerRow]:
+    """Return every registered incarnation, oldest first."""
+    found = read(
+        "SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no) FROM workers ORDER BY no"
+    )
+    return [
+        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases) for no, host, pid, started, beat, leases in found
+    ]
