@@ -72,7 +72,7 @@ class Turns:
         self.worker = worker
         self.slots = slots
         self.live = live
-        self.dead: set[int] = set()
+        self._dead: set[int] = set()  # death is final, so it is asked for once
         self._residents: OrderedDict[int, Resident] = OrderedDict()
         self._reserved: list[Activity[..., Any]] = []
 
@@ -147,7 +147,7 @@ class Turns:
                 fresh = CaseState.from_json(row.state.to_json()) if limit is not None else row.state
                 resident = Resident(case_no, code, fresh, self._begin)
             base_seq, base_seen = resident.state.seq, resident.state.seen_seq
-            work = Work(now, items, self.dead.__contains__, self.env.random.random, limit)
+            work = Work(now, items, self._is_dead, self.env.random.random, limit)
             try:
                 if resident.visit is None and resident.state.status == "open" and not blocked(resident.state):
                     events = await self.store.events(case_no, visit=resident.state.visit) if resident.state.visit else []
@@ -174,7 +174,7 @@ class Turns:
                     continue
                 resident = Resident(case_no, code, row.state, self._begin)
                 base_seq, base_seen = resident.state.seq, resident.state.seen_seq
-                result = refuse_input(resident, Work(now, (), self.dead.__contains__, self.env.random.random), discarded, item)
+                result = refuse_input(resident, Work(now, (), self._is_dead, self.env.random.random), discarded, item)
                 left = [other for other in items if other is not item and not isinstance(other, Accepted)]
                 break
         else:
@@ -196,6 +196,13 @@ class Turns:
             return 0
         self._reserved.append(activity)
         return self.worker
+
+    def _is_dead(self, worker: int) -> bool:
+        if worker == self.worker:
+            return False
+        if worker not in self._dead and self.store.is_dead(worker):
+            self._dead.add(worker)
+        return worker in self._dead
 
     def _release(self, reserved: Sequence[Activity[..., Any]]) -> None:
         for activity in reserved:

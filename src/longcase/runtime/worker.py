@@ -229,7 +229,6 @@ class Worker:
         """Void the leases of dead workers, so that their cases are ready and their attempts settled."""
         self._sweep_at = asyncio.get_running_loop().time() + SWEEP
         for dead in await self.store.dead_workers():
-            self.turns.dead.add(dead)
             count = await self.store.recover(dead)
             if count:
                 log.warning("worker %d is dead; %d of its cases go on here", dead, count)

@@ -261,6 +261,10 @@ class Store(Protocol):
         """Return the incarnations whose death is certain; `recover` takes over what they hold and forgets them."""
         ...
 
+    def is_dead(self, worker: int) -> bool:
+        """Tell whether an incarnation's death is certain. Cheap; asked for attempts found running elsewhere."""
+        ...
+
     async def recover(self, worker: int) -> int:
         """Void a dead incarnation's leases so that its cases are ready now; returns how many."""
         ...

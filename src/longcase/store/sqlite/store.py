@@ -302,6 +302,13 @@ class SqliteStore:
         self._locks.drop(worker)
         return freed
 
+    def is_dead(self, worker: int) -> bool:
+        return not self._locks.alive(worker)
+
+    def abandon(self, worker: int) -> None:
+        """Let an incarnation of this process die as in a crash: its lock is free, its leases stay. For tests."""
+        self._locks.drop(worker)
+
     def changed(self) -> bool:
         writer = self._committer.connection
         if writer is None or self.path == MEMORY:
