@@ -79,7 +79,9 @@ class Env:
         self.clock: Clock = clock or RealClock()
         # SystemRandom is a syscall per draw; ids and salts need uniqueness and unguessability by
         # outsiders of the store, so the generator is seeded once from the system's entropy.
-        self.random = _random.Random(seed) if seed is not None else _random.Random(_random.SystemRandom().getrandbits(256))
+        self.random = (
+            _random.Random(seed) if seed is not None else _random.Random(_random.SystemRandom().getrandbits(256))
+        )
 
         point, _, hit = _os.environ.get("LONGCASE_FAULT", "").partition(":")
         self._fault, self._hits_left = point, int(hit or "1") if point else 0

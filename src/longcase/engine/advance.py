@@ -513,7 +513,8 @@ class _Run:
     def _clocks(self, until: str) -> None:
         """Let everything due by `until` take effect, in due order."""
         for _ in range(10_000):
-            if self.state.status == "closed":
+            earliest = next_due(self.state)
+            if not earliest or earliest > until:
                 return
             first = min(self._due(until), key=lambda found: found[0], default=None)
             if first is None:

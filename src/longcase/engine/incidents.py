@@ -75,6 +75,8 @@ def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:
 
 def from_exception(error: BaseException, owner: str) -> TurnDiscarded:
     """Turn what a stage raised into an incident of its visit."""
+    if type(error).__name__ == "StageNeverYields":
+        return TurnDiscarded("stage_never_yields", "the stage ran longer than the limit of one turn", owner=owner, details={"line": _line_of(error)})
     kind = "object_invalid" if isinstance(error, InvalidInput) and "object of" in error.message else "stage_failed"
     text = error.message if isinstance(error, LongcaseError) else f"{type(error).__name__}: {error}"
     details: dict[str, Json] = {"type": type(error).__name__, "line": _line_of(error)}

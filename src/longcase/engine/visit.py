@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Literal, cast
 from uuid import UUID
 
+from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
 from longcase.engine.loop import UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
 from longcase.engine.questions import question_record
@@ -122,6 +123,7 @@ class Visit:
 
     def start(self, now: datetime, argument: Any = None) -> None:
         """Create the stage's coroutine and run it until it blocks."""
+        guard.install()
         self._set_now(now)
         context = self.loop.context
         context.run(current_host.set, self)

@@ -112,6 +112,8 @@ class Activity(Generic[P, R]):
         self.concurrency = concurrency
         self.rate = rate
         self.label = label
+        # The longest a call may take by its own policy: what its wait is expected to end by.
+        self.longest: timedelta = schedule_to_close or self.retry.longest(self.timeout)
         self.undo_activity: Activity[..., Any] | None = None
         self.undoes: Activity[..., Any] | None = None
         self.verify_function = verify
@@ -290,13 +292,6 @@ class Activity(Generic[P, R]):
     def raw(self) -> Callable[..., Any]:
         """The function as declared, without the check for the injected key."""
         return self._raw
-
-    @property
-    def longest(self) -> timedelta:
-        """The longest a call may take by its own policy: what its wait is expected to end by."""
-        if self.schedule_to_close is not None:
-            return self.schedule_to_close
-        return self.retry.longest(self.timeout)
 
     def __repr__(self) -> str:
         return f"<activity {self.name}>"

@@ -55,7 +55,6 @@ _ERRORS = {
     "io_in_stage": "what touches the world is an activity",
     "thread_in_stage": "a stage runs on one thread, on its own loop",
     "dynamic_code": "code made at run time has no map",
-    "raw_function": "a raw function runs unrecorded",
     # what the business would miss
     "retry_loop": "retries are a policy of the activity",
     "signal_caught_and_received": "a signal interrupts or is received, never both",
@@ -70,7 +69,9 @@ _ERRORS = {
     "system_without_policy": "an activity that touches a system says how it is retried, or what its effect is",
     "loop_without_wait": "a loop waits for something, or ends",
     "cycle_without_wait": "a cycle of stages waits for something, or ends",
+    "never_closes": "from every stage some close can be reached",
     # what is declared, against what the source says
+    "declaration_incomplete": "inputs, results and answers have types that can be recorded",
     "not_module_level": "stages, parts and activities are functions of their module",
     "declared_not_registered": "what the source declares is what runs",
     "registered_not_declared": "what runs is what the source declares",

@@ -27,6 +27,7 @@ from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
+from longcase.runtime.watchdog import StageNeverYields, Watchdog
 from longcase.store.port import CaseRow, CaseWrite, DedupKey, Input, NewCase, Store, Written
 
 log = logging.getLogger("longcase.runtime")
@@ -72,6 +73,7 @@ class Turns:
         self.worker = worker
         self.slots = slots
         self.live = live
+        self.watchdog = Watchdog(env.monotonic)
         self._dead: set[int] = set()  # death is final, so it is asked for once
         self._residents: OrderedDict[int, Resident] = OrderedDict()
         self._reserved: list[Activity[..., Any]] = []
@@ -149,13 +151,12 @@ class Turns:
             base_seq, base_seen = resident.state.seq, resident.state.seen_seq
             work = Work(now, items, self._is_dead, self.env.random.random, limit)
             try:
-                if resident.visit is None and resident.state.status == "open" and not blocked(resident.state):
-                    events = await self.store.events(case_no, visit=resident.state.visit) if resident.state.visit else []
-                    base_seq, base_seen = resident.state.seq, resident.state.seen_seq
-                    self._rebuild(resident, events, now)
-                    if resident.state.seq - len(resident.emitted) != base_seq:
-                        raise BugError(f"{resident.state.address}: replay ended at {resident.state.seq}, the row says {base_seq}")
-                result = advance(resident, work)
+                events: Sequence[Event] = ()
+                rebuild = resident.visit is None and resident.state.status == "open" and not blocked(resident.state)
+                if rebuild and resident.state.visit:
+                    events = await self.store.events(case_no, visit=resident.state.visit)
+                with self.watchdog:
+                    result = self._turn(resident, events, work, rebuild)
                 break
             except TurnDiscarded as discarded:
                 applied: int = getattr(discarded, "applied", 0)
@@ -188,8 +189,19 @@ class Turns:
         entry.write = self._write(resident, result, base_seq, base_seen, now, bool(local), row)
         return entry
 
-    def _rebuild(self, resident: Resident, events: Sequence[Event], now: str) -> None:
-        resident.rebuild(events, instant_of(now))
+    def _turn(self, resident: Resident, events: Sequence[Event], work: Work, rebuild: bool) -> Advance:
+        """Run user code: replay if there is no coroutine, then the turns. No await in here: see Watchdog."""
+        row_seq = resident.state.seq
+        try:
+            if rebuild:
+                resident.rebuild(events, instant_of(work.now))
+                replayed = resident.state.seq - len(resident.emitted)
+                if replayed != row_seq:
+                    raise BugError(f"{resident.state.address}: replay ended at {replayed}, the row says {row_seq}")
+            return advance(resident, work)
+        except StageNeverYields:
+            owner = resident.visit.stage.owner.name if resident.visit is not None else resident.code.workflow.owner.name
+            raise TurnDiscarded("stage_never_yields", f"{resident.state.stage} ran longer than the limit of one turn", owner=owner) from None
 
     def _begin(self, activity: Activity[..., Any]) -> int:
         if not self.slots.take(activity):

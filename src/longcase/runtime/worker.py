@@ -107,6 +107,7 @@ class Worker:
         """Register this incarnation and look for cases whose worker is dead."""
         self.number = await self.store.join(socket.gethostname(), os.getpid())
         self._turns = Turns(self.store, self.env, self.codes, self.number, self._slots, live=self._live)
+        self._turns.watchdog.start()
         await self._recover()
         self._wake_all()
 
@@ -136,6 +137,7 @@ class Worker:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._turns is not None:
             self._turns.evict_all()
+            self._turns.watchdog.stop()
             try:
                 await self.store.leave(self.number)
             except UnavailableError as error:

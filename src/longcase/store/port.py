@@ -97,7 +97,7 @@ class CaseWrite:
     notify: list[tuple[int, Input]] = field(default_factory=list)  # inputs for other cases (a child's close)
     cancel_children: list[tuple[str, str, str]] = field(default_factory=list)  # (workflow, key, reason)
     new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
-    heard: int = 0  # newest inbox input these turns looked at; one that came later asks for a turn at once
+    heard: int | None = None  # newest inbox input these turns looked at (see `Store.write`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +107,16 @@ class Written:
     `done`: written; `state` is what the row holds now (re-folded if unseen events came in between).
     `stale`: a seen event came in between, or the case closed; nothing of this case was written.
     `existing`: only for `new`: a case of that key is there; `case_no` is its number.
+    `failed`: only with `partial`: this entry cannot be written, for the reason in `error`.
     """
 
-    outcome: Literal["done", "stale", "existing"]
+    outcome: Literal["done", "stale", "existing", "failed"]
     case_no: int
     state: CaseState | None = None
     interleaved: bool = False  # unseen events came in between: the caller must take over `state`
     pending: int = 0  # inbox inputs still there
     children: tuple[Started, ...] = ()  # what became of the children, in the order given
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +204,16 @@ class Store(Protocol):
         """
         ...
 
-    async def write(self, writes: Sequence[CaseWrite]) -> list[Written]:
-        """Append the turns of many cases in one transaction; outcomes in the order given."""
+    async def write(self, writes: Sequence[CaseWrite], *, partial: bool = False) -> list[Written]:
+        """Append the turns of many cases in one transaction; outcomes in the order given.
+
+        A case whose inbox holds an input newer than `heard` wants a turn now, whatever `wake_at` says;
+        without `heard` any input there does, unless an incident blocks the case.
+
+        Args:
+            partial: an entry that cannot be written (its data is no JSON, say) comes back as `failed`
+                and the others are written; without it such an entry raises and nothing of this call is.
+        """
         ...
 
     async def edit(self, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None = None) -> T:
@@ -226,7 +236,13 @@ class Store(Protocol):
     async def load(self, ref: CaseRef) -> CaseRow | None: ...
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]: ...
     async def events(
-        self, case_no: int, *, after: int = 0, until: int | None = None, visit: int | None = None, limit: int | None = None
+        self,
+        case_no: int,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        visit: int | None = None,
+        limit: int | None = None,
     ) -> list[Event]:
         """Return events in seq order; `visit` gives that visit's events, its `stage_entered` first."""
         ...

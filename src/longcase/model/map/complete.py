@@ -7,13 +7,12 @@ durable call is claimed, and activities and parts are named only where they are 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
 from longcase.model.map.atlas import FunctionReading
 from longcase.model.map.calls import Called, called
-from longcase.model.map.scope import Scope, own_nodes, scoped_walk
+from longcase.model.map.scope import own_nodes, walk_body
 from longcase.model.map.source import shown
 from longcase.model.workflow import Part
 
@@ -23,7 +22,7 @@ def complete(reading: FunctionReading) -> list[Finding]:
     tree = reading.source.tree
     own = {id(node) for node in own_nodes(tree)}
     found: list[Finding] = []
-    for node, scope in _body(tree, reading.scope):
+    for node, scope in walk_body(tree, reading.scope):
         if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) or _is_async_comprehension(node):
             if id(node) not in reading.awaits:
                 found.append(_unclaimed_await(reading, node, id(node) in own))
@@ -37,12 +36,6 @@ def complete(reading: FunctionReading) -> list[Finding]:
             if isinstance(target, Activity | Part) and isinstance(node.ctx, ast.Load):
                 found.append(_as_value(reading, node, target))
     return found
-
-
-def _body(tree: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
-    for statement in tree.body:
-        yield statement, scope
-        yield from scoped_walk(statement, scope)
 
 
 def _is_async_comprehension(node: ast.AST) -> bool:

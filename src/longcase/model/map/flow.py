@@ -45,7 +45,7 @@ ROUNDS_LIMIT = 1000
 PairKind = Literal["next", "skip", "failure", "order"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Tip:
     """A node that may have come last, why, and the answer that led on from it."""
 
@@ -110,7 +110,7 @@ class _Walker:
 
     def step(self, node: str, tips: Tips) -> Tips:
         """Note that `node` may follow each tip, and return it as the only tip."""
-        for tip in tips:
+        for tip in sorted(tips):  # a set has another order in another process, and edges are fingerprinted
             self.flow.pairs.setdefault((tip.source, node), set()).add((tip.kind, tip.label))
         if not tips:
             return _NONE

@@ -207,6 +207,13 @@ def own_nodes(tree: ast.AST) -> Iterator[ast.AST]:
                 yield inner
 
 
+def walk_body(tree: FunctionDef, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
+    """Yield every node of a function's body with the scope it is read in; see `scoped_walk`."""
+    for statement in tree.body:
+        yield statement, scope
+        yield from scoped_walk(statement, scope)
+
+
 def scoped_walk(tree: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
     """Yield every node of the tree with the scope it is read in; annotations and decorators are left out."""
     for child in ast.iter_child_nodes(tree):

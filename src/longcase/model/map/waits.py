@@ -191,16 +191,16 @@ class WaitReader:
         owner: Owner | None = None,
     ) -> Node:
         owners = (owner,) if owner else wait.of or (self._reading.stage.owner,)
-        ladder = tuple(Level(_words(after), _names(to)) for after, to in wait.escalate)
-        expires = (_words(wait.expires[0]), wait.expires[1]) if wait.expires else None
+        ladder = tuple(Level(span_words(after), _names(to)) for after, to in wait.escalate)
+        expires = (span_words(wait.expires[0]), wait.expires[1]) if wait.expires else None
         return self._atlas.node(
             self._reading,
             call,
             kind,
             name,
             owner=_names(owners),
-            within=_words(wait.within),
-            remind=_words(wait.remind),
+            within=span_words(wait.within),
+            remind=span_words(wait.remind),
             escalate=ladder,
             expires=expires,
             **facts,
@@ -346,7 +346,8 @@ def _is_whole_object(node: ast.expr, reading: FunctionReading) -> bool:
             return False
 
 
-def _words(span: Span | Unknown | None) -> str:
+def span_words(span: Span | Unknown | None) -> str:
+    """Return a span as a reader sees it; "" for none, "(computed)" for one made at run time."""
     if span is None:
         return ""
     return "(computed)" if span is UNKNOWN else describe_span(span)

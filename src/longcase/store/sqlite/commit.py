@@ -16,10 +16,12 @@ Whoever cancels his wait does not cancel what was queued: it may still be writte
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -28,16 +30,13 @@ import apsw
 from longcase.errors import StoreUnavailable
 from longcase.store.port import Written
 from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
-from longcase.store.sqlite.transaction import Transaction, WriteUnit, run_writes
+from longcase.store.sqlite.transaction import Transaction
+from longcase.store.sqlite.writing import WriteUnit, run_writes
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], T]
 
 MAX_UNITS: Final = 1_000  # of one transaction: bounds the time others wait for the lock
-
-
-def _write_unit(tx: Transaction, unit: WriteUnit) -> None:
-    run_writes(tx, unit.entries)
 
 
 class Job(Generic[T]):
@@ -50,6 +49,12 @@ class Job(Generic[T]):
         self.result: Any = None
         self.error: BaseException | None = None
         self.future: asyncio.Future[None] | None = None
+
+
+def _raise_if_of_the_file(error: Exception) -> None:
+    """Re-raise what spoils the whole transaction; return if it is one unit's own fault."""
+    if isinstance(error, apsw.Error) and not isinstance(error, OWN_FAULT):
+        raise error
 
 
 class Committer:
@@ -69,7 +74,7 @@ class Committer:
         self._cursor: apsw.Cursor | None = None
         self._queue: deque[Job[Any]] = deque()
         self._draining: asyncio.Task[None] | None = None
-        self._committing = False
+        self._busy = False  # the helper thread has the connection
         self._closed = False
         self._lock = threading.RLock()  # inline: callers in several threads take turns
         self._thread = None if inline else ThreadPoolExecutor(1, thread_name_prefix="longcase-commit")
@@ -107,43 +112,39 @@ class Committer:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                jobs = []
+                jobs: list[Job[Any]] = []
                 while self._queue and len(jobs) < MAX_UNITS:
                     job = self._queue.popleft()
                     if job.future is not None and not job.future.cancelled():
                         jobs.append(job)
                 if jobs:
                     await self._transact(jobs)
+        except BaseException as error:
+            self._fail([*self._queue], error)
+            self._answer(self._queue)
+            self._queue.clear()
+            raise
         finally:
             self._draining = None
 
     async def _transact(self, jobs: list[Job[Any]]) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            try:
-                cursor = self._open_cursor()
-                if not self._begin_at_once(cursor):
-                    await loop.run_in_executor(self._thread, self._begin_waiting, cursor)
-                if self._run_units(cursor, jobs):
-                    self._point("before_commit")
-                    self._committing = True
-                    try:
-                        await loop.run_in_executor(self._thread, cursor.execute, "COMMIT")
-                    finally:
-                        self._committing = False
-                    self._point("after_commit")
-                else:
-                    cursor.execute("ROLLBACK")
-            except apsw.Error as error:
-                self._fail(jobs, error)
+            cursor = self._open_cursor()
+            if not self._begin_at_once(cursor):
+                await self._off_loop(self._begin_waiting, cursor)
+            if self._run_units(cursor, jobs):
+                self._point("before_commit")
+                await self._off_loop(cursor.execute, "COMMIT")
+                self._point("after_commit")
+            else:
+                cursor.execute("ROLLBACK")
+        except apsw.Error as error:
+            self._fail(jobs, error)
         except BaseException as error:
-            # Cancelled in a commit, or a bug: whoever waits is told, and the next one starts afresh.
             self._fail(jobs, error)
             raise
         finally:
-            for job in jobs:
-                if job.future is not None and not job.future.done():
-                    job.future.set_result(None)
+            self._answer(jobs)
 
     def _transact_inline(self, jobs: list[Job[Any]]) -> None:
         try:
@@ -162,46 +163,71 @@ class Committer:
             self._fail(jobs, error)
             raise
 
+    async def _off_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Wait in the helper thread for the disk or for a lock; the loop goes on meanwhile."""
+        assert self._thread is not None
+        self._busy = True
+        future = self._thread.submit(call, *arguments)
+        try:
+            await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            # The loop is going down. What is in hand is finished, so that nobody closes under it.
+            concurrent.futures.wait([future])
+            raise
+        finally:
+            self._busy = False
+
+    def _answer(self, jobs: Iterable[Job[Any]]) -> None:
+        for job in jobs:
+            if job.future is not None and not job.future.done():
+                job.future.set_result(None)
+
     def _run_units(self, cursor: apsw.Cursor, jobs: Sequence[Job[Any]]) -> bool:
         """Run every unit of a transaction; returns whether there is anything to commit."""
         tx = Transaction(cursor, self._now(), self._salt)
-        writes = [job for job in jobs if isinstance(job.unit, WriteUnit)]
-        if writes:
-            self._run_writes(tx, writes)
+        writes = [(job, job.unit) for job in jobs if isinstance(job.unit, WriteUnit)]
+        if writes and not self._write_together(tx, [unit for _, unit in writes]):
+            for job, unit in writes:
+                self._write_alone(tx, job, unit)
         for job in jobs:
             if not isinstance(job.unit, WriteUnit):
                 self._run_alone(tx, job, job.unit)
         return any(job.error is None for job in jobs)
 
-    def _run_writes(self, tx: Transaction, jobs: list[Job[Any]]) -> None:
-        """Write the turns of all jobs together; if a statement fails, each job by itself."""
-        if len(jobs) > 1:
-            tx.execute("SAVEPOINT together")
-            try:
-                run_writes(tx, [entry for job in jobs for entry in job.unit.entries])
-            except Exception as error:
-                if isinstance(error, apsw.Error) and not isinstance(error, OWN_FAULT):
-                    raise
-                tx.execute("ROLLBACK TO together")
-            else:
-                tx.execute("RELEASE together")
-                return
+    def _write_together(self, tx: Transaction, units: Sequence[WriteUnit]) -> bool:
+        """Write the turns of all calls at once; returns False, with nothing written, if one of them spoils it."""
+        tx.execute("SAVEPOINT together")
+        try:
+            run_writes(tx, [entry for unit in units for entry in unit.writable()])
+        except Exception as error:
+            _raise_if_of_the_file(error)
+            tx.execute("ROLLBACK TO together")
             tx.execute("RELEASE together")
-        for job in jobs:
-            self._run_alone(tx, job, partial(_write_unit, unit=job.unit))
+            return False
+        tx.execute("RELEASE together")
+        return True
+
+    def _write_alone(self, tx: Transaction, job: Job[Any], unit: WriteUnit) -> None:
+        """Write the turns of one call; where the call allows it, each case by itself."""
+        if not unit.partial:
+            self._run_alone(tx, job, lambda tx: run_writes(tx, unit.entries))
+            return
+        for place, entry in enumerate(unit.entries):
+            if place not in unit.failed:
+                probe: Job[None] = Job(unit)
+                self._run_alone(tx, probe, partial(run_writes, entries=[entry]))
+                if isinstance(probe.error, Exception):
+                    unit.failed[place] = probe.error
 
     def _run_alone(self, tx: Transaction, job: Job[Any], unit: Unit[Any]) -> None:
         tx.execute("SAVEPOINT unit")
         try:
             job.result = unit(tx)
-        except apsw.Error as error:
-            if not isinstance(error, OWN_FAULT):
-                raise
-            job.error = our_error(error, self._path)
-            job.error.__cause__ = error
-            tx.execute("ROLLBACK TO unit")
         except Exception as error:
-            job.error = error
+            _raise_if_of_the_file(error)
+            job.error = our_error(error, self._path)
+            if job.error is not error:
+                job.error.__cause__ = error
             tx.execute("ROLLBACK TO unit")
         tx.execute("RELEASE unit")
 
@@ -236,7 +262,7 @@ class Committer:
     @property
     def connection(self) -> apsw.Connection | None:
         """The writer connection, if it is open and no COMMIT is under way."""
-        return None if self._committing else self._connection
+        return None if self._busy else self._connection
 
     def open(self) -> None:
         """Open the writer connection; it waits for nobody until it is told to."""
@@ -254,10 +280,8 @@ class Committer:
         """Close the connection without trusting it; its transaction is rolled back by that."""
         connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None and not self._is_memory:
-            try:
+            with suppress(apsw.Error):  # it is closed all the same; the next transaction opens a new one
                 connection.close(True)
-            except apsw.Error:
-                pass  # it is closed all the same; the next transaction opens a new one
         elif connection is not None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -60,7 +60,9 @@ def check_path(path: str, *, create: bool) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         if not os.path.isdir(folder):
-            raise StoreUnavailable(f"the store's directory {folder} does not exist", hint=f"mkdir -p {folder}") from None
+            raise StoreUnavailable(
+                f"the store's directory {folder} does not exist", hint=f"mkdir -p {folder}"
+            ) from None
         if not create:
             raise StoreUnavailable(
                 f"there is no store at {path}", hint="start a worker with that path to create it, or mend the path"
@@ -127,12 +129,17 @@ def our_error(error: BaseException, path: str) -> BaseException:
             )
         case apsw.FullError():
             return StorageFull(
-                f"the disk that holds {path} is full; nothing was half-written", hint=f"df -h {os.path.dirname(os.path.abspath(path))}"
+                f"the disk that holds {path} is full; nothing was half-written",
+                hint=f"df -h {os.path.dirname(os.path.abspath(path))}",
             )
         case apsw.NotADBError():
-            return StoreCorrupt(f"{path} is not a SQLite database", hint="mend the path, or restore a backup: longcase restore BACKUP")
+            return StoreCorrupt(
+                f"{path} is not a SQLite database", hint="mend the path, or restore a backup: longcase restore BACKUP"
+            )
         case apsw.CorruptError():
-            return StoreCorrupt(f"the store {path} is damaged: {error}", hint="longcase restore BACKUP, then longcase verify")
+            return StoreCorrupt(
+                f"the store {path} is damaged: {error}", hint="longcase restore BACKUP, then longcase verify"
+            )
         case apsw.ReadOnlyError() | apsw.PermissionsError():
             return StoreUnavailable(f"the store {path} may not be written: {error}", hint=f"ls -l {path}*")
         case apsw.IOError() | apsw.CantOpenError() | apsw.NoMemError() | apsw.InterruptError():

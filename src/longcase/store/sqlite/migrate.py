@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -82,7 +82,8 @@ def current(connection: apsw.Connection) -> int:
         return 0
     if not connection.table_exists(None, "schema_migrations"):
         raise StoreCorrupt(
-            f"{connection.filename} is a SQLite database, but not a Longcase store", hint="give the store a file of its own"
+            f"{connection.filename} is a SQLite database, but not a Longcase store",
+            hint="give the store a file of its own",
         )
     version: int = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").get
     return version
@@ -98,12 +99,14 @@ def plan(connection: apsw.Connection) -> list[Migration]:
     version = current(connection)
     _refuse_newer(connection, version)
     known = {migration.version: migration for migration in migrations()}
-    applied = connection.execute("SELECT version, checksum FROM schema_migrations").fetchall() if version else []
+    applied: list[Any] = (
+        connection.execute("SELECT version, checksum FROM schema_migrations").fetchall() if version else []
+    )
     for number, checksum in applied:
         if known[number].checksum != checksum:
             raise SchemaMismatch(
-                f"{connection.filename}: migration {number} ({known[number].name}) was applied with another text than this "
-                "release has",
+                f"{connection.filename}: migration {number} ({known[number].name}) was applied with another text than "
+                "this release has",
                 hint="install the release that made this store, then upgrade step by step",
             )
     return [migration for migration in migrations() if migration.version > version]
@@ -126,7 +129,9 @@ def check(connection: apsw.Connection) -> None:
         )
 
 
-def migrate(connection: apsw.Connection, now: str, signal_point: Callable[[str], None] = lambda name: None) -> list[Migration]:
+def migrate(
+    connection: apsw.Connection, now: str, signal_point: Callable[[str], None] = lambda name: None
+) -> list[Migration]:
     """Apply what is missing in one transaction; returns what was applied (nothing, if another process was first)."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -137,7 +142,8 @@ def migrate(connection: apsw.Connection, now: str, signal_point: Callable[[str],
                 connection.execute(statement).fetchall()
             connection.execute(_BOOK)
             connection.execute(
-                "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", (migration.version, migration.name, migration.checksum, now)
+                "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
+                (migration.version, migration.name, migration.checksum, now),
             )
         connection.pragma("application_id", APPLICATION_ID)
         signal_point("migrate")

@@ -19,7 +19,9 @@ _READING: Final = frozenset(
 )  # fmt: skip
 
 
-def _only_reading(operation: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
+def _only_reading(
+    operation: int, first: str | None, second: str | None, database: str | None, source: str | None
+) -> int:
     if operation == apsw.SQLITE_FUNCTION and second == "load_extension":
         return apsw.SQLITE_DENY
     return apsw.SQLITE_OK if operation in _READING else apsw.SQLITE_DENY
@@ -70,9 +72,13 @@ class Questions:
         except apsw.AuthError as error:
             raise UsageError("a query may only read", hint="write a single SELECT over the documented views") from error
         except apsw.InterruptError as error:
-            raise StoreUnavailable(f"the query ran for more than {SECONDS:g} s and was stopped", hint="narrow it") from error
+            raise StoreUnavailable(
+                f"the query ran for more than {SECONDS:g} s and was stopped", hint="narrow it"
+            ) from error
         except (apsw.SQLError, apsw.BindingsError) as error:
-            raise UsageError(f"the query does not run: {error}", hint="`longcase query --views` lists views and columns") from error
+            raise UsageError(
+                f"the query does not run: {error}", hint="`longcase query --views` lists views and columns"
+            ) from error
         finally:
             connection.authorizer = None
             connection.set_progress_handler(None)

@@ -41,6 +41,7 @@ def text_of(value: Json, what: str) -> str:
         raise InvalidInput(f"{what}: the data cannot be kept as JSON: {error}", reason="not_json") from None
     return text
 
+
 # -- cases ---------------------------------------------------------------------------------------
 
 # (column, field of CaseState); the rest of the record goes into `state`.
@@ -136,7 +137,25 @@ def event_values(case_no: int, event: Event) -> Row:
 
 def event_from(row: Row) -> Event:
     """Return the event of a row of EVENT_COLUMNS."""
-    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, text, salt, digest, hash_ = row
+    (
+        seq,
+        visit,
+        type_,
+        version,
+        at,
+        actor,
+        on_behalf,
+        channel,
+        cause,
+        map_,
+        node,
+        n,
+        strand,
+        text,
+        salt,
+        digest,
+        hash_,
+    ) = row
     return Event(
         type_, json.loads(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
         salt, digest, hash_, text,
@@ -160,6 +179,8 @@ TASK_COLUMNS: Final = (
     "kind", "node", "round", "status", "question", "of_team", "whose", "opened_at", "expected_by", "next_due",
     "answer", "decided_at", "decided_by", "data",
 )  # fmt: skip
+
+
 def touched_tasks(state: CaseState, events: Iterable[Event]) -> dict[str, Task]:
     """Return the tasks that `events` changed, as they stand after them."""
     found: dict[str, Task] = dict(state.settled_tasks)
@@ -175,9 +196,10 @@ def task_values(task: Task) -> Row:
     """Return the values of TASK_COLUMNS."""
     outcome: dict[str, Json] = task.get("outcome") or {}
     by = outcome.get("by") or []
+    due = _next_due(task) if task["status"] in ("ready", "reserved") else ""
     return (
-        task["kind"], task["node"], task["round"], task["status"], task["question"], task["of"], text_of(task["whose"], "a task"),
-        task["since"], task["expected"], _next_due(task) if task["status"] in ("ready", "reserved") else "", _text(outcome.get("answer")),
+        task["kind"], task["node"], task["round"], task["status"], task["question"], task["of"],
+        text_of(task["whose"], "a task"), task["since"], task["expected"], due, _text(outcome.get("answer")),
         outcome.get("at", ""), text_of([by] if isinstance(by, str) else by, "a task"), text_of(task, "a task"),
     )  # fmt: skip
 

@@ -7,17 +7,14 @@ microseconds each) and see every commit that was answered.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
 
 from longcase.env import Env
-from longcase.errors import CaseNotFound, LongcaseError, NotFoundError, UsageError
+from longcase.errors import LongcaseError, NotFoundError, UsageError
 from longcase.history.event import Event, instant_text
-from longcase.history.waits import next_due
 from longcase.model.codec import Json
 from longcase.store.port import (
     CaseRef,
@@ -26,18 +23,19 @@ from longcase.store.port import (
     Decide,
     DedupKey,
     Input,
-    Locked,
     NewCase,
     Started,
     WorkerRow,
     Written,
 )
 from longcase.store.sqlite import migrate, rows, settings, workers
-from longcase.store.sqlite.commit import Committer, Unit
+from longcase.store.sqlite.commit import Committer
 from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
+from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.reading import Questions
 from longcase.store.sqlite.rows import text_of
-from longcase.store.sqlite.transaction import Transaction, WriteUnit, earliest, prepare
+from longcase.store.sqlite.transaction import Transaction
+from longcase.store.sqlite.writing import WriteUnit
 
 T = TypeVar("T")
 
@@ -46,6 +44,15 @@ _READY: Final = """
 SELECT case_no FROM cases
 WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers))
 ORDER BY wake_at, case_no LIMIT ?
+"""
+_NEXT_WAKE: Final = "SELECT coalesce(min(wake_at), '') FROM cases WHERE wake_at <> '' AND wake_at > ?"
+_INBOX: Final = f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no"
+_INBOXES: Final = f"""
+SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no
+"""
+_FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
+_ADD_MAP: Final = """
+INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 _VISIT_BEGIN: Final = "SELECT min(seq) FROM history WHERE case_no = ? AND visit = ? AND type = 'stage_entered'"
 
@@ -166,14 +173,14 @@ class SqliteStore:
 
         return await self._committer.run(unit)
 
-    async def write(self, writes: Sequence[CaseWrite]) -> list[Written]:
+    async def write(self, writes: Sequence[CaseWrite], *, partial: bool = False) -> list[Written]:
         if not writes:
             return []
-        return await self._committer.write(WriteUnit(writes, self._env.salt))
+        return await self._committer.write(WriteUnit(writes, self._env.salt, partial=partial))
 
     async def edit(self, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None = None) -> T:
         def unit(tx: Transaction) -> tuple[T, Exception | None]:
-            return _edit(tx, ref, decide, dedup)
+            return edit(tx, ref, decide, dedup)
 
         result, refusal = await self._committer.run(unit)
         if refusal is not None:
@@ -199,7 +206,9 @@ class SqliteStore:
         return rows.case_from(found[0]) if found else None
 
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
-        found = self._read(f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))", (text_of(list(cases), "cases"),))
+        found = self._read(
+            f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))", (text_of(list(cases), "cases"),)
+        )
         return {row.case_no: row for row in map(rows.case_from, found)}
 
     async def events(
@@ -236,14 +245,11 @@ class SqliteStore:
         return rows.event_from(found[0])
 
     async def inbox(self, case_no: int) -> list[Input]:
-        return [rows.input_from(row) for row in self._read(f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no", (case_no,))]
+        return [rows.input_from(row) for row in self._read(_INBOX, (case_no,))]
 
     async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]:
         found: dict[int, list[Input]] = {case_no: [] for case_no in cases}
-        for case_no, *row in self._read(
-            f"SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no",
-            (text_of(list(cases), "cases"),),
-        ):
+        for case_no, *row in self._read(_INBOXES, (text_of(list(cases), "cases"),)):
             found[case_no].append(rows.input_from(tuple(row)))
         return found
 
@@ -253,7 +259,7 @@ class SqliteStore:
         return [row[0] for row in self._read(_READY, (now, worker, limit))]
 
     async def next_wake(self, after: str) -> str:
-        return self._read("SELECT coalesce(min(wake_at), '') FROM cases WHERE wake_at <> '' AND wake_at > ?", (after,))[0][0]  # type: ignore[no-any-return]
+        return str(self._read(_NEXT_WAKE, (after,))[0][0])
 
     async def join(self, host: str, pid: int) -> int:
         taken: list[int] = []
@@ -294,7 +300,9 @@ class SqliteStore:
 
     async def recover(self, worker: int) -> int:
         if self._locks.alive(worker):
-            raise UsageError(f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase workers")
+            raise UsageError(
+                f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase workers"
+            )
         freed = 0
         while some := await self._committer.run(lambda tx: workers.free_some(tx, worker)):
             freed += some
@@ -322,17 +330,13 @@ class SqliteStore:
     # -- maps ----------------------------------------------------------------------------------------
 
     async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
-        find = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
-        known = self._read(find, (workflow, fingerprint))
+        known = self._read(_FIND_MAP, (workflow, fingerprint))
         if known:
             return int(known[0][0])
 
         def unit(tx: Transaction) -> int:
-            tx.execute(
-                "INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (workflow, fingerprint, text_of(graph, "the map"), tx.now),
-            )
-            number: int = tx.execute(find, (workflow, fingerprint)).fetchone()[0]
+            tx.execute(_ADD_MAP, (workflow, fingerprint, text_of(graph, "the map"), tx.now))
+            number: int = tx.execute(_FIND_MAP, (workflow, fingerprint)).get
             tx.cursor.executemany("INSERT OR IGNORE INTO map_nodes VALUES (?, ?)", [(number, node) for node in nodes])
             return number
 
@@ -356,33 +360,3 @@ class SqliteStore:
         if self._inline:
             return self._questions.ask(sql, parameters)
         return await asyncio.to_thread(self._questions.ask, sql, parameters)
-
-
-def _edit(tx: Transaction, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None) -> tuple[T, Exception | None]:
-    """Run a unit of work under the lock of the case's row; returns its result, and the refusal to raise."""
-    case_no = tx.find(ref)
-    if not case_no:
-        name = f"case {ref.case_no}" if ref.case_no else f"{ref.workflow}/{ref.key}"
-        raise CaseNotFound(f"no case is known as {name}", hint="longcase list")
-    row = tx.case(case_no)
-    known = tx.remembered(row.state.tenant, dedup) if dedup is not None else None
-    now = max(tx.now, row.state.at)
-    pending = tx.pending(case_no) if row.pending else []
-    edit = decide(Locked(case_no, row.state, now, pending, known[0] if known else None))
-    accepted = [tx.put_input(case_no, item) for item in edit.inputs]
-    if edit.events:
-        for event in edit.events:
-            event.at = event.at or now
-        prepare(edit.events, tx.salt)
-        tx.append(row, edit.events)
-    if row.state.status == "open":
-        # Kept if it was due already: somebody asked for a turn that has not been taken yet.
-        wanted = tx.now if edit.wake or any(accepted) else earliest(row.wake_at, next_due(row.state))
-        changed, row.wake_at = wanted != row.wake_at, wanted
-    else:
-        changed = False
-    if edit.events or changed:
-        tx.store(row, edit.events)
-    if edit.dedup is not None and known is None:
-        tx.remember(row.state.tenant, edit.dedup, edit.answer, case_no)
-    return edit.result, edit.refusal

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from longcase.errors import StoreUnavailable
@@ -19,6 +20,10 @@ from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.transaction import Transaction
 
 RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
+
+_WORKERS: Final = """
+SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no) FROM workers ORDER BY no
+"""
 
 
 class Locks:
@@ -60,10 +65,8 @@ class Locks:
         descriptor = self._held.pop(worker, None)
         if not self._folder:
             return
-        try:
+        with suppress(OSError):  # gone already, or not ours to remove: a file without a holder is death too
             os.unlink(self.file(worker))
-        except OSError:
-            pass  # gone already, or not ours to remove: a file without a holder is death too
         if descriptor is not None:
             os.close(descriptor)
 
@@ -97,7 +100,9 @@ def join(tx: Transaction, locks: Locks, host: str, pid: int) -> int:
     worker = (row[0] if row else 0) + 1
     locks.take(worker)
     try:
-        tx.execute("INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?)", (worker, host, pid, tx.now, tx.now, locks.file(worker)))
+        tx.execute(
+            "INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?)", (worker, host, pid, tx.now, tx.now, locks.file(worker))
+        )
     except BaseException:
         locks.drop(worker)
         raise
@@ -113,7 +118,7 @@ def leave(tx: Transaction, worker: int) -> None:
 def free_some(tx: Transaction, worker: int) -> int:
     """Void leases of a dead incarnation, some cases at a time; returns how many."""
     tx.execute(
-        "UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE '' END "
+        "UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE wake_at END "
         "WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? LIMIT ?)",
         (tx.now, worker, RECOVERY_CHUNK),
     )
@@ -122,14 +127,15 @@ def free_some(tx: Transaction, worker: int) -> int:
 
 def forget(tx: Transaction, worker: int) -> None:
     """Remove a dead incarnation, unless it still holds leases."""
-    tx.execute("DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ?)", (worker, worker))
+    tx.execute(
+        "DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ?)", (worker, worker)
+    )
 
 
 def rows_of(read: Callable[[str], list[tuple[int, str, int, str, str, int]]], locks: Locks) -> list[WorkerRow]:
     """Return every registered incarnation, oldest first."""
-    found = read(
-        "SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no) FROM workers ORDER BY no"
-    )
+    found = read(_WORKERS)
     return [
-        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases) for no, host, pid, started, beat, leases in found
+        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases)
+        for no, host, pid, started, beat, leases in found
     ]
