@@ -11,7 +11,7 @@ from typing import Any
 
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
-from longcase.env import Env
+from longcase.env import Env, RealClock, ScaledClock
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.workflow import Workflow
@@ -20,8 +20,10 @@ from longcase.runtime.worker import Worker
 from longcase.service.service import Service
 from longcase.store.port import Store
 from longcase.store.sqlite import open_sqlite
+from longcase.store.sqlite.settings import clock_from, clock_setting
 
 DEFAULT_URL = "sqlite:///longcase.db"
+MAX_FACTOR = 1_000_000
 
 
 class Longcase:
@@ -37,6 +39,7 @@ class Longcase:
         env: clock, randomness and ids; the machine's own unless given.
         inline: finish every store call without suspending, for programs without an event loop.
         live: coroutines a worker keeps in memory; parked cases beyond it are rows and nothing else.
+        create: make the store if there is none; without it a missing store is StoreUnavailable.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Longcase:
         live: int = LIVE_CASES,
         actor: Actor | None = None,
         synchronous: str = "FULL",
+        create: bool = True,
     ) -> None:
         self.url = url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
         self.env = env or Env()
@@ -59,12 +63,16 @@ class Longcase:
         self.worker: Worker | None = None
         self._actor = actor
         self._synchronous = synchronous
+        self._create = create
         self._store: Store | None = None
         self._service: Service | None = None
 
     async def open(self) -> Longcase:
         """Open the store and compile the workflows."""
-        self._store = await open_store(self.url, self.env, inline=self.inline, synchronous=self._synchronous)
+        self._store = await open_store(
+            self.url, self.env, inline=self.inline, create=self._create, synchronous=self._synchronous
+        )
+        await share_clock(self._store, self.env)
         for workflow in self.workflows:
             code = load_code(workflow)
             for name in (workflow.name, *workflow.was):
@@ -98,6 +106,17 @@ class Longcase:
             raise UsageError("Longcase is not open", hint="async with Longcase(...) as longcase: ...")
         return self._service
 
+    async def scale_clock(self, factor: float) -> None:
+        """Let `factor` seconds pass in one real second, for every process that opens this store from now on.
+
+        Kept in the store. Time goes on from where it is: it is never set back.
+        """
+        if not 0 < factor <= MAX_FACTOR:
+            raise UsageError(f"factor {factor:g}, expected above 0 and at most {MAX_FACTOR:,}", hint="--factor 3600: an hour a second")
+        real = RealClock().now()
+        await self.store.set_setting("clock", clock_setting(real.timestamp(), self.env.now(), factor))
+        self.env.clock = ScaledClock(real.timestamp(), self.env.now(), factor)
+
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
         """Run a worker in this process for the length of the block; it drains on leaving."""
@@ -126,6 +145,14 @@ async def open_store(url: str, env: Env, *, inline: bool = False, create: bool =
     if not separator or scheme != "sqlite" or not path:
         raise UsageError(f"LONGCASE_DATABASE_URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db")
     return await open_sqlite(path, env, inline=inline, create=create, synchronous=synchronous)
+
+
+async def share_clock(store: Store, env: Env) -> None:
+    """Take over the scaled clock that the store keeps, unless the caller brought a clock of his own."""
+    if isinstance(env.clock, RealClock):
+        shared = clock_from(await store.setting("clock"))
+        if shared is not None:
+            env.clock = shared
 
 
 def mask(url: str) -> str:

@@ -24,6 +24,7 @@ STEP_LIMIT = 100_000
 UNWIND_STEPS = 100
 
 _SLEEPS = getattr(futures, "_set_result_unless_cancelled", None)
+_SWAP: Callable[..., Any] | None = getattr(asyncio.tasks, "_swap_current_task", None)
 _AS_COMPLETED = {
     code
     for code in (
@@ -207,10 +208,9 @@ class VisitLoop:
     def _enter(self) -> tuple[Any, Any, Any]:
         running = events._get_running_loop()
         # From 3.12 on the current task is tracked per thread; step out of it while the visit runs.
-        swap = getattr(asyncio.tasks, "_swap_current_task", None)
-        outer_task = swap(running, None) if swap is not None and running is not None else None
+        outer_task = _SWAP(running, None) if _SWAP is not None and running is not None else None
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._agens.append, finalizer=_ignore)
+        sys.set_asyncgen_hooks(self._agens.append, _ignore)
         events._set_running_loop(cast(Any, self))
         return running, outer_task, hooks
 
@@ -218,9 +218,8 @@ class VisitLoop:
         running, outer_task, hooks = outer
         events._set_running_loop(running)
         sys.set_asyncgen_hooks(*hooks)
-        swap = getattr(asyncio.tasks, "_swap_current_task", None)
-        if swap is not None and running is not None:
-            swap(running, outer_task)
+        if _SWAP is not None and running is not None:
+            _SWAP(running, outer_task)
 
     def next_number(self) -> int:
         self._numbers += 1

@@ -168,7 +168,7 @@ class Resident:
         data["snapshot"] = state.to_json()
         event.text = dump_json(data)  # the state goes on changing; the snapshot is taken here
         self.visit = Visit(self.code, stage, state, self.begin, self.emitted)
-        self.visit.start(now, self._argument(data))
+        self.visit.start(event.at, self._argument(data))
 
     def interrupt(self, data: dict[str, Json], at: str, *, actor: str, channel: str, on_behalf: str, cause: int | None) -> Event:
         """End the visit for an exception path, a cancel or a move; the caller enters what follows.

@@ -24,7 +24,7 @@ from longcase.engine.code import WorkflowCode
 from longcase.engine.loop import UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
 from longcase.engine.questions import question_record
 from longcase.errors import ActivityFailed, BugError, Nondeterministic, VisitInterrupted
-from longcase.history.event import CATALOGUE, Event, instant_of, instant_text
+from longcase.history.event import CATALOGUE, Event, instant_of, instant_text, later_text
 from longcase.history.state import CaseState, apply
 from longcase.model.activity import Activity
 from longcase.model.calendar import due
@@ -121,10 +121,10 @@ class Visit:
 
     # -- driving: what the turn asks of the visit --------------------------------------------------
 
-    def start(self, now: datetime, argument: Any = None) -> None:
+    def start(self, at: str, argument: Any = None) -> None:
         """Create the stage's coroutine and run it until it blocks."""
         guard.install()
-        self._set_now(now)
+        self._set_now(at)
         context = self.loop.context
         context.run(current_host.set, self)
         coroutine = self.stage.fn(self.case) if argument is None else self.stage.fn(self.case, argument)
@@ -133,7 +133,7 @@ class Visit:
 
     def feed(self, event: Event) -> None:
         """Apply one input that the state has already folded, and run until quiet."""
-        self._set_now(instant_of(event.at))
+        self._set_now(event.at)
         self.cause = event.seq
         data = event.data
         match event.type:
@@ -171,7 +171,7 @@ class Visit:
         self._recorded.extend(recorded)
         trailing = _trailing_outside(self._recorded)
         self.mode = "replay"
-        self.start(self.entered, argument)
+        self.start(self.at, argument)
         while self.mismatch is None and len(self._recorded) > trailing:
             event = self._recorded.popleft()
             road = CATALOGUE[event.type].road
@@ -241,9 +241,10 @@ class Visit:
         self.loop.errors.clear()
         self.loop.forget_done()
 
-    def _set_now(self, now: datetime) -> None:
-        self._instant = max(self._instant, now)
-        self.at = instant_text(self._instant)
+    def _set_now(self, at: str) -> None:
+        if at > self.at:
+            self.at = at
+            self._instant = instant_of(at)
 
     def _fault(self, kind: str, message: str, details: dict[str, Json] | None = None) -> None:
         if self.fault is None and self.mode in ("live", "replay"):
@@ -483,8 +484,8 @@ class Visit:
         data: dict[str, Json] = {
             "call": call, "activity": activity.name, "digest": taken, "input": arguments, "key": key,
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",
-            "expected": instant_text(self._instant + activity.longest),
-            "deadline": instant_text(self._instant + activity.schedule_to_close) if activity.schedule_to_close else "",
+            "expected": later_text(self.at, activity.longest),
+            "deadline": later_text(self.at, activity.schedule_to_close) if activity.schedule_to_close else "",
         }  # fmt: skip
         if activity.undo_activity is not None:
             data["undo"] = activity.undo_activity.name

@@ -13,7 +13,8 @@ Every type declares its version, its road into history and its anchor on the map
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from longcase.errors import BugError
@@ -155,6 +156,13 @@ def instant_text(instant: datetime) -> str:
     return instant.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+@lru_cache(maxsize=256)  # a batch shares its instant
 def instant_of(text: str) -> datetime:
     """Return the instant a stored text stands for."""
     return datetime.fromisoformat(text)
+
+
+@lru_cache(maxsize=256)
+def later_text(text: str, by: timedelta) -> str:
+    """Return the stored text of an instant plus a length of time."""
+    return instant_text(instant_of(text) + by)

@@ -74,6 +74,11 @@ class Decision(Generic[P, A]):
         return self._codecs
 
     @property
+    def raw(self) -> Callable[..., Any]:
+        """The function as declared; calling it rules nothing and records nothing."""
+        return self._fn
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """The closed set of answers, as declared by the return type."""
         if self._codecs is None:

@@ -105,7 +105,7 @@ class Workflow(Generic[O]):
         self.stages: dict[str, Stage[O]] = {}
         self.paths: dict[str, ExceptionPath[O]] = {}  # by signal name; "" is the reaction to cancel
         self.signals: dict[str, Signal[Any]] = {}
-        self.parts: dict[str, Callable[..., Any]] = {}
+        self.parts: dict[str, Part[O, ..., Any]] = {}
         self.module = inspect.currentframe().f_back.f_globals.get("__name__", "")  # type: ignore[union-attr]
         if not isinstance(object, type) or not issubclass(object, BaseModel):
             raise DefinitionError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class Running:
     stopping: bool = False
     task: asyncio.Task[Any] | None = None
     on_beat: Callable[[Running], None] | None = field(default=None, repr=False)
+    deadlines: Deadlines | None = field(default=None, repr=False)
+    timed_out: bool = False
+    ended: bool = False
 
     def heartbeat(self, details: Json = None) -> None:
         """Say that the attempt is alive; `details` are handed to the next attempt.
@@ -62,6 +66,44 @@ class Running:
 
     def cancelled(self) -> bool:
         return self.stopping
+
+
+class Deadlines:
+    """Start-to-close limits of one process's attempts: one loop timer per length, not one per attempt.
+
+    All attempts with the same limit end in the order they began, so only the first of each queue needs
+    a timer; the many that end in time cost one append.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[float, deque[tuple[float, Running]]] = {}
+        self._armed: set[float] = set()
+
+    def watch(self, running: Running, limit: float) -> None:
+        """Cancel the attempt's task `limit` seconds from now, unless it has ended."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(limit)
+        if queue is None:
+            queue = self._queues[limit] = deque()
+        while queue and queue[0][1].ended:
+            queue.popleft()
+        if limit not in self._armed:
+            self._armed.add(limit)
+            loop.call_later(limit, self._expire, limit)
+        queue.append((loop.time() + limit, running))
+
+    def _expire(self, limit: float) -> None:
+        loop = asyncio.get_running_loop()
+        queue = self._queues[limit]
+        while queue and (queue[0][1].ended or queue[0][0] <= loop.time()):
+            _, running = queue.popleft()
+            if not running.ended and running.task is not None:
+                running.timed_out = True
+                running.task.cancel()
+        if queue:
+            loop.call_at(queue[0][0], self._expire, limit)
+        else:
+            self._armed.discard(limit)
 
 
 async def perform(
@@ -93,6 +135,7 @@ async def perform(
     except BaseException as error:
         return classify(activity, error, running)
     finally:
+        running.ended = True
         current_attempt.reset(token)
     return encode_result(activity, value)
 
@@ -188,6 +231,14 @@ async def _bounded(activity: Activity[..., Any], running: Running, awaitable: An
     """Await within start-to-close and heartbeat timeouts. A thread that runs over goes on as a zombie."""
     limit = activity.timeout.total_seconds()
     if activity.heartbeat is None:
+        if running.deadlines is not None:
+            running.deadlines.watch(running, limit)
+            try:
+                return await awaitable
+            except asyncio.CancelledError:
+                if running.timed_out:
+                    raise _TimedOut("timeout", f"not done within {limit:g} s") from None
+                raise
         try:
             async with asyncio.timeout(limit) as scope:
                 return await awaitable

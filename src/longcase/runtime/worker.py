@@ -25,7 +25,7 @@ from longcase.errors import LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
 from longcase.runtime.limits import Slots
-from longcase.runtime.performing import Running, perform, verify
+from longcase.runtime.performing import Deadlines, Running, perform, verify
 from longcase.runtime.turns import LIVE_CASES, Moved, Turns
 from longcase.store.port import Store
 
@@ -66,6 +66,7 @@ class Worker:
         self._look: dict[int, None] = {}
         self._bell = asyncio.Event()
         self._attempts: dict[tuple[int, str, int], Running] = {}
+        self._deadlines = Deadlines()
         self._verifying: set[tuple[int, str]] = set()
         self._held_back: dict[int, None] = {}
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="longcase-activity")
@@ -268,6 +269,7 @@ class Worker:
         number = command.number
         case_no = moved.case_no
         running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
+        running.deadlines = self._deadlines
         key = (case_no, command.call, number)
         self._attempts[key] = running
         running.task = asyncio.current_task()

@@ -295,6 +295,16 @@ class Store(Protocol):
         """Return the number of a map, storing it at its first appearance."""
         ...
 
+    # -- settings ------------------------------------------------------------------------------------
+
+    async def setting(self, name: str) -> Json:
+        """Return a fact of the store itself, None if it was never set."""
+        ...
+
+    async def set_setting(self, name: str, value: Json) -> None:
+        """Set a fact of the store itself."""
+        ...
+
     # -- asking ---------------------------------------------------------------------------------------
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:

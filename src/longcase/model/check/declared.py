@@ -15,11 +15,11 @@ from longcase.model.activity import Activity, activity
 from longcase.model.decision import Decision
 from longcase.model.finding import Finding
 from longcase.model.map.compile import Reading, place_of
-from longcase.model.map.scope import UNKNOWN, Scope, scope_of, walk_body
+from longcase.model.map.scope import Scope, scope_of, walk_body
 from longcase.model.map.source import FunctionDef, SourceNotFound, first_line, functions_in, parsed, shown, source_of
 from longcase.model.people import System, Team
 from longcase.model.places import CANCEL_PATH
-from longcase.model.workflow import Part, Stage, Workflow
+from longcase.model.workflow import Stage, Workflow
 
 # -- one declaration -----------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def activity_findings(declared: Activity[Any, Any]) -> Iterator[Finding]:
 
 def decision_types(declared: Decision[Any, Any]) -> Iterator[Finding]:
     """Yield what keeps a decision from being recorded: inputs without types, answers that are not closed."""
-    yield from _types(lambda: declared.answers, f"decision {declared.name}", declared.__wrapped__)
+    yield from _types(lambda: declared.answers, f"decision {declared.name}", declared.raw)
 
 
 def _types(resolve: Callable[[], object], what: str, fn: Callable[..., Any]) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def workflow_findings(reading: Reading) -> Iterator[Finding]:
                     file,
                     line,
                     "foreign_stage",
-                    f"{path.stage.name} covers {covered.name}, a stage of {covered.workflow.name}, not of {workflow.name}",
+                    f"{path.stage.name} covers {covered.name}, a stage of {covered.workflow.name}",
                     f"during=({next(iter(workflow.stages), 'intake')},)",
                 )
     for function in reading.functions:
@@ -174,7 +174,7 @@ def _named(readings: Iterable[Reading]) -> Iterator[tuple[str, str, Any, tuple[s
             yield from _teams_of(declared)
         for decision in reading.map.decisions.values():
             yield "decision", *_entry(decision)
-            yield "team", decision.owner.name, decision.owner, place_of(decision.__wrapped__)
+            yield "team", decision.owner.name, decision.owner, place_of(decision.raw)
         for name, child in reading.map.children.items():
             yield "workflow", name, child, place
         for function in reading.functions:
@@ -197,15 +197,15 @@ def _kind(thing: Any) -> str:
 
 
 def _entry(thing: Any) -> tuple[str, Any, tuple[str, int]]:
-    fn = thing.raw if isinstance(thing, Activity) else getattr(thing, "__wrapped__", None)
-    return thing.name, thing, place_of(fn) if fn is not None else ("", 0)
+    place = place_of(thing.raw) if isinstance(thing, Activity | Decision) else ("", 0)
+    return thing.name, thing, place
 
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Activity) and isinstance(b, Activity):
         return a.raw is b.raw  # labelled twins are one activity
     if isinstance(a, Decision) and isinstance(b, Decision):
-        return bool(a.__wrapped__ is b.__wrapped__)
+        return a.raw is b.raw
     return a == b if isinstance(a, Team | System) else a is b
 
 
@@ -285,6 +285,3 @@ def _declares(node: FunctionDef, scope: Scope) -> str:
         if isinstance(owner, Activity) and func.attr == "undo":
             return "activity"
     return ""
-
-
-_ = (Part, UNKNOWN)

@@ -14,6 +14,7 @@ from longcase.model.map.locals import is_object, reads_object
 from longcase.model.map.scope import own_nodes
 from longcase.model.map.source import TECHNICAL, shown
 from longcase.model.map.waits import field_of
+from longcase.model.workflow import Stage
 
 _OWNED = frozenset({"activity", "approval", "choice", "task", "require", "receive", "child", "spawn", "pause", "undo"})
 """What a branch on the object may not choose without an owner: exits come besides."""
@@ -123,12 +124,11 @@ def _chosen(reading: FunctionReading, arm: list[ast.stmt] | ast.expr) -> set[str
 
 
 def _is_exit(tree: ast.expr, reading: FunctionReading) -> bool:
-    known = reading.scope.value(tree.func.value if isinstance(tree, ast.Call) and _is_close(tree) else tree)
-    return known in reading.workflow.stages.values() or known is reading.workflow
-
-
-def _is_close(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == "close"
+    match tree:
+        case ast.Call(ast.Attribute(base, "close")):
+            return reading.scope.value(base) is reading.workflow
+        case _:
+            return isinstance(reading.scope.value(tree), Stage)
 
 
 def _reads(test: ast.expr, reading: FunctionReading) -> bool:

@@ -8,6 +8,7 @@ and a business object's field called `time` is not.
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FunctionType
@@ -124,7 +125,7 @@ def replay_findings(reading: FunctionReading) -> Iterator[Finding]:
 
 def decision_findings(decision: Decision[Any, Any]) -> Iterator[Finding]:
     """Yield what a decision asks of the world: it is a function of its inputs alone."""
-    read = _read(decision.__wrapped__, f"decision {decision.name}")
+    read = _read(decision.raw, f"decision {decision.name}")
     if read is not None:
         yield from (found for found in _names(read) if found.code in _IN_DECISIONS)
 
@@ -243,9 +244,10 @@ def _plain_function(func: ast.expr, scope: Scope, caller: _Read, model: type[Any
     known = scope.value(func)
     if known is UNKNOWN and isinstance(func, ast.Attribute) and is_object(func.value, caller.case):
         known = getattr(model, func.attr, UNKNOWN)
-    known = getattr(known, "__wrapped__", known) if not isinstance(known, Decision) else UNKNOWN
-    plain = isinstance(known, FunctionType) and not known.__code__.co_flags & 0x80
-    return known if plain else None
+    if isinstance(known, Decision):
+        return None  # read by itself
+    known = getattr(known, "__wrapped__", known)
+    return known if isinstance(known, FunctionType) and not inspect.iscoroutinefunction(known) else None
 
 
 def _handed(call: ast.Call, fn: FunctionType, case: str) -> str:

@@ -7,6 +7,7 @@ becomes structure, and anything else is a finding, never passed over in silence.
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -262,7 +263,7 @@ class ExpressionReader:
 
     def _helper(self, node: ast.Call) -> str | None:
         known = self.reading.scope.value(node.func)
-        if getattr(getattr(known, "__code__", None), "co_flags", 0) & 0x80:  # a coroutine function
+        if inspect.iscoroutinefunction(known):
             return str(getattr(known, "__name__", "helper"))
         nested = isinstance(node.func, ast.Name) and any(
             isinstance(inner, ast.AsyncFunctionDef) and inner.name == node.func.id

@@ -21,13 +21,11 @@ from longcase.errors import (
     StoreUnavailable,
     UsageError,
 )
+from longcase.store.sqlite.filesystem import network_kind
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x4C43_4153  # "LCAS"; tells `file` and us whose database it is
 BUSY_SECONDS: Final = 30.0  # how long a writer waits for another process's transaction
-Synchronous = str  # FULL | NORMAL
-
-# One process may hold several stores; the two lines SQLite wants to say to a log are errors to us anyway.
 _OPEN: Final = apsw.SQLITE_OPEN_READWRITE
 _CREATE: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
@@ -56,6 +54,12 @@ def check_path(path: str, *, create: bool) -> None:
     if path == MEMORY:
         return
     folder = os.path.dirname(os.path.abspath(path))
+    share = network_kind(folder)
+    if share:
+        raise StoreUnavailable(
+            f"{path} lies on a network share ({share}); its locks do not keep SQLite's files whole",
+            hint="use a local disk",
+        )
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -37,6 +37,15 @@ class Locks:
     def held(self) -> list[int]:
         return list(self._held)
 
+    def living(self) -> list[int]:
+        """Return the incarnations, of any process, whose lock file is held."""
+        if not self._folder or not os.path.isdir(self._folder):
+            return []
+        numbers = [
+            int(name[:-5]) for name in os.listdir(self._folder) if name.endswith(".lock") and name[:-5].isdigit()
+        ]
+        return sorted(number for number in numbers if self.alive(number))
+
     def file(self, worker: int) -> str:
         return os.path.join(self._folder, f"{worker}.lock") if self._folder else ""
 

@@ -207,7 +207,7 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
     write = entry.write
     row = tx.case(write.case_no)
     interleaved = row.state.seq != write.base_seq
-    tx.execute("SAVEPOINT between")
+    tx.execute("SAVEPOINT entry")
     try:
         tx.append(row, write.events)
         news = False
@@ -221,11 +221,11 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
         tx.store(row, write.events)
     except (KeyError, BugError):
         # What came in between took away what the turn speaks of: it is redone on what is there now.
-        tx.execute("ROLLBACK TO between")
-        tx.execute("RELEASE between")
+        tx.execute("ROLLBACK TO entry")
+        tx.execute("RELEASE entry")
         entry.outcome = Written("stale", write.case_no)
         return
-    tx.execute("RELEASE between")
+    tx.execute("RELEASE entry")
     entry.outcome = Written("done", write.case_no, row.state, interleaved=True, pending=pending)
 
 

@@ -1,0 +1,175 @@
+"""The check-up: what may hurt a store, found before it does.
+
+Library, place, room, log, journal, schema, damage, clock, and cases that nothing will ever move.
+Changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import apsw
+
+from longcase.env import Env
+from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
+from longcase.history.event import instant_of, instant_text
+from longcase.store.sqlite import migrate as migrations
+from longcase.store.sqlite.connection import (
+    APPLICATION_ID,
+    check_path,
+    connect,
+    our_error,
+    sqlite_version,
+    wal_is_safe,
+)
+from longcase.store.sqlite.filesystem import free_share, network_kind
+from longcase.store.sqlite.maintenance import integrity
+
+WAL_BYTES: Final = 256 * 1024 * 1024  # above this a reader pins the log, or checkpoints fail
+FREE_SHARE: Final = 0.10
+CLOCK_BACK_SECONDS: Final = 5.0
+
+Level = Literal["ok", "warning", "error"]
+
+# Open cases that nothing will ever move: no input, call, timer, question, wait, incident; nor due (I31).
+STUCK: Final = """
+SELECT case_no, workflow, key, stage, owner, entered_at FROM cases
+WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls' IS NULL
+  AND state ->> '$.timers' IS NULL AND state ->> '$.tasks' IS NULL
+  AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
+ORDER BY case_no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One finding of the doctor. `hint` is the mend, ready to paste."""
+
+    level: Level
+    name: str
+    message: str
+    hint: str = ""
+
+
+def doctor(path: str, env: Env) -> list[Symptom]:
+    """Examine a store; returns every symptom, good ones (`ok`) too."""
+    symptoms = list(_library())
+    try:
+        check_path(path, create=False)
+    except (StoreUnavailable, UsageError) as error:
+        return [*symptoms, Symptom("error", "path", error.message, error.hint)]
+    symptoms += _disk(path)
+    try:
+        with closing(connect(path)) as connection:
+            symptoms += _file(connection, path, env)
+    except (apsw.Error, StoreCorrupt) as error:
+        ours = our_error(error, path)
+        symptoms.append(Symptom("error", "damage", str(getattr(ours, "message", ours)), getattr(ours, "hint", "")))
+    return symptoms
+
+
+def _library() -> Iterator[Symptom]:
+    version = sqlite_version()
+    name = ".".join(map(str, version))
+    if wal_is_safe(version):
+        yield Symptom("ok", "sqlite", f"SQLite {name}, free of the WAL-reset bug")
+    else:
+        yield Symptom(
+            "warning", "sqlite",
+            f"SQLite {name} has the WAL-reset bug (3.7.0 to 3.51.2): stores are kept in journal mode DELETE, "
+            "which is safe and slower",
+            "pip install --upgrade apsw",
+        )  # fmt: skip
+
+
+def _disk(path: str) -> Iterator[Symptom]:
+    kind = network_kind(path)
+    if kind:
+        yield Symptom(
+            "error",
+            "file-system",
+            f"{path} lies on a network share ({kind}), which breaks SQLite's locks",
+            "use a local disk",
+        )
+    share, left = free_share(path)
+    if share < FREE_SHARE:
+        yield Symptom(
+            "warning",
+            "disk",
+            f"{share:.0%} of the disk is free ({left // 2**20} MiB)",
+            f"df -h {os.path.dirname(os.path.abspath(path))}",
+        )
+    else:
+        yield Symptom("ok", "disk", f"{share:.0%} of the disk is free")
+    with suppress(FileNotFoundError):
+        wal = os.path.getsize(f"{path}-wal")
+        if wal > WAL_BYTES:
+            yield Symptom(
+                "warning", "wal", f"the write-ahead log has {wal // 2**20} MiB: a long read keeps it from shrinking",
+                "end long queries and exports; look for a shell with an open BEGIN",
+            )  # fmt: skip
+
+
+def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]:
+    mode = connection.pragma("journal_mode")
+    wanted = "wal" if wal_is_safe(sqlite_version()) else "delete"
+    if mode == wanted:
+        yield Symptom("ok", "journal", f"journal mode {mode}, synchronous FULL in every connection of ours")
+    else:
+        yield Symptom(
+            "warning",
+            "journal",
+            f"journal mode {mode}, expected {wanted}",
+            "stop all processes that use the store, then start one",
+        )
+    if connection.pragma("application_id") not in (APPLICATION_ID, 0):
+        yield Symptom(
+            "error", "identity", f"{path} carries the mark of another application", "give the store a file of its own"
+        )
+    version, known = migrations.current(connection), migrations.newest()
+    if version == known:
+        yield Symptom("ok", "schema", f"schema version {version}")
+    else:
+        how = "longcase migrate" if version < known else "upgrade Longcase"
+        yield Symptom("error", "schema", f"schema version {version}, this release needs {known}", how)
+    damage = integrity(connection)
+    for text in damage:
+        yield Symptom("error", "damage", text, "longcase restore BACKUP, then longcase verify")
+    if not damage:
+        yield Symptom("ok", "damage", "no damaged page, index or reference")
+    if version == known:
+        yield from _clock(connection, env)
+        yield from _stuck(connection)
+
+
+def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
+    newest = connection.execute("SELECT coalesce(max(at), '') FROM cases").get
+    now = env.now()
+    if newest and (instant_of(str(newest)) - now).total_seconds() > CLOCK_BACK_SECONDS:
+        yield Symptom(
+            "error",
+            "clock",
+            f"the newest event is of {newest}, the clock says {instant_text(now)}",
+            "set the clock, then start the workers",
+        )
+    elif now.year < 2020:
+        yield Symptom("error", "clock", f"the clock says {instant_text(now)}", "set the clock")
+    else:
+        yield Symptom("ok", "clock", f"the clock says {instant_text(now)}")
+
+
+def _stuck(connection: apsw.Connection) -> Iterator[Symptom]:
+    stuck = connection.execute(STUCK).fetchall()
+    for _, workflow, key, stage, owner, since in stuck[:20]:
+        yield Symptom(
+            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
+            f"longcase move {workflow}/{key} {stage} --restart",
+        )  # fmt: skip
+    if len(stuck) > 20:
+        yield Symptom("error", "stuck", f"and {len(stuck) - 20} more cases that nothing will ever move")
+    if not stuck:
+        yield Symptom("ok", "stuck", "every open case has something that will move it")

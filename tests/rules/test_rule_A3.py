@@ -1,0 +1,229 @@
+"""A3: a turn that ends in an unhandled exception commits nothing but the incident."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
+from longcase.errors import RepairRefused
+from longcase.testing import Simulation
+from tests.rules.support import Order, VendorDown, banking, closed, declare, desk, every, fails, in_both, incident, sales
+
+wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
+ONE = Retry(max_attempts=1)
+
+
+@activity(owner=sales, retry=ONE)
+async def rate(amount: int) -> int:
+    return amount
+
+
+@activity(owner=banking, retry=ONE)
+async def book(amount: int) -> int | None:
+    return amount
+
+
+@activity(owner=desk)
+async def tell(text: str) -> None:
+    return None
+
+
+@wf.stage
+async def work(case: Case[Order]) -> Next:
+    case.update(note="begun")
+    first = await rate(case.object.amount)
+    second = await book(first)
+    return wf.close("done", result=[first, second])
+
+
+@wf.stage
+async def grouped(case: Case[Order]) -> Next:
+    async with asyncio.TaskGroup() as group:
+        a = group.create_task(rate(1))
+        b = group.create_task(book(2))
+        c = group.create_task(case.pause(days(1), because="cooling off"))
+    await c
+    return wf.close("both", result=[a.result(), b.result()])
+
+
+@wf.stage
+async def acts(case: Case[Order]) -> Next:
+    try:
+        await rate(1)
+    except ActivityFailed:
+        await tell("it failed")
+        raise
+    return wf.close("fine")
+
+
+@wf.stage
+async def handled(case: Case[Order]) -> Next:
+    try:
+        await rate(1)
+    except ActivityFailed as failed:
+        return wf.close("handled", reason=failed.error_type)
+    return wf.close("fine")
+
+
+
+def at(sim: Simulation, stage: object) -> str:
+    """Start a case and let an operator put it where the test begins."""
+    real = {name: fake for name, fake in sim._fakes.items()}
+    sim._fakes.clear()
+
+    async def hang(amount: int) -> int:
+        raise VendorDown("not yet")
+
+    sim.fake(rate, hang)
+    case = sim.start(wf, Order(id="1", amount=4))
+    sim._fakes.clear()
+    sim._fakes.update(real)
+    sim.move(case, stage)
+    return case
+
+
+def test_rule_A3_a_failure_nobody_handles_parks_the_case_before_it() -> None:
+    """What the failing turn did is void; the incident belongs to the activity's owner."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=9))
+        case = sim.start(wf, Order(id="1", amount=4))
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["owner"]) == ("activity_failed", "sales")
+        assert "activity_failed" not in sim.types(case)
+        assert sim.state(case).status == "open"
+        assert list(sim.state(case).calls.values())[0]["status"] == "incident"
+        sim.retry(case)
+        assert closed(sim, case) == "done"
+        assert (sim.state(case).close or {})["result"] == [9, 9]
+        assert len(every(sim, case, "attempt_failed")) == 1
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_set_result_supplies_the_outcome_of_the_same_call() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(9))
+        case = sim.start(wf, Order(id="1", amount=4))
+        sim.set_result(case, 12)
+        assert (sim.state(case).close or {})["result"] == [12, 12]
+        assert not sim.state(case).incidents
+        assert len(every(sim, case, "activity_scheduled")) == 2
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_skip_goes_on_only_where_none_fits() -> None:
+    """`rate` returns int and cannot be skipped; `book` returns int | None and can."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=2))
+        sim.fake(book, fails(9))
+        case = sim.start(wf, Order(id="1", amount=4))
+        with pytest.raises(RepairRefused, match="set-result"):
+            try:
+                sim.skip(case)
+            except RepairRefused as refused:
+                raise RepairRefused(f"{refused.message} {refused.hint}") from None
+        sim.retry(case)
+        assert incident(sim, case)["owner"] == "banking"
+        sim.skip(case)
+        assert (sim.state(case).close or {})["result"] == [2, None]
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_siblings_of_a_failed_call_in_a_taskgroup_stay_as_they_were() -> None:
+    """The group cancelled its siblings in the discarded turn: none of that is in the history."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=5))
+        case = at(sim, grouped)
+        assert "activity_cancelled" not in sim.types(case)
+        assert "timer_cancelled" not in [e.type for e in sim.history(case) if e.visit == 2]
+        sim.retry(case)
+        assert sim.state(case).status == "open"
+        sim.advance(days(1))
+        assert closed(sim, case) == "both"
+        assert (sim.state(case).close or {})["result"] == [5, 2]
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_two_failed_calls_of_a_group_are_two_incidents() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=5))
+        sim.fake(book, fails(1, then=6))
+        case = at(sim, grouped)
+        opened = sim.state(case).incidents
+        assert sorted((i["kind"], i["owner"]) for i in opened.values()) == [
+            ("activity_failed", "banking"), ("activity_failed", "sales"),
+        ]  # fmt: skip
+        for number in list(opened):
+            sim.retry(case, incident=number)
+        sim.advance(days(1))
+        assert (sim.state(case).close or {})["result"] == [5, 6]
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_a_failure_acted_on_in_an_earlier_turn_is_an_incident_of_the_visit() -> None:
+    """`except ...: await tell(); raise`: the call is over, so the repair is to restart the visit."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=5))
+        case = at(sim, acts)
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["call"]) == ("stage_failed", "")
+        assert "restart" in opened["repairs"]
+        sim.restart(case)
+        assert closed(sim, case) == "fine"
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_a_handled_failure_is_no_incident() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1))
+        case = at(sim, handled)
+        assert closed(sim, case) == "handled"
+        assert (sim.state(case).close or {})["reason"] == "VendorDown"
+
+    in_both(scenario, wf)
+
+
+BUGGY = """
+@activity(owner=desk)
+async def fetch(amount: int) -> dict[str, int]:
+    return {"value": amount}
+
+@wf.stage
+async def work(case: Case[Order]) -> Next:
+    got = await fetch(case.object.amount)
+    return wf.close("done", result=got["%s"])
+"""
+
+
+def test_rule_A3_a_bug_keeps_its_input_and_the_fixed_code_gets_the_same_one(tmp_path: object) -> None:
+    """KeyError in stage code: the result that led to it is applied again after the deploy."""
+    path = f"{tmp_path}/cases.db"
+    broken, fixed = declare(BUGGY % "valu"), declare(BUGGY % "value")
+    with Simulation([broken.wf], path=path) as sim:
+        case = sim.start("order", {"id": "1", "amount": 3})
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["owner"]) == ("stage_failed", "desk")
+        assert "KeyError" in opened["message"]
+        assert "activity_completed" not in sim.types(case)
+        performed = len(sim.performed)
+        sim.retry(case)
+        assert incident(sim, case)["kind"] == "stage_failed"
+        assert len(sim.performed) == performed, "the call's result was there: it must not run again"
+        now = sim.now
+    with Simulation([fixed.wf], path=path, now=now) as sim:
+        assert sim.state(case).status == "open"
+        sim.retry(case)
+        assert closed(sim, case) == "done"
+        assert (sim.state(case).close or {})["result"] == 3
+        assert sim.performed == []
