@@ -120,29 +120,43 @@ def correct(state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: s
     return Repair([_by(actor, Event("corrected", data, state.visit))], [], ", ".join(changed))
 
 
-def move(state: CaseState, stage: str, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
-    """End the visit and enter another stage; nothing is undone (SEMANTICS B12)."""
+def move(
+    state: CaseState, stage: str, actor: Actor, reason: str, code: WorkflowCode | None, earlier: Sequence[Event] = ()
+) -> Repair:
+    """End the visit and enter another stage; nothing is undone (SEMANTICS B12).
+
+    `earlier` are the events of the last visit of that stage: its calls are made again under their old
+    keys, so that the world can tell a repeat from a new one (SEMANTICS A5). Their results are not reused.
+    """
     _still_open(state)
     if code is not None:
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
-    return _moved(state, stage, actor, reason, restart=False, reuse={})
+    return _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
 
 
 def restart(state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str) -> Repair:
     """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
     _still_open(state)
+    reuse = _calls_of(visit_events, results=True)
+    return _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
+
+
+def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json]:
+    """Return the calls of a visit by name and ordinal: digest of the arguments, key, and result if wanted."""
     reuse: dict[str, Json] = {}
     names: dict[str, str] = {}
     for event in visit_events:
         data = event.data
-        if event.type == "activity_scheduled":
+        if event.type == "stage_entered" and results:
+            reuse.update(data["reuse"])  # of a visit that was a restart itself
+        elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
-        elif event.type in ("activity_completed", "result_late") and data["call"] in names:
+        elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             reuse[names[data["call"]]]["result"] = data["result"]
-    return _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
+    return reuse
 
 
 def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: bool, reuse: dict[str, Json]) -> Repair:

@@ -5,7 +5,7 @@
 
 The envelope is the JSON list of every other column of the event. The chain is over the salted
 digest and not the payload, so that a payload can be erased by destroying payload and salt while
-the chain still verifies (SEMANTICS B21, decision 0006).
+the chain still verifies (SEMANTICS B21, decision 0005).
 """
 
 from __future__ import annotations

@@ -97,7 +97,6 @@ _ALL = (
     EventType("corrected", "outside", "case", "somebody set fields of the object, with who, why, before and after"),
     EventType("moved", "outside", "stage", "somebody moved the case, or restarted its visit"),
     EventType("transferred", "outside", "case", "accountability went to another owner"),
-    EventType("input_corrected", "record", "node", "a field a running call was made with has been corrected"),
     EventType("visit_warned", "record", "stage", "the visit's or the case's history grows long"),
     EventType("case_closed", "emitted", "edge", "the case ended under a named close"),
 )  # fmt: skip

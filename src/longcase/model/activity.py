@@ -90,7 +90,6 @@ class Activity(Generic[P, R]):
         verify: Callable[..., Any] | None = None,
         once_per: OncePer = "call",
         cancel: OnCancel = "abandon",
-        transaction: bool = False,
         concurrency: int | None = None,
         rate: tuple[int, timedelta] | None = None,
         label: str | None = None,
@@ -108,7 +107,6 @@ class Activity(Generic[P, R]):
         self.effect = effect
         self.once_per = once_per
         self.cancel = cancel
-        self.transaction = transaction
         self.concurrency = concurrency
         self.rate = rate
         self.label = label
@@ -132,11 +130,6 @@ class Activity(Generic[P, R]):
             if span is not None and span <= timedelta(0):
                 raise DefinitionError(f"activity {self.name}: {what}={span}, expected above zero", hint=f"{what}=minutes(1)")
         check_limits(f"activity {self.name}", concurrency, rate)
-        if transaction and self.is_async:
-            raise DefinitionError(
-                f"activity {self.name}: transaction=True needs a plain function, it was declared async def",
-                hint=f"def {self.name}(tx, ...): ...   # runs inside the store's transaction, may not await",
-            )
         self._read_signature(fn)
         functools.update_wrapper(self, fn, updated=())
 
@@ -144,7 +137,7 @@ class Activity(Generic[P, R]):
         self.signature = inspect.signature(fn)
         self.injects_key = False
         self._parameters: dict[str, inspect.Parameter] = {}
-        for position, (name, parameter) in enumerate(self.signature.parameters.items()):
+        for name, parameter in self.signature.parameters.items():
             if parameter.default is _INJECTED:
                 if name != "idempotency_key":
                     raise DefinitionError(
@@ -157,7 +150,7 @@ class Activity(Generic[P, R]):
                     f"activity {self.name}: *{name} has no declared type to record",
                     hint="name each parameter and annotate it",
                 )
-            elif not (self.transaction and position == 0):
+            else:
                 self._parameters[name] = parameter
         self._codecs: dict[str, Codec] | None = None
         self._result_codec: Codec | None = None
@@ -266,8 +259,6 @@ class Activity(Generic[P, R]):
             given = dict(zip(codecs, args, strict=True))
         else:
             signature = self.signature
-            if self.transaction:
-                args = (None, *args)
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -319,7 +310,6 @@ def activity(
     verify: Callable[..., Any] | None = None,
     once_per: OncePer = "call",
     cancel: OnCancel = "abandon",
-    transaction: bool = False,
     concurrency: int | None = None,
     rate: tuple[int, timedelta] | None = None,
 ) -> _MakeActivity:
@@ -340,7 +330,6 @@ def activity(
         verify: for "once": asks the world whether the effect took place (see `Activity.verify`).
         once_per: the scope of the idempotency key; "case" returns the recorded result on a later visit.
         cancel: "wait" makes a cancelled await wait for the attempt's end.
-        transaction: a plain `def f(tx, ...)` that runs in the store's own transaction.
         concurrency: most attempts at once in one worker.
         rate: most attempts begun in a span in one worker, as `(count, span)`.
     """
@@ -361,7 +350,6 @@ def activity(
             verify=verify,
             once_per=once_per,
             cancel=cancel,
-            transaction=transaction,
             concurrency=concurrency,
             rate=rate,
         )

@@ -206,16 +206,23 @@ class Service:
             dedup = DedupKey(f"signal:{address}:{name}", check_idempotency_key(idempotency_key), digest([name, data]))
         identity = f"{name}:{idempotency_key}" if idempotency_key is not None else self.env.new_id()
 
+        def closed(close: str) -> CaseClosed:
+            return CaseClosed(f"{address} is closed: {close}; the signal {name} stands in its history as refused")
+
         def decide(locked: Locked) -> Edit[Accepted]:
             state = locked.state
             if locked.duplicate is not None:
                 ignored = {"signal": name, "key": idempotency_key, "sender": who.name}
-                return Edit(Accepted(address, duplicate=True), [self._record("duplicate_ignored", ignored, who, state)])
+                before = None if locked.duplicate["accepted"] else closed(locked.duplicate["close"])  # the same answer again
+                repeat = self._record("duplicate_ignored", ignored, who, state)
+                return Edit(Accepted(address, duplicate=True), [repeat], refusal=before)
             if state.status == "closed":
                 close = (state.close or {}).get("name", "")
-                refused = {"signal": name, "body": data, "sender": who.name, "close": close}
-                error = CaseClosed(f"{address} is closed: {close}; the signal {name} stands in its history as refused")
-                return Edit(Accepted(address), [self._record("signal_refused", refused, who, state)], refusal=error)
+                refused = {"signal": name, "body": data, "sender": who.name, "id": identity, "close": close}
+                return Edit(
+                    Accepted(address), [self._record("signal_refused", refused, who, state)],
+                    dedup=dedup, answer={"accepted": False, "close": close}, refusal=closed(close),
+                )  # fmt: skip
             sent = Input(
                 identity, "signal_received", {"signal": name, "body": data, "sender": who.name}, who.name, who.channel,
                 on_behalf=who.on_behalf,
@@ -423,7 +430,15 @@ class Service:
         who = actor or self.actor
         name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
-        return await self._repair(address, lambda locked: repairs.move(locked.state, name, who, reason, code), who)
+        earlier = await self._last_visit_of(address, name)
+        return await self._repair(address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who)
+
+    async def _last_visit_of(self, address: str, stage: str) -> list[Event]:
+        """Return the events of the case's latest visit of a stage, if there was one."""
+        row = await self.row(address)
+        events = await self.store.events(row.case_no)
+        visits = [event.visit for event in events if event.type == "stage_entered" and event.data["stage"] == stage]
+        return [event for event in events if visits and event.visit == visits[-1]]
 
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew, reusing what its calls have already returned."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol, cast
 
-from longcase.engine.advance import Verified
+from longcase.engine.advance import Accepted, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.code import WorkflowCode
 from longcase.env import Env
@@ -119,6 +119,7 @@ class Job:
     hand: Hand
     go: Go | None = None
     outcome: Success | Failure | Verified | None = None
+    item: Item | None = None  # given back by an advance that could not apply it yet
 
 
 class ShuffledMover:
@@ -279,16 +280,19 @@ class ShuffledMover:
         self._count("advances")
 
     async def _end(self, hand: Hand, job: Job) -> None:
-        assert job.go is not None
-        assert job.outcome is not None
         if self._chance("repeat"):
             self.ends.append(job)
         try:
-            answer = await AttemptsOverTurns(hand.turns).end(job.go, job.outcome)
+            if job.item is not None:
+                moved = await hand.turns.advance({job.moved.case_no: [job.item]}, {job.moved.case_no})
+            else:
+                assert job.go is not None
+                assert job.outcome is not None
+                moved = (await AttemptsOverTurns(hand.turns).end(job.go, job.outcome)).moved
         except UnavailableError:
             self.ends.append(job)
             return
-        self._carry(hand, answer.moved)
+        self._carry(hand, moved)
         self._count("ends")
 
     def _carry(self, hand: Hand, moved: list[Moved]) -> None:
@@ -296,8 +300,7 @@ class ShuffledMover:
             for command in entry.commands:
                 if command.kind != "stop":
                     self.jobs.append(Job(entry, command.kind, command.call, command.number, hand))
-            if entry.left:
-                raise BugError(f"{entry.state.address}: {entry.left} left over", hint="give it to the next advance")
+            self.ends += [Job(entry, "end", item.call, item.number, hand, item=item) for item in entry.left if not isinstance(item, Accepted)]
             if entry.again:
                 self.hints.append(entry.case_no)
 

@@ -187,8 +187,8 @@ class Simulation:
     def set_result(self, case: str, result: Json, **options: Any) -> Accepted:
         return self._act(self.service.set_result(case, result, **options))
 
-    def move(self, case: str, stage: Any, *, reason: str = "test") -> Accepted:
-        return self._act(self.service.move(case, stage, reason=reason))
+    def move(self, case: str, stage: Any, *, reason: str = "test", **options: Any) -> Accepted:
+        return self._act(self.service.move(case, stage, reason=reason, **options))
 
     def restart(self, case: str, *, reason: str = "test") -> Accepted:
         return self._act(self.service.restart(case, reason=reason))
