@@ -121,9 +121,9 @@ def codes(tmp_path: Path, body: str, extra: str = "", **more: str) -> list[str]:
 
 def compiled(tmp_path: Path, body: str, extra: str = "") -> WorkflowMap:
     """Return the map of a module around one stage body; nothing may be in its way."""
-    map, findings = compile_map(load(tmp_path, stage_source(body, extra)).wf)
-    assert [str(finding) for finding in findings] == []
-    return map
+    result, findings = compile_map(load(tmp_path, stage_source(body, extra)).wf)
+    assert not findings, "\n".join(map(str, findings))
+    return result
 
 
 def places(map: WorkflowMap, stage: str = "first") -> list[str]:

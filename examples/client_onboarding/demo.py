@@ -15,6 +15,7 @@ import asyncio
 import fcntl
 import heapq
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,8 +279,8 @@ def empty(folder: Path) -> IO[str]:
     except OSError:
         raise SystemExit(f"demo: another one is running in {folder}\n\nhint: wait for it, or name another folder: --folder other") from None
     for pattern in ("cases.db*", "ledger.db*", "worker.log"):
-        for file in folder.glob(pattern):
-            file.unlink()
+        for found in folder.glob(pattern):
+            shutil.rmtree(found) if found.is_dir() else found.unlink()
     return lock
 
 

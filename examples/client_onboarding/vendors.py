@@ -22,6 +22,7 @@ import apsw  # the SQLite that Longcase carries: the standard library's one besi
 from longcase import attempt
 
 TAKEN_SHARE = 0.3  # of the ledger's failures: the account is opened, but its answer is lost
+OUTAGE_SHARE = 0.03  # of the clients: their account falls into a maintenance window, longer than all tries
 
 
 class ServiceUnavailable(Exception):
@@ -85,7 +86,7 @@ class CoreLedger:
         lost_answer = dice.random() < TAKEN_SHARE
         if fails and not lost_answer:
             raise ServiceUnavailable("core-ledger: 503 Service Unavailable")
-        if "outage" in client and number <= 5:
+        if number <= 5 and chance("outage", client).random() < OUTAGE_SHARE:
             raise ServiceUnavailable("core-ledger: 503 closed for maintenance")
         account = self._once(
             key, client, "INSERT INTO accounts (key, client, account) VALUES (:key, :client, :account)"
@@ -127,14 +128,16 @@ def open_ledger(path: str | Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(10_000)
     connection.transaction_mode = "IMMEDIATE"
-    connection.execute("""
+    # A cursor stops at the first row, and setting journal_mode returns one: `for` runs all statements.
+    for _ in connection.execute("""
         PRAGMA journal_mode = WAL;
         PRAGMA synchronous = FULL;
         CREATE TABLE IF NOT EXISTS accounts (
             key TEXT PRIMARY KEY, client TEXT NOT NULL, account TEXT NOT NULL UNIQUE, closed INTEGER NOT NULL DEFAULT 0
         );
         CREATE TABLE IF NOT EXISTS calls (key TEXT NOT NULL, client TEXT NOT NULL);
-    """)
+    """):
+        pass
     return connection
 
 

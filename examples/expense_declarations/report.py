@@ -1,6 +1,6 @@
 """The report: every figure is a question in SQL to Longcase's own history; no other source is read.
 
-    python report.py --store expense.db
+python report.py --store expense.db
 """
 
 from __future__ import annotations
@@ -37,14 +37,8 @@ WITH handed_in AS (
     WHERE what IN ('signal_received', 'signal_refused') OR (what = 'interrupted' AND data ->> 'signal' <> '')
 )
 """
-COUNTS = HANDED_IN + "SELECT text, count(*) AS times FROM handed_in GROUP BY text"
-CASES = "SELECT count(*) AS cases, count(*) FILTER (WHERE closed_as = 'paid') AS paid FROM case_overview"
-LAST = HANDED_IN + """
-SELECT text, count(*) AS cases FROM (SELECT text, max(event) FROM handed_in GROUP BY case_no)
-GROUP BY text ORDER BY cases DESC, text
-"""
 # One row per case: how often submitted, whether finally approved, whether paid.
-PER_CASE = HANDED_IN + """
+PER_CASE = """
 , per_case AS (
     SELECT
         c.case_no, c.key, c.closed_as IS 'paid' AS paid,
@@ -54,14 +48,33 @@ PER_CASE = HANDED_IN + """
     GROUP BY c.case_no
 )
 """
-SUBMISSIONS = PER_CASE + "SELECT submissions, count(*) AS cases FROM per_case WHERE paid GROUP BY 1 ORDER BY 1"
-UNAPPROVED = PER_CASE + "SELECT count(*) AS cases FROM per_case WHERE final_approvals = 0"
-PAID_ANYWAY = PER_CASE + "SELECT key FROM per_case WHERE paid AND final_approvals = 0 ORDER BY case_no"
+
+
+def of_steps(question: str) -> str:
+    """Return a question that is asked of `handed_in`."""
+    return HANDED_IN + question
+
+
+def of_cases(question: str) -> str:
+    """Return a question that is asked of `per_case`."""
+    return HANDED_IN + PER_CASE + question
+
+
+CASES = "SELECT count(*) AS cases, count(*) FILTER (WHERE closed_as = 'paid') AS paid FROM case_overview"
+COUNTS = of_steps("SELECT text, count(*) AS times FROM handed_in GROUP BY text")
+LAST = of_steps("""
+SELECT text, count(*) AS cases FROM (SELECT text, max(event) FROM handed_in GROUP BY case_no)
+GROUP BY text ORDER BY cases DESC, text
+""")
+SUBMISSIONS = of_cases("SELECT submissions, count(*) AS cases FROM per_case WHERE paid GROUP BY 1 ORDER BY 1")
+UNAPPROVED = of_cases("SELECT count(*) AS cases FROM per_case WHERE final_approvals = 0")
+PAID_ANYWAY = of_cases("SELECT key FROM per_case WHERE paid AND final_approvals = 0 ORDER BY case_no")
 # What the workflow does not model, where an operator or a closed case answered for it.
 NOT_MODELLED = """
 SELECT
     CASE what
-        WHEN 'moved' THEN 'moved by an operator from ' || (data ->> 'from') || ' to ' || (data ->> 'to') || ': ' || (data ->> 'reason')
+        WHEN 'moved'
+            THEN 'moved from ' || (data ->> 'from') || ' to ' || (data ->> 'to') || ' by an operator: ' || (data ->> 'reason')
         WHEN 'signal_refused' THEN 'refused by a case closed as ' || (data ->> 'close') || ': ' || (data ->> 'signal')
         ELSE 'nobody consumed it (' || (data ->> 'why') || '): ' || (data ->> 'signal')
     END AS step,

@@ -113,9 +113,9 @@ class Longcase:
         """
         if not 0 < factor <= MAX_FACTOR:
             raise UsageError(f"factor {factor:g}, expected above 0 and at most {MAX_FACTOR:,}", hint="--factor 3600: an hour a second")
-        real = RealClock().now()
-        await self.store.set_setting("clock", clock_setting(real.timestamp(), self.env.now(), factor))
-        self.env.clock = ScaledClock(real.timestamp(), self.env.now(), factor)
+        began, now = RealClock().now().timestamp(), self.env.now()
+        await self.store.set_setting("clock", clock_setting(began, now, factor))
+        self.env.clock = ScaledClock(began, now, factor)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:

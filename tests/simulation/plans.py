@@ -14,7 +14,6 @@ that the reference model finds it again in the history. What a step came to is w
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -260,4 +259,3 @@ class Grammar:
         return steps
 
 
-SPAN_OF_RACE = timedelta(milliseconds=1)

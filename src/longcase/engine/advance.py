@@ -204,8 +204,12 @@ class _Run:
             self.current = None
             self.resident.enter_first(self.work.now)
         self._moved()
+        # Turns of this advance happen at `now`, so clocks they arm are not due before a later item.
+        earliest = next_due(self.state)
         for item in self.work.items:
-            self._clocks(item.at)
+            if earliest and earliest <= item.at:
+                self._clocks(item.at)
+                earliest = next_due(self.state)
             self._step()
             self.current = item
             if self._apply(item) and isinstance(item, Accepted):

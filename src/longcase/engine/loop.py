@@ -22,6 +22,7 @@ from longcase.errors import Nondeterministic
 
 STEP_LIMIT = 100_000
 UNWIND_STEPS = 100
+FORGET_ABOVE = 64  # finished tasks are dropped in one go, not at every turn
 
 _SLEEPS = getattr(futures, "_set_result_unless_cancelled", None)
 _SWAP: Callable[..., Any] | None = getattr(asyncio.tasks, "_swap_current_task", None)
@@ -131,6 +132,7 @@ class VisitLoop:
         self.context = contextvars.Context()
         self.tasks: list[VisitTask] = []  # strong references: asyncio keeps weak ones only
         self.errors: list[BaseException] = []
+        self._forget_above = FORGET_ABOVE
         self.dead = False
         self.stopped = False
 
@@ -172,8 +174,10 @@ class VisitLoop:
 
     def forget_done(self) -> None:
         """Drop references to finished tasks, so that a long visit does not keep them all."""
-        if len(self.tasks) > 64:
+        if len(self.tasks) > self._forget_above:
             self.tasks = [task for task in self.tasks if not task.done() or task.cancelled() is False and task.exception() is not None]
+            # Doubling keeps the cost of many living tasks linear.
+            self._forget_above = max(FORGET_ABOVE, 2 * len(self.tasks))
 
     def destroy(self) -> None:
         """Close every coroutine at once, on this thread; what its cleanup does is swallowed (A8).

@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Literal, cast
@@ -61,6 +62,8 @@ _IDENTITY: dict[str, tuple[str, ...]] = {
     "child_released": ("child",),
     "undo_requested": ("undo", "since"),
 }
+
+_node = lru_cache(maxsize=4096)(node_id)
 
 Begin = Callable[[Activity[..., Any]], int]
 
@@ -115,6 +118,7 @@ class Visit:
         self._required: dict[str, str] = {}
         self._random: Random | None = None
         self._uuids = 0
+        guard.install()
         self.loop = VisitLoop(self)
         self.case: Case[Any] = Case(self, code.workflow)
         self.root: VisitTask | None = None
@@ -123,7 +127,6 @@ class Visit:
 
     def start(self, at: str, argument: Any = None) -> None:
         """Create the stage's coroutine and run it until it blocks."""
-        guard.install()
         self._set_now(at)
         context = self.loop.context
         context.run(current_host.set, self)
@@ -294,7 +297,7 @@ class Visit:
         return f"{self.number}.{kind}{self._ordinal}"
 
     def _place(self, kind: NodeKind, name: str = "", label: str | None = None) -> tuple[str, int, str]:
-        node = node_id(self.stage.name, _parts.get(), kind, name, label)
+        node = _node(self.stage.name, _parts.get(), kind, name, label)
         if self.code.nodes and node not in self.code.nodes and self.mode == "live":
             self._fault("off_map", f"{node} is not on the map", {"node": node})
         n = self._arrivals.get(node, 0) + 1

@@ -385,7 +385,8 @@ def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
 
 
 def _close_call_incidents(state: CaseState, call: str) -> None:
-    state.incidents = {k: incident for k, incident in state.incidents.items() if incident["call"] != call}
+    if state.incidents:
+        state.incidents = {k: incident for k, incident in state.incidents.items() if incident["call"] != call}
 
 
 @_on("activity_failed")
@@ -533,7 +534,8 @@ def _vote_stale(state: CaseState, event: Event) -> None:
 
 @_on("task_reminded")
 def _task_reminded(state: CaseState, event: Event) -> None:
-    state.tasks[event.data["task"]]["reminders"].pop(0)
+    task = state.tasks[event.data["task"]]
+    task["reminders"] = task["reminders"][1:]  # the list is the event's that opened the task: never changed
 
 
 @_on("task_escalated")

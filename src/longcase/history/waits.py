@@ -65,20 +65,19 @@ def next_due(state: CaseState) -> str:
     """Return the earliest instant at which something of the case fires, or "" if nothing will."""
     if state.status == "closed":
         return ""
-    due = ""
-    for timer in state.timers.values():
-        due = timer["due"] if not due or timer["due"] < due else due
+    found: list[str] = [timer["due"] for timer in state.timers.values()] if state.timers else []
     for call in state.calls.values():
-        for instant in (call["next_try"], call["deadline"] if call["status"] in ("ready", "backoff") else ""):
-            if instant and (not due or instant < due):
-                due = instant
+        if call["next_try"]:
+            found.append(call["next_try"])
+        if call["deadline"] and call["status"] in ("ready", "backoff"):
+            found.append(call["deadline"])
     for task in state.tasks.values():
         if task["status"] in ("decided", "expired"):
             continue
-        level = task["level"]
-        climb = task["ladder"][level]["at"] if level < len(task["ladder"]) else ""
-        reminder = task["reminders"][0] if task["reminders"] else ""
-        for instant in (reminder, task["expires_at"], climb):
-            if instant and (not due or instant < due):
-                due = instant
-    return due
+        if task["reminders"]:
+            found.append(task["reminders"][0])
+        if task["expires_at"]:
+            found.append(task["expires_at"])
+        if task["level"] < len(task["ladder"]):
+            found.append(str(task["ladder"][task["level"]]["at"]))
+    return min(found) if found else ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import json.encoder
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,8 +23,27 @@ from longcase.model.names import printable
 T = TypeVar("T")
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]; recursion confuses user types
 
-_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_dump_canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
+
+
+def _encoder(*, sort_keys: bool) -> Callable[[Json], str]:
+    """Return a compact JSON encoder. The C encoder is made once; `JSONEncoder.encode` makes one a call."""
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys).encode
+    encode = make(None, _not_json, json.encoder.encode_basestring, None, ":", ",", sort_keys, False, False)
+
+    def dump(value: Json) -> str:
+        return "".join(encode(value, 0))
+
+    return dump
+
+
+def _not_json(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+_dump = _encoder(sort_keys=False)
+_dump_canonical = _encoder(sort_keys=True)
 _PLAIN = (str, int, bool, type(None))
 
 

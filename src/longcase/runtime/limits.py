@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from longcase.model.activity import Activity
@@ -26,11 +27,12 @@ class Slots:
 
     def take(self, activity: Activity[..., Any]) -> bool:
         """Take a slot if every limit allows it."""
-        if self._running >= self._limit or not all(self._free(*limit) for limit in _limits(activity)):
+        limits = _limits(activity)
+        if self._running >= self._limit or (limits and not all(self._free(*limit) for limit in limits)):
             self.refused = True
             return False
         self._running += 1
-        for name, _, rate in _limits(activity):
+        for name, _, rate in limits:
             self._counts[name] += 1
             if rate is not None:
                 self._begun.setdefault(name, deque()).append(self._now())
@@ -61,6 +63,7 @@ class Slots:
         return True
 
 
+@lru_cache(maxsize=1024)
 def _limits(activity: Activity[..., Any]) -> list[tuple[str, int | None, tuple[int, timedelta] | None]]:
     if activity.concurrency is None and activity.rate is None and (
         activity.system is None or (activity.system.concurrency is None and activity.system.rate is None)

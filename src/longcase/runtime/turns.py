@@ -154,7 +154,8 @@ class Turns:
                 events: Sequence[Event] = ()
                 rebuild = resident.visit is None and resident.state.status == "open" and not blocked(resident.state)
                 if rebuild and resident.state.visit:
-                    events = await self.store.events(case_no, visit=resident.state.visit)
+                    # Up to the row: another process may have appended to the history since the row was read.
+                    events = await self.store.events(case_no, visit=resident.state.visit, until=resident.state.seq)
                 with self.watchdog:
                     result = self._turn(resident, events, work, rebuild)
                 break

@@ -262,7 +262,11 @@ class Worker:
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, task: asyncio.Task[Any] | None) -> None:
+        # By hand and not by a done callback: that would cost a turn of the loop for every attempt.
+        if task is not None:
+            self._tasks.discard(task)
 
     async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None) -> None:
         activity = moved.code.activities[call["activity"]]
@@ -285,6 +289,7 @@ class Worker:
         except UnavailableError as error:
             outcome = Failure("error", type(error).__name__, error.message)
         finally:
+            self._forget(running.task)
             self._attempts.pop(key, None)
             self._slots.give_back(activity)
         if self._stopping and isinstance(outcome, Failure) and outcome.kind == "lost":
@@ -303,6 +308,7 @@ class Worker:
                 told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
                 answer = Verified(command.call, command.number, told, result, why, self._now())
         finally:
+            self._forget(asyncio.current_task())
             self._verifying.discard((moved.case_no, command.call))
         self._report(moved.case_no, answer)
 

@@ -28,6 +28,7 @@ from longcase.model.codec import Json, codec_for, digest
 from longcase.model.names import check_idempotency_key, check_key, check_name
 from longcase.model.signal import Signal
 from longcase.model.workflow import Stage, Workflow
+from longcase.service import queries
 from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Input, Locked, NewCase, Store
 
 
@@ -489,7 +490,19 @@ class Service:
     async def show(self, address: str) -> CaseView:
         """Return what one screen says of a case."""
         row = await self.row(address)
-        return CaseView(row.state.address, row.case_no, row.state, waits(row.state), row.pending, row.lease, row.wake_at)
+        exits = await queries.next_steps(self.store, row.state)
+        return CaseView(
+            row.state.address, row.case_no, row.state, waits(row.state), row.pending, row.lease, row.wake_at, exits
+        )
+
+    async def list(self, which: queries.Which) -> Sequence[dict[str, Any]]:
+        """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""
+        return await queries.list_cases(self.store, self.tenant, which)
+
+    async def tasks(self, *, of: str = "", limit: int = 200, address: str = "") -> Sequence[dict[str, Any]]:
+        """Return open tasks of all cases, or of one, the earliest expected first."""
+        case_no = (await self.row(address)).case_no if address else 0
+        return await queries.list_tasks(self.store, self.tenant, of=of, limit=limit, case_no=case_no)
 
     async def history(self, address: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """Return a case's events in order."""

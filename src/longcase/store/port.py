@@ -184,6 +184,18 @@ class WorkerRow:
     leases: int
 
 
+@dataclass(slots=True)
+class Stored:
+    """All that is kept of one case, as it stands in the tables: what `verify` compares with the history."""
+
+    case_no: int
+    row: dict[str, Json]  # by column; JSON columns decoded
+    hash: bytes  # the head of the chain, as the row has it
+    events: list[Event]  # in the order of their seq; `data` is {} where `text` is no JSON
+    inbox: list[Input]
+    tasks: dict[str, dict[str, Json]]  # by name in the case: the row of the tasks projection
+
+
 class Store(Protocol):
     """A place where cases live."""
 
@@ -309,4 +321,32 @@ class Store(Protocol):
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views; refuses anything but reading."""
+        ...
+
+
+class Audited(Protocol):
+    """What `verify` asks of a store beyond the port."""
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        """Return up to `limit` cases with numbers above `after`, by number, each as of one instant."""
+        ...
+
+    def folded_row(self, state: CaseState) -> dict[str, Json]:
+        """Return what the row of a case in that state must hold, for the columns that follow from the history."""
+        ...
+
+    def folded_tasks(self, state: CaseState) -> dict[str, dict[str, Json]]:
+        """Return what the tasks projection must hold; `state` is a fold from the first event."""
+        ...
+
+    async def broken_references(self) -> list[str]:
+        """Return every reference to a row that is not there."""
+        ...
+
+    async def rebuild(self, case_no: int) -> None:
+        """Write the case's row and tasks anew from its history.
+
+        Raises:
+            StoreCorrupt: the history itself does not hold together.
+        """
         ...

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from longcase.model.finding import Finding
 from longcase.model.map.atlas import FunctionReading
+from longcase.model.map.flow import kind_of
 from longcase.model.map.scope import own_nodes
 from longcase.model.map.source import shown
 from longcase.model.map.statements import caught
@@ -20,7 +21,14 @@ def cancel_findings(reading: FunctionReading) -> Iterator[Finding]:
     for node in own_nodes(reading.source.tree):
         if not isinstance(node, ast.Try | ast.TryStar):
             continue
-        for place in sorted(reading.nodes_within(*node.finalbody)):
+        if _waits(node.body) and _leaves(node.finalbody):
+            yield reading.finding(
+                "cancel_swallowed",
+                node.finalbody[0],
+                "a finally that leaves by itself keeps an interrupt from ending the visit",
+                "leave after the try",
+            )
+        for place in _durable(reading, node.finalbody):
             yield reading.finding(
                 "durable_in_finally",
                 node.finalbody[0],
@@ -34,7 +42,7 @@ def cancel_findings(reading: FunctionReading) -> Iterator[Finding]:
 
 def _handler(reading: FunctionReading, node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> Iterator[Finding]:
     what = f"except {shown(handler.type)}" if handler.type else "except:"
-    for place in sorted(reading.nodes_within(*handler.body)):
+    for place in _durable(reading, handler.body):
         yield reading.finding(
             "durable_after_cancel",
             handler,
@@ -50,6 +58,15 @@ def _handler(reading: FunctionReading, node: ast.Try | ast.TryStar, handler: ast
         )
 
 
+def _durable(reading: FunctionReading, body: Sequence[ast.stmt]) -> list[str]:
+    return sorted(place for place in reading.nodes_within(*body) if kind_of(place) != "exit")
+
+
+def _leaves(body: Sequence[ast.stmt]) -> bool:
+    leaving = ast.Return | ast.Break | ast.Continue
+    return any(isinstance(node, leaving) for statement in body for node in (statement, *own_nodes(statement)))
+
+
 def _waits(body: Sequence[ast.stmt]) -> bool:
     waits = ast.Await | ast.AsyncFor | ast.AsyncWith
     return any(isinstance(node, waits) for statement in body for node in (statement, *own_nodes(statement)))
@@ -57,8 +74,7 @@ def _waits(body: Sequence[ast.stmt]) -> bool:
 
 def _raises(body: Sequence[ast.stmt]) -> bool:
     """Tell whether a handler ends with a raise on every way, and leaves on none before."""
-    leaving = ast.Return | ast.Break | ast.Continue
-    if any(isinstance(node, leaving) for statement in body for node in (statement, *own_nodes(statement))):
+    if _leaves(body):
         return False
     match body[-1]:
         case ast.Raise():

@@ -37,7 +37,9 @@ def way_findings(reading: Reading) -> Iterator[Finding]:
             interrupts[edge.source].add(edge.target)
     ways = {name: exits[name] | interrupts[name] for name in stages}
     reached = _reach({reading.map.entry}, ways)
-    for stage in stages.values():
+    # Behind an exit that cannot be read there may be any stage, so nothing is known to be out of reach.
+    known = not any(finding.code in ("exit_not_readable", "source_not_found") for finding in reading.findings)
+    for stage in stages.values() if known else ():
         if stage.name not in reached and stage.name != _built_in(reading):
             yield _at(
                 stage,

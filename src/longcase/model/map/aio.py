@@ -10,7 +10,7 @@ from typing import Any
 from longcase.model.map.scope import UNKNOWN, Scope
 
 _NAMES: Mapping[int, str] = {
-    id(thing): name for name in asyncio.__all__ if callable(thing := getattr(asyncio, name, None))
+    id(thing): name for name, thing in vars(asyncio).items() if callable(thing) and not name.startswith("_")
 }
 
 SYNC = frozenset(

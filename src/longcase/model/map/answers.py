@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any
 
 from longcase.errors import DefinitionError
@@ -143,10 +143,15 @@ def _texts(node: ast.expr, reading: FunctionReading) -> tuple[str, ...] | None:
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
         each = [_texts(item, reading) for item in node.elts]
         return None if any(texts is None for texts in each) else tuple(t for texts in each if texts for t in texts)
-    known = reading.scope.value(node)
-    if isinstance(known, Enum):
-        known = known.value
-    return (known,) if isinstance(known, str) else None
+    known = text_of(reading.scope.value(node))
+    return (known,) if known is not None else None
+
+
+def text_of(known: Any) -> str | None:
+    """Return an answer as it is recorded: a text, or the value of an enum's member."""
+    if isinstance(known, StrEnum):
+        return str(known.value)
+    return known if isinstance(known, str) else None
 
 
 def _others(every: tuple[str, ...], some: tuple[str, ...]) -> tuple[str, ...]:

@@ -22,14 +22,17 @@ def complete(reading: FunctionReading) -> list[Finding]:
     tree = reading.source.tree
     own = {id(node) for node in own_nodes(tree)}
     found: list[Finding] = []
+    reported: set[int] = set()  # calls whose await was reported already
     for node, scope in walk_body(tree, reading.scope):
         if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) or _is_async_comprehension(node):
             if id(node) not in reading.awaits:
+                reported.update(id(inner) for inner in ast.iter_child_nodes(node))
                 found.append(_unclaimed_await(reading, node, id(node) in own))
         elif isinstance(node, ast.Call):
             durable = called(node, scope, reading.case)
             if durable is not None and id(node) not in reading.nodes_at:
-                found.append(_unclaimed_call(reading, durable))
+                if id(node) not in reported:
+                    found.append(_unclaimed_call(reading, durable))
                 reading.references.update(map(id, durable.refs))
         elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in reading.references:
             target = scope.value(node)

@@ -6,11 +6,11 @@ import ast
 import difflib
 from typing import Any
 
-from longcase.model.map.answers import answers_of, said, tested
+from longcase.model.map.answers import answers_of, said, tested, text_of
 from longcase.model.map.block import NOTHING, Alt, Arm, Block, Exit, Jump, seq
 from longcase.model.map.calls import is_again
 from longcase.model.map.expressions import ExpressionReader
-from longcase.model.map.scope import UNKNOWN, targets_of
+from longcase.model.map.scope import targets_of
 from longcase.model.map.source import shown
 from longcase.model.workflow import Stage, Workflow
 
@@ -65,8 +65,10 @@ class ExitReader:
         arms: dict[str, Block] = {}
         if isinstance(table, ast.Dict):
             for name, exit in zip(table.keys, table.values, strict=True):
-                text = scope.value(name) if name is not None else UNKNOWN
-                arms[str(getattr(text, "value", text))] = self._exit(exit, node)
+                text = text_of(scope.value(name)) if name is not None else None
+                if text is None:
+                    return seq(before, self._unreadable(ast.Subscript(table, key), node))
+                arms[text] = self._exit(exit, node)
         else:
             targets = targets_of(scope.value(table))
             arms = {k: self._to(t, node) for k, t in targets.items() if isinstance(t, Stage)}

@@ -246,7 +246,7 @@ class StatementReader:
         if name == "TaskGroup":
             return Group(self._async_with(rest, body, node))
         known = self._reading.scope.value(context)
-        if self._reading.locals.kind(context) not in LOCKS and type(known).__name__ not in LOCKS:
+        if not LOCKS & {name, self._reading.locals.kind(context), type(known).__name__}:
             self._find(
                 "async_with_not_readable",
                 node,

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, Final
 
 from longcase.model.calendar import BusinessSpan
@@ -245,10 +245,9 @@ class WaitReader:
         elif isinstance(known := arguments.scope.value(node), tuple) and len(known) == 2:
             parts = list(known)
         span, answer = parts
-        text = str(answer.value) if isinstance(answer, Enum) and answer is not UNKNOWN else answer
         return (
             span if isinstance(span, timedelta | BusinessSpan) else UNKNOWN,
-            text if isinstance(text, str) else "(computed)",
+            str(answer.value) if isinstance(answer, StrEnum) else answer if isinstance(answer, str) else "(computed)",
         )
 
     def _ladder(self, node: ast.expr | None) -> tuple[tuple[Span | Unknown, tuple[Owner, ...]], ...]:

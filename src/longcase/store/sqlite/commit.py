@@ -37,6 +37,7 @@ T = TypeVar("T")
 Unit = Callable[[Transaction], T]
 
 MAX_UNITS: Final = 1_000  # of one transaction: bounds the time others wait for the lock
+QUICK_COMMIT: Final = 0.002  # seconds; about what the row work of a full batch blocks the loop anyway
 
 
 class Job(Generic[T]):
@@ -62,13 +63,15 @@ class Committer:
 
     def __init__(
         self, path: str, connect: Callable[[], apsw.Connection], now: Callable[[], str], salt: Callable[[], str],
-        signal_point: Callable[[str], None], *, inline: bool,
+        signal_point: Callable[[str], None], monotonic: Callable[[], float], *, inline: bool,
     ) -> None:  # fmt: skip
         self._path = path
         self._connect = connect
         self._now = now
         self._salt = salt
         self._point = signal_point
+        self._monotonic = monotonic
+        self._commit_took = 0.0
         self._inline = inline
         self._connection: apsw.Connection | None = None
         self._cursor: apsw.Cursor | None = None
@@ -88,8 +91,29 @@ class Committer:
 
     async def write(self, unit: WriteUnit) -> list[Written]:
         """Write turns in the next transaction, beside those of other callers."""
-        await self._submit(Job(unit))
+        job: Job[None] = Job(unit)
+        if self._inline or not self._write_at_once(job):
+            await self._submit(job)
+        elif job.error is not None:
+            raise job.error
         return unit.answer()
+
+    def _write_at_once(self, job: Job[Any]) -> bool:
+        """Write turns, and whatever waits, without giving up the loop; False if the disk or a lock is slow."""
+        if self._closed or self._busy or self._draining is not None or self._commit_took > QUICK_COMMIT:
+            return False
+        jobs = [job, *self._queue]
+        try:
+            cursor = self._open_cursor()
+            if not self._begin_at_once(cursor):
+                return False
+            self._queue.clear()
+            self._run_and_commit(cursor, jobs)
+        except apsw.Error as error:
+            self._fail(jobs, error)
+        finally:
+            self._answer(jobs)
+        return True
 
     async def _submit(self, job: Job[Any]) -> Any:
         if self._closed:
@@ -132,9 +156,11 @@ class Committer:
             cursor = self._open_cursor()
             if not self._begin_at_once(cursor):
                 await self._off_loop(self._begin_waiting, cursor)
-            if self._run_units(cursor, jobs):
+            if self._commit_took <= QUICK_COMMIT:
+                self._run_and_commit(cursor, jobs)
+            elif self._run_units(cursor, jobs):
                 self._point("before_commit")
-                await self._off_loop(cursor.execute, "COMMIT")
+                await self._off_loop(self._commit, cursor)
                 self._point("after_commit")
             else:
                 cursor.execute("ROLLBACK")
@@ -146,17 +172,25 @@ class Committer:
         finally:
             self._answer(jobs)
 
+    def _run_and_commit(self, cursor: apsw.Cursor, jobs: list[Job[Any]]) -> None:
+        if self._run_units(cursor, jobs):
+            self._point("before_commit")
+            self._commit(cursor)
+            self._point("after_commit")
+        else:
+            cursor.execute("ROLLBACK")
+
+    def _commit(self, cursor: apsw.Cursor) -> None:
+        began = self._monotonic()
+        cursor.execute("COMMIT")
+        self._commit_took = self._monotonic() - began
+
     def _transact_inline(self, jobs: list[Job[Any]]) -> None:
         try:
             cursor = self._open_cursor()
             if not self._begin_at_once(cursor):
                 self._begin_waiting(cursor)
-            if self._run_units(cursor, jobs):
-                self._point("before_commit")
-                cursor.execute("COMMIT")
-                self._point("after_commit")
-            else:
-                cursor.execute("ROLLBACK")
+            self._run_and_commit(cursor, jobs)
         except apsw.Error as error:
             self._fail(jobs, error)
         except BaseException as error:

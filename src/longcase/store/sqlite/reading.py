@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
 from longcase.errors import StoreUnavailable, UsageError
 from longcase.store.sqlite.connection import BUSY_SECONDS, mapped
+
+T = TypeVar("T")
+Read = Callable[[str, Sequence[Any]], list[Any]]
 
 SECONDS: Final = 30.0  # how long one question may run
 STEPS: Final = 20_000  # of SQLite's machine between two looks at the clock
@@ -30,10 +33,11 @@ def _only_reading(
 class Questions:
     """One read-only connection, opened at the first question; one question at a time."""
 
-    def __init__(self, path: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, path: str, monotonic: Callable[[], float], memory: apsw.Connection | None) -> None:
         self._path = path
         self._monotonic = monotonic
-        self._connection: apsw.Connection | None = None
+        self._memory = memory  # the only connection that a store in memory can have
+        self._connection = memory
         self._lock = threading.Lock()
 
     def ask(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any]) -> list[dict[str, Any]]:
@@ -44,17 +48,23 @@ class Questions:
             StoreUnavailable: it ran too long.
         """
         with self._lock, mapped(self._path):
-            if self._connection is None:
-                self._connection = apsw.Connection(self._path, apsw.SQLITE_OPEN_READONLY)
-                self._connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
-            return self._run(self._connection, sql, parameters)
+            return self._run(self._open(), sql, parameters)
 
-    def ask_memory(
-        self, connection: apsw.Connection, sql: str, parameters: Mapping[str, Any] | Sequence[Any]
-    ) -> list[dict[str, Any]]:
-        """As `ask`, on the only connection a store in memory has."""
+    def snapshot(self, question: Callable[[Read], T]) -> T:
+        """Run statements of our own that all see the store as of one instant."""
         with self._lock, mapped(self._path):
-            return self._run(connection, sql, parameters)
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                return question(lambda sql, parameters: connection.execute(sql, parameters).fetchall())
+            finally:
+                connection.execute("ROLLBACK")
+
+    def _open(self) -> apsw.Connection:
+        if self._connection is None:
+            self._connection = apsw.Connection(self._path, apsw.SQLITE_OPEN_READONLY)
+            self._connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
+        return self._connection
 
     def _run(
         self, connection: apsw.Connection, sql: str, parameters: Mapping[str, Any] | Sequence[Any]
@@ -85,6 +95,6 @@ class Questions:
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None:
+            if self._connection is not None and self._memory is None:
                 self._connection.close()
-                self._connection = None
+            self._connection = None

@@ -7,7 +7,7 @@ microseconds each) and see every commit that was answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -15,6 +15,7 @@ import apsw
 from longcase.env import Env
 from longcase.errors import LongcaseError, NotFoundError, UsageError
 from longcase.history.event import Event, instant_text
+from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store.port import (
     CaseRef,
@@ -25,10 +26,11 @@ from longcase.store.port import (
     Input,
     NewCase,
     Started,
+    Stored,
     WorkerRow,
     Written,
 )
-from longcase.store.sqlite import migrate, rows, settings, workers
+from longcase.store.sqlite import auditing, migrate, rows, settings, workers
 from longcase.store.sqlite.commit import Committer
 from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
 from longcase.store.sqlite.editing import edit
@@ -103,14 +105,16 @@ class SqliteStore:
         self._locks = workers.Locks(path)
         with mapped(path):
             self._prepare(create)
-            self._committer = Committer(path, self._connect, self._now, env.salt, env.signal_point, inline=self._inline)
+            self._committer = Committer(
+                path, self._connect, self._now, env.salt, env.signal_point, env.monotonic, inline=self._inline
+            )
             try:
                 self._open_reader()
             except BaseException:
                 if self._committer.connection is not None:
                     self._committer.connection.close()
                 raise
-        self._questions = Questions(path, env.monotonic)
+        self._questions = Questions(path, env.monotonic, self._memory if path == MEMORY else None)
 
     def _prepare(self, create: bool) -> None:
         """Bring a new file into being, or check the schema of an old one."""
@@ -355,8 +359,29 @@ class SqliteStore:
     # -- asking ---------------------------------------------------------------------------------------
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
-        if self.path == MEMORY:
-            return self._questions.ask_memory(self._memory, sql, parameters)
         if self._inline:
             return self._questions.ask(sql, parameters)
         return await asyncio.to_thread(self._questions.ask, sql, parameters)
+
+    # -- auditing -------------------------------------------------------------------------------------
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        return await self._ask(lambda read: auditing.stored(read, after, limit))
+
+    def folded_row(self, state: CaseState) -> dict[str, Json]:
+        return auditing.folded_row(state)
+
+    def folded_tasks(self, state: CaseState) -> dict[str, dict[str, Json]]:
+        return auditing.folded_tasks(state)
+
+    async def broken_references(self) -> list[str]:
+        return await self._ask(auditing.broken_references)
+
+    async def rebuild(self, case_no: int) -> None:
+        await self._committer.run(lambda tx: auditing.rebuild(tx, case_no))
+
+    async def _ask(self, question: Callable[[auditing.Read], T]) -> T:
+        """Read much on the connection for questions, from one snapshot, beside the loop where there is one."""
+        if self._inline:
+            return self._questions.snapshot(question)
+        return await asyncio.to_thread(lambda: self._questions.snapshot(question))

@@ -7,14 +7,14 @@ transaction; `rows` knows the columns; `writing` and `editing` are the units bui
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import apsw
 
 from longcase.errors import CaseNotFound, IdempotencyConflict, InvalidInput
 from longcase.history.chain import GENESIS, link, payload_digest
 from longcase.history.event import Event
-from longcase.history.state import CaseState, apply
+from longcase.history.state import CaseState, Task, apply
 from longcase.model.codec import Json
 from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, Started
 from longcase.store.sqlite import rows
@@ -217,7 +217,12 @@ def refold(row: CaseRow, events: Sequence[Event]) -> None:
 def task_rows(case_no: int, state: CaseState, events: Sequence[Event]) -> list[Row]:
     """Return the rows of the tasks that `events` changed."""
     touched = rows.touched_tasks(state, events)
-    return [(case_no, name, *rows.task_values(task)) for name, task in touched.items()] if touched else []
+    return tasks_of(case_no, touched) if touched else []
+
+
+def tasks_of(case_no: int, tasks: Mapping[str, Task]) -> list[Row]:
+    """Return rows of the tasks projection, ready for `put_tasks`."""
+    return [(case_no, name, *rows.task_values(task)) for name, task in tasks.items()]
 
 
 def differing(existing: dict[str, Json], sent: dict[str, Json]) -> tuple[str, ...]:

@@ -207,6 +207,10 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
     write = entry.write
     row = tx.case(write.case_no)
     interleaved = row.state.seq != write.base_seq
+    if interleaved and any(event.type == "stage_entered" for event in write.events):
+        # It carries a snapshot of the case, which does not know what came in between.
+        entry.outcome = Written("stale", write.case_no)
+        return
     tx.execute("SAVEPOINT entry")
     try:
         tx.append(row, write.events)

@@ -1,0 +1,52 @@
+"""W5: timers spread over one second: how late each takes effect, and that none is early."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from flows import Nap, naps
+from harness import Line, Place, Watch, count, cpu_s, main, p50, percentile, start_all, until, wrong
+
+from longcase.history.event import instant_of
+
+PARK_MS = 1.5  # real time allowed for parking one case before the first timer is due
+
+
+async def measure(place: Place, quick: bool) -> Line:
+    cases = 500 if quick else 10_000
+    first_due = datetime.now(UTC) + timedelta(seconds=1 + cases * PARK_MS / 1_000)
+    dues = [first_due + timedelta(seconds=number / cases) for number in range(cases)]
+    async with place.open(naps) as longcase, longcase.working():
+        watch = Watch(longcase)
+        numbers = await start_all(longcase, naps, [Nap(id=str(number), due=due) for number, due in enumerate(dues)])
+        await until(longcase, "wait_kind = 'timer'", cases)
+        spare = first_due.timestamp() - time.time()
+        cpu = cpu_s()
+        await watch.closes(cases)
+        cpu = cpu_s() - cpu
+        late = [watch.closed[case_no] - due.timestamp() for case_no, due in zip(numbers, dues, strict=True)]
+        fired = await longcase.service.query(
+            "SELECT case_no, at FROM history WHERE type = 'timer_fired' ORDER BY case_no"
+        )
+        recorded = {row["case_no"]: instant_of(row["at"]) for row in fired}
+        early = [case_no for case_no, due in zip(numbers, dues, strict=True) if recorded[case_no] < due]
+        return {
+            "timers": cases,
+            "late_s_p50": round(p50(late), 4),
+            "late_s_p99": round(percentile(late, 0.99), 4),
+            "late_s_min": round(min(late), 6),
+            "late_s_max": round(max(late), 4),
+            "fired_per_s": round(cases / (max(watch.closed.values()) - first_due.timestamp())),
+            "cpu_ms_per_timer": round(cpu / cases * 1_000, 3),
+            "wrong": wrong(
+                all_parked_in_time=spare >= 0,
+                none_early=not early and min(late) >= 0,
+                all_fired_once=len(fired) == cases,
+                all_closed=await count(longcase, "close_name = 'done'") == cases,
+            ),
+        }
+
+
+if __name__ == "__main__":
+    main("W5", measure)

@@ -1,0 +1,227 @@
+"""Look: `list`, `show`, `history`, `tasks`. None of them needs the workflows' code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longcase.cli import terminal
+from longcase.cli.frame import Session, command, finish
+
+if TYPE_CHECKING:
+    from longcase.history.event import Event
+    from longcase.service.service import CaseView
+
+PANEL = "Look"
+HISTORY_PAGE = 500  # events read at a time
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    command(app, PANEL, "list")(list_cases)
+    command(app, PANEL)(show)
+    command(app, PANEL)(history)
+    command(app, PANEL)(tasks)
+
+
+def list_cases(
+    session: Session,
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="Of this workflow.")] = "",
+    stage: Annotated[str, typer.Option(help="In this stage.")] = "",
+    owner: Annotated[str, typer.Option(help="Accountable is this team or person.")] = "",
+    whose: Annotated[str, typer.Option(help="Whose move it is.")] = "",
+    waiting: Annotated[str, typer.Option(help="What it waits for: person, data, activity, incident ...")] = "",
+    status: Annotated[str, typer.Option(help="open, closed or all.")] = "open",
+    overdue: Annotated[bool, typer.Option("--overdue", help="Something of it is late.")] = False,
+    incidents: Annotated[bool, typer.Option("--incidents", help="It cannot go on without an operator.")] = False,
+    after: Annotated[int, typer.Option(help="Go on behind this case number.")] = 0,
+    limit: Annotated[int, typer.Option(help="1 to 1000 cases.")] = 50,
+) -> None:
+    """List cases: where each is, what it waits on, whose move it is, since when."""
+    from longcase.service.queries import Which
+
+    which = Which(workflow, stage, owner, whose, waiting, status, overdue, incidents, after, limit)
+    rows = session.ask(lambda service: service.list(which))
+    more = len(rows) > limit
+    rows = rows[:limit]
+    if session.json:
+        return terminal.data(rows)
+    if not rows:
+        return terminal.line("no case")
+    terminal.table(
+        ["CASE", "STATUS", "STAGE", "WAITING ON", "WHOSE MOVE", "SINCE", "EXPECTED BY", "OWNER"],
+        [
+            [
+                row["case"], row["closed_as"] or row["status"], row["stage"], row["waiting_on"], row["whose_move"],
+                terminal.instant(row["waiting_since"]), _expected(row), row["owner"],
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    if more:
+        terminal.note(f"more: longcase list --after {rows[-1]['case_no']}")
+    return None
+
+
+def _expected(row: dict[str, Any]) -> str:
+    late = " late" if row["waiting_until"] and row["waiting_until"] < row["now"] else ""
+    return f"{terminal.instant(row['waiting_until'])}{late}"
+
+
+def show(session: Session, case: Annotated[str, typer.Argument(metavar="CASE", help="workflow/key")]) -> None:
+    """Show one case: status, stage, what it waits on, whose move, since when, expected by, next, owner."""
+    from longcase.history.event import instant_text
+    from longcase.insight.wording import headline
+
+    with session.open() as longcase:
+        view = finish(longcase.service.show(case))
+        now = instant_text(longcase.env.now())
+    sentence = headline(view.state, now, terminal.instant)
+    if session.json:
+        return terminal.data(_as_json(view, sentence, now))
+    return _print_case(view, sentence, now)
+
+
+def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
+    state = view.state
+    first = view.waits[0] if view.waits else None
+    return {
+        "case": view.address, "case_no": view.case_no, "headline": sentence, "status": state.status,
+        "stage": state.stage, "visit": state.visit, "owner": state.owner,
+        "waiting_on": first.what if first else None, "waiting_for": first.kind if first else None,
+        "whose_move": first.whose if first else None, "since": first.since if first else state.entered_at,
+        "expected_by": (first.expected if first else state.stage_expected) or None,
+        "stage_expected_by": state.stage_expected or None, "case_expected_by": state.expected or None,
+        "next": list(view.exits), "waits": [wait._asdict() for wait in view.waits],
+        "incidents": {name: dict(incident) for name, incident in state.incidents.items()},
+        "pending_inputs": view.pending, "kept_signals": [kept["signal"] for kept in state.signals],
+        "close": state.close, "started_at": state.started_at, "closed_at": state.closed_at or None,
+        "events": state.seq, "object": state.object, "as_of": now,
+    }  # fmt: skip
+
+
+def _print_case(view: CaseView, sentence: str, now: str) -> None:
+    from longcase.history.event import instant_of
+
+    state = view.state
+    first = view.waits[0] if view.waits else None
+    since = first.since if first else state.entered_at
+    terminal.line(f"{view.address}: {sentence}")
+    terminal.line()
+    ago = f" ({terminal.span(instant_of(now) - instant_of(since))} ago)" if since else ""
+    closed = (state.close or {}).get("name", "") if state.status == "closed" else ""
+    terminal.facts(
+        [
+            ("status", f"closed: {closed}" if closed else "incident" if state.incidents else state.status),
+            ("stage", f"{state.stage} (visit {state.visit}, since {terminal.instant(state.entered_at)})"),
+            ("waiting on", first.what if first else ""),
+            ("whose move", first.whose if first else ""),
+            ("since", f"{terminal.instant(since)}{ago}" if not closed else ""),
+            ("expected by", _when(first.expected if first else state.stage_expected, now) if not closed else ""),
+            ("stage until", _when(state.stage_expected, now) if not closed else ""),
+            ("case until", _when(state.expected, now) if not closed else ""),
+            ("next", ", ".join(view.exits)),
+            ("owner", state.owner),
+            ("inputs", f"{view.pending} accepted, not yet applied" if view.pending else ""),
+            ("signals", ", ".join(kept["signal"] for kept in state.signals)),
+            ("result", _text((state.close or {}).get("result")) if closed else ""),
+            ("object", _text(state.object)),
+        ]
+    )
+    if len(view.waits) > 1:
+        terminal.line()
+        terminal.table(
+            ["ALSO WAITING FOR", "WHOSE MOVE", "SINCE", "EXPECTED BY"],
+            [[w.what, w.whose, terminal.instant(w.since), _when(w.expected, now)] for w in view.waits[1:]],
+        )
+    for name, incident in state.incidents.items():
+        terminal.line()
+        terminal.line(f"incident {name}, {incident['kind']}, {incident['owner']} to act by {_when(incident['due'], now)}")
+        terminal.line(f"  {incident['message']}")
+        for what, value in incident["details"].items():
+            terminal.line(f"  {what}: {_text(value)}")
+        terminal.line(f"  what applies: {', '.join(incident['repairs'])}")
+    terminal.line()
+    terminal.line(f"All times are UTC. More: longcase history {view.address}")
+
+
+def _when(instant: str, now: str) -> str:
+    return f"{terminal.instant(instant)} (overdue)" if instant and instant < now else terminal.instant(instant)
+
+
+def _text(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def history(
+    session: Session,
+    case: Annotated[str, typer.Argument(metavar="CASE", help="workflow/key")],
+    after: Annotated[int, typer.Option(help="Begin behind this event.")] = 0,
+    limit: Annotated[int, typer.Option(help="At most so many events; 0 for all.", min=0)] = 0,
+    data: Annotated[bool, typer.Option("--data", help="Show what each event holds.")] = False,
+) -> None:
+    """Tell what has happened to a case: when, who, what, in order."""
+    from longcase.insight.wording import told
+
+    with session.open() as longcase:
+        shown = 0
+        while True:
+            page = min(limit - shown, HISTORY_PAGE) if limit else HISTORY_PAGE
+            events = finish(longcase.service.history(case, after=after, limit=page)) if page else []
+            for event in events:
+                if session.json:
+                    terminal.data(_event_json(event))
+                else:
+                    behalf = f" for {event.on_behalf}" if event.on_behalf else ""
+                    stamp = event.at[:19].replace("T", " ")
+                    terminal.line(f"{event.seq:>4}  {stamp}  {event.actor + behalf:<16}  {told(event)}")
+                    if data:
+                        terminal.line(f"      {_text(event.data)}")
+            shown += len(events)
+            if len(events) < page or not events:
+                return
+            after = events[-1].seq
+
+
+def _event_json(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq, "at": event.at, "type": event.type, "version": event.version, "visit": event.visit,
+        "actor": event.actor, "on_behalf": event.on_behalf or None, "channel": event.channel, "cause": event.cause,
+        "map": event.map, "node": event.node or None, "n": event.n, "strand": event.strand, "data": event.data,
+        "hash": event.hash.hex(),
+    }  # fmt: skip
+
+
+def tasks(
+    session: Session,
+    of: Annotated[str, typer.Option(help="Only what this team or person may answer.")] = "",
+    case: Annotated[str, typer.Option(help="Only of this case, workflow/key.")] = "",
+    limit: Annotated[int, typer.Option(help="1 to 1000 tasks.")] = 200,
+) -> None:
+    """List what people are asked: the question, whose move it is, the answers it takes."""
+
+    rows = session.ask(lambda service: service.tasks(of=of, limit=limit, address=case))
+    if session.json:
+        return terminal.data(rows)
+    if not rows:
+        return terminal.line("no open task")
+    terminal.table(
+        ["CASE", "TASK", "QUESTION", "WHOSE MOVE", "SINCE", "EXPECTED BY", "ANSWERS"],
+        [
+            [
+                row["case"], row["task"], row["question"], ", ".join(row["whose"]), terminal.instant(row["opened_at"]),
+                terminal.instant(row["expected_by"]), _answers(row),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    return None
+
+
+def _answers(row: dict[str, Any]) -> str:
+    if row["field"]:
+        return f"longcase set {row['case']} {row['field']}=..."
+    return " | ".join(row["answers"]) or "a form: longcase tasks --json"

@@ -1,0 +1,1 @@
+"""What can be asked: worklist, stuck, timeline, audit. Reads only."""

@@ -1,0 +1,119 @@
+"""Lists over many cases, asked of the documented views; every value is bound, every column is ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from longcase.errors import UsageError
+from longcase.history.state import CaseState
+from longcase.store.port import Store
+
+MOST: Final = 1_000  # rows of one answer
+WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo")
+
+_CASES: Final = """
+SELECT case_no, workflow || '/' || key AS case_address, status, closed_as, stage, visit, owner, waiting_for,
+       waiting_on, whose_move, waiting_since, waiting_until, expected_by, stage_expected_by, incidents,
+       started_at, closed_at, (SELECT now FROM clock) AS now
+FROM case_overview
+"""
+_TASKS: Final = """
+SELECT c.workflow || '/' || c.key AS case_address, t.task, t.kind, t.question, t.round, t.status, t.of_team,
+       t.whose, t.opened_at, nullif(t.expected_by, '') AS expected_by, t.node, t.data
+FROM tasks AS t JOIN cases AS c ON c.case_no = t.case_no
+WHERE t.status IN ('ready', 'reserved') AND c.status = 'open' AND c.tenant = :tenant
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which cases are asked for; an empty field does not narrow."""
+
+    workflow: str = ""
+    stage: str = ""
+    owner: str = ""
+    whose: str = ""
+    waiting: str = ""
+    status: str = "open"  # open | closed | all
+    overdue: bool = False
+    incidents: bool = False
+    after: int = 0  # a case number: goes on behind it
+    limit: int = 50
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MOST:
+            raise UsageError(f"limit {self.limit}, expected 1 to {MOST}", hint="--limit 200, then --after CASE_NO")
+        if self.status not in ("open", "closed", "all"):
+            raise UsageError(f"status {self.status!r}, expected open, closed or all", hint="--status all")
+        if self.waiting and self.waiting not in WAIT_KINDS:
+            raise UsageError(f"waiting {self.waiting!r}, expected one of {', '.join(WAIT_KINDS)}", hint="--waiting person")
+
+
+async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, Any]]:
+    """Return cases by number, oldest first: at most `limit`, and one more if there are more."""
+    wanted = ["tenant = :tenant", "case_no > :after"]
+    parameters: dict[str, Any] = {"tenant": tenant, "after": which.after, "limit": which.limit + 1}
+    for column, value in (
+        ("workflow", which.workflow), ("stage", which.stage), ("owner", which.owner), ("whose_move", which.whose),
+        ("waiting_for", which.waiting), ("status", "" if which.status == "all" else which.status),
+    ):  # fmt: skip
+        if value:
+            wanted.append(f"{column} = :{column}")
+            parameters[column] = value
+    if which.overdue:
+        wanted.append("case_no IN (SELECT case_no FROM overdue)")
+    if which.incidents:
+        wanted.append("incidents > 0")
+    rows = await store.query(f"{_CASES} WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit", parameters)
+    return [_renamed(row) for row in rows]
+
+
+async def list_tasks(store: Store, tenant: str, *, of: str = "", limit: int = 200, case_no: int = 0) -> list[dict[str, Any]]:
+    """Return the open tasks of all cases, the earliest expected first.
+
+    Args:
+        of: a team or person; only tasks it may answer now.
+        case_no: only of this case.
+    """
+    sql = _TASKS
+    parameters: dict[str, Any] = {"tenant": tenant, "limit": Which(limit=limit).limit}
+    if case_no:
+        sql += " AND t.case_no = :case_no"
+        parameters["case_no"] = case_no
+    if of:
+        sql += " AND EXISTS (SELECT 1 FROM json_each(t.whose) WHERE json_each.value = :of)"
+        parameters["of"] = of
+    found = []
+    for row in await store.query(f"{sql} ORDER BY coalesce(nullif(t.expected_by, ''), '9'), t.task_no LIMIT :limit", parameters):
+        record = json.loads(row.pop("data"))
+        row["whose"] = json.loads(row["whose"])
+        found.append(_renamed(row) | _asked(record))
+    return found
+
+
+def _asked(record: dict[str, Any]) -> dict[str, Any]:
+    shown = record.get("shown")
+    return {
+        "answers": record.get("answers") or [], "form": record.get("form"), "field": record.get("field") or None,
+        "quorum": record.get("quorum", 1), "votes": len(record.get("votes") or ()),
+        "claimed_by": record.get("claimed_by") or None, "shown": json.loads(shown) if shown else None,
+        "digest": record.get("digest"),
+    }  # fmt: skip
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    return {"case": row.pop("case_address"), **row}
+
+
+async def next_steps(store: Store, state: CaseState) -> tuple[str, ...]:
+    """Return where the case's stage may lead, from the newest map stored of its workflow; () if none is."""
+    if state.status == "closed":
+        return ()
+    sql = "SELECT graph FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
+    for row in await store.query(sql, (state.workflow,)):
+        nodes = json.loads(row["graph"]).get("nodes", ())
+        exits = [node["name"] for node in nodes if node["kind"] == "exit" and node["stage"] == state.stage]
+        return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in exits))
+    return ()

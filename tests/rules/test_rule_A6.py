@@ -1,0 +1,99 @@
+"""A6: a mismatch is never an exception in stage code; the case is held with past beside present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longcase.testing import Simulation
+from tests.rules.support import closed, declare, incident
+
+BASE = """
+go = wf.signal("go", Go)
+
+@activity(owner=desk)
+async def check(amount: int) -> int:
+    return amount
+
+@activity(owner=desk)
+async def check_again(amount: int) -> int:
+    return amount
+
+@activity(owner=desk)
+async def compensate(amount: int) -> int:
+    return -amount
+
+@wf.stage
+async def work(case: Case[Order]) -> Next:
+"""
+FIRST = BASE + """
+    try:
+        await check(case.object.amount)
+    except Exception:
+        await compensate(1)
+    await case.receive(go)
+    return wf.close("done")
+"""
+CHANGES = {
+    "renamed under except Exception": FIRST.replace("await check(", "await check_again("),
+    "renamed under bare except": FIRST.replace("await check(", "await check_again(").replace("except Exception", "except BaseException"),
+    "another argument": FIRST.replace("check(case.object.amount)", "check(case.object.amount + 1)"),
+    "a recorded command is never attempted": BASE + """
+    await case.receive(go)
+    return wf.close("done")
+""",
+    "the stage ends early": BASE + """
+    return wf.close("done")
+""",
+    "an inserted command": FIRST.replace("    try:", "    await compensate(2)\n    try:", 1),
+}  # fmt: skip
+
+
+def upgrade(path: Path, old: str, new: str) -> Simulation:
+    """Run one version of the workflow until it waits, and open the store with another one."""
+    with Simulation([declare(old).wf], path=path, seed=1) as sim:
+        sim.start("order", {"id": "1", "amount": 3})
+        assert sim.state("order/1").receives
+        now = sim.now
+    return Simulation([declare(new).wf], path=path, seed=2, now=now)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_rule_A6_a_mismatch_is_held_and_never_raised_into_stage_code(change: str, tmp_path: Path) -> None:
+    with upgrade(tmp_path / "cases.db", FIRST, CHANGES[change]) as sim:
+        before = sim.types("order/1")
+        sim.signal("order/1", "go", {"n": 1})
+        opened = incident(sim, "order/1")
+        assert opened["kind"] == "code_changed"
+        assert opened["details"]["recorded"].startswith("activity_scheduled work/activity:check#1")
+        assert opened["details"]["attempted"]
+        assert sim.types("order/1") == [*before, "incident_opened"], "nothing but the incident"
+        assert sim.performed == [], "neither the renamed activity nor the compensation ran"
+        assert sim.show("order/1").pending == 1, "the signal waits"
+
+
+def test_rule_A6_the_code_put_back_goes_on_where_the_case_was(tmp_path: Path) -> None:
+    path = tmp_path / "cases.db"
+    with upgrade(path, FIRST, CHANGES["an inserted command"]) as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        assert incident(sim, "order/1")["kind"] == "code_changed"
+    with Simulation([declare(FIRST).wf], path=path, seed=3) as sim:
+        sim.retry("order/1")
+        assert closed(sim, "order/1") == "done"
+
+
+def test_rule_A6_restart_adopts_the_new_code_and_reuses_results(tmp_path: Path) -> None:
+    with upgrade(tmp_path / "cases.db", FIRST, CHANGES["an inserted command"]) as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        sim.restart("order/1")
+        assert closed(sim, "order/1") == "done"
+        assert [name for _, name, _ in sim.performed] == ["compensate"], "check's result is taken over"
+
+
+def test_rule_A6_a_change_that_replay_cannot_see_does_not_hold_the_case(tmp_path: Path) -> None:
+    """Wording and later steps may change under a waiting case."""
+    later = FIRST.replace('wf.close("done")', 'wf.close("finished")')
+    with upgrade(tmp_path / "cases.db", FIRST, later) as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        assert closed(sim, "order/1") == "finished"

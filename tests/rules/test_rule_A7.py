@@ -1,0 +1,124 @@
+"""A7: an interrupt ends the visit, whatever the stage does to refuse."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from longcase import Case, Next, Stage, Workflow, activity, days
+from longcase.testing import Simulation
+from tests.rules.support import Go, Order, closed, credit, desk, every, in_both
+
+wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
+stop = wf.signal("stop", Go)
+
+
+@activity(owner=desk)
+async def cleanup(text: str) -> None:
+    return None
+
+
+@wf.stage
+async def polite(case: Case[Order]) -> Next:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(case.pause(days(1), because="cooling off"))
+        group.create_task(case.approval("Sign?", label="sign", of=credit, within=days(1)))
+    return wf.close("done")
+
+
+@wf.stage
+async def swallows_in_a_loop(case: Case[Order]) -> Next:
+    for _ in range(1000):
+        try:
+            await case.pause(days(1), because="wait")
+        except asyncio.CancelledError:
+            await cleanup("again")
+    return wf.close("done")
+
+
+@wf.stage
+async def cleans_up_in_finally(case: Case[Order]) -> Next:
+    try:
+        await case.pause(days(1), because="wait")
+    finally:
+        await cleanup("finally")
+    return wf.close("done")
+
+
+@wf.stage
+async def returns_a_stage(case: Case[Order]) -> Next:
+    try:
+        await case.pause(days(1), because="wait")
+    except BaseException:
+        return polite
+    return wf.close("done")
+
+
+@wf.stage
+async def shields(case: Case[Order]) -> Next:
+    waiting = asyncio.create_task(case.pause(days(1), because="wait"))
+    bare = asyncio.create_task(case.pause(days(2), because="bare"))
+    await asyncio.shield(waiting)
+    await bare
+    return wf.close("done")
+
+
+@wf.stage
+async def never_lets_go(case: Case[Order]) -> Next:
+    holding = asyncio.create_task(case.pause(days(1), because="wait"))
+    while True:
+        try:
+            await asyncio.Event().wait()
+            await holding
+        except BaseException:
+            pass
+
+
+@wf.stage
+async def writes_while_unwinding(case: Case[Order]) -> Next:
+    try:
+        await case.pause(days(1), because="wait")
+    except asyncio.CancelledError:
+        case.update(note="written while unwinding")
+        raise
+    return wf.close("done")
+
+
+@wf.on(stop, owner=desk)
+async def stopped(case: Case[Order], why: Go) -> Next:
+    return wf.close("stopped", result=why.n, reason=case.object.note or "untouched")
+
+
+RESISTING = [polite, swallows_in_a_loop, cleans_up_in_finally, returns_a_stage, shields, never_lets_go, writes_while_unwinding]
+
+
+@pytest.mark.parametrize("stage", RESISTING, ids=lambda stage: stage.name)
+def test_rule_A7_an_interrupt_ends_the_visit(stage: Stage[Order]) -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1"))
+        if stage is not polite:
+            sim.move(case, stage)
+        visit = sim.state(case).visit
+        assert sim.state(case).stage == stage.name
+        sim.signal(case, stop, Go(n=4))
+        assert closed(sim, case) == "stopped"
+        assert (sim.state(case).close or {}) == {"name": "stopped", "result": 4, "reason": "untouched"}
+        assert sim.state(case).visit == visit + 1, "the handler is a visit of its own"
+        assert sim.performed == [], "no cleanup runs in stage code"
+        after = [e.type for e in sim.history(case) if e.seq > every(sim, case, "interrupted")[-1].seq]
+        refused = ["unwind_refused"] if stage is never_lets_go else []
+        withdrawn = ["task_withdrawn"] if stage is polite else []
+        assert after == [*refused, *withdrawn, "stage_entered", "case_closed"]
+
+    in_both(scenario, wf)
+
+
+def test_rule_A7_the_signal_that_interrupts_is_recorded_with_its_sender() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1"))
+        sim.signal(case, stop, Go(n=4))
+        event = every(sim, case, "interrupted")[0]
+        assert (event.data["signal"], event.data["body"], event.actor) == ("stop", {"n": 4}, "service:api")
+
+    in_both(scenario, wf)

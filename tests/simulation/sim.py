@@ -1,0 +1,347 @@
+"""One seed, one life: random cases, clients and faults on the shuffled mover, then calm, then every check.
+
+Phase one does harm: wake-ups lost, incarnations killed at any call of the store, commits whose answer
+is lost, outcomes late, twice, or from the dead; vendors fail; people answer late and twice; the clock
+jumps. In phase two nothing fails any more and operators do their work: every case must close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from longcase.engine.tasks import Actor
+from longcase.env import Env, VirtualClock
+from longcase.errors import LongcaseError, StoreUnavailable, UnavailableError
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import CaseState
+from longcase.service.service import Service
+from longcase.store.port import CaseRef
+from longcase.store.sqlite import SqliteStore
+from longcase.testing.shuffled import CALM, Chances, ShuffledMover
+from tests.simulation import checks, model
+from tests.simulation.plans import Grammar, codes
+from tests.simulation.world import World, enter
+
+PEOPLE = ("ann", "bob", "cem", "dot")
+ROUNDS = 400
+
+
+class Broken(AssertionError):
+    """Something that must hold did not. The seed says how to see it again."""
+
+
+@dataclass
+class Sent:
+    """What a client asked for, and what it was told: ack, refused, or unknown."""
+
+    kind: str
+    case: str
+    detail: dict[str, Any]
+    told: str = "unknown"
+    why: str = ""
+
+
+@dataclass
+class Life:
+    """What a seed came to."""
+
+    seed: int
+    digest: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    timeline: list[str] = field(default_factory=list)
+
+
+class Sim:
+    """The life of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.clock = VirtualClock()
+        self.env = Env(self.clock, seed=seed)
+        self.store = SqliteStore(":memory:", self.env, inline=True, create=True, synchronous="NORMAL", faults=None)
+        # Intensity itself is drawn: in a storm the rare paths are never reached, in calm neither.
+        wild = self.random.choice([0.0, 0.3, 1.0, 1.0])
+        self.trouble = self.random.choice([0.0, 0.1, 0.3])
+        self.world = World(Random(seed + 1), self.trouble)
+        self.chances = Chances(
+            lose=0.2 * wild, double=0.2 * wild, repeat=0.15 * wild, evict=self.random.choice([0.02, 0.2]),
+            crash=0.012 * wild, fail=0.02 * wild, unknown=0.04 * wild,
+        )  # fmt: skip
+        self.codes = codes()
+        self.mover = ShuffledMover(self.store, self.env, self.codes, seed=seed + 2, hands=2, chances=self.chances)
+        self.service = Service(self.store, self.env, self.codes, on_change=self.mover.wake)
+        self.faulty = True
+        self.cases: list[str] = []
+        self.bodies: dict[str, dict[str, Any]] = {}
+        self.sent: list[Sent] = []
+        self.latest = instant_text(self.clock.now())
+        self.prefixes: dict[int, list[bytes]] = {}
+        self.actions: list[str] = []
+
+    # -- the client ------------------------------------------------------------------------------------
+
+    async def ask(self, sent: Sent, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Let a client ask, with the answer lost now and then; he asks again with the same key."""
+        self.sent.append(sent)
+        for _ in range(6):
+            mischief = self.random.random() if self.faulty else 1.0
+            try:
+                if mischief < 0.03:
+                    raise StoreUnavailable("not reached")
+                answer = await call()
+                if mischief < 0.08:
+                    raise StoreUnavailable("answer lost")
+            except UnavailableError:
+                continue
+            except LongcaseError as error:
+                sent.told, sent.why = "refused", error.code
+                return None
+            sent.told = "ack"
+            sent.detail["duplicate"] = getattr(answer, "duplicate", False)
+            return answer
+        return None
+
+    async def start(self) -> None:
+        key = f"C{len(self.cases) + 1}"
+        body = {"id": key, "plan": Grammar(self.random).plan()}
+        self.bodies[f"main/{key}"] = body
+        self.cases.append(f"main/{key}")
+        for _ in range(2 if self.random.random() < 0.3 else 1):
+            await self.ask(Sent("start", f"main/{key}", {}), lambda: self.service.start("main", body, idempotency_key=f"start-{key}"))
+
+    async def signal(self, case: str, name: str, *, again: bool = False) -> None:
+        earlier = [s for s in self.sent if s.kind == "signal" and s.case == case and s.detail["signal"] == name]
+        if again and earlier:
+            key, text = earlier[-1].detail["key"], earlier[-1].detail["text"]
+        else:
+            key = f"s{len(self.sent)}"
+            text = f"{name}{len(self.sent)}"
+        detail = {"signal": name, "key": key, "text": text}
+        await self.ask(Sent("signal", case, detail), lambda: self.service.signal(case, name, {"text": text}, idempotency_key=key))
+
+    async def decide(self, case: str, task: str, answer: str, by: str) -> None:
+        detail = {"task": task, "answer": answer, "by": by}
+        await self.ask(Sent("decide", case, detail), lambda: self.service.decide(case, answer, task=task, actor=Actor(f"person:{by}")))
+
+    async def operate(self, case: str, state: CaseState) -> bool:
+        """Let an operator look at one incident as a careful person would; False if there is none."""
+        for number, opened in list(state.incidents.items()):
+            call = state.calls.get(opened["call"])
+            kind = opened["kind"]
+            if kind == "late_effect":
+                work: Callable[[], Awaitable[Any]] = lambda number=number: self.service.skip(case, incident=number, reason="seen")  # noqa: E731
+                what = "skip"
+            elif call is not None and kind == "outcome_unknown" and call["key"] in self.world.effects:
+                done = self.world.effects[call["key"]]
+                work = lambda number=number, done=done: self.service.set_result(case, done, incident=number, reason="it happened")  # noqa: E731
+                what = "set-result"
+            elif call is not None and kind == "activity_failed" and not call["undoes"] and self.random.random() < 0.3:
+                work = lambda number=number: self.service.set_result(case, "by-hand", incident=number, reason="done by hand")  # noqa: E731
+                what = "set-result"
+            else:
+                work = lambda number=number: self.service.retry(case, incident=number, reason="again")  # noqa: E731
+                what = "retry"
+            if kind == "unsettled_close" and any(c["status"] == "running" for c in state.calls.values()) and self.faulty:
+                continue
+            await self.ask(Sent("repair", case, {"what": what, "incident": number, "of": kind}), work)
+            return True
+        return False
+
+    async def act(self) -> None:
+        """Do what some client might do now."""
+        open_cases = [c for c in self.cases if (await self.state(c)) is not None]
+        if not open_cases:
+            return
+        case = self.random.choice(open_cases)
+        state = await self.state(case)
+        assert state is not None
+        match self.random.choice(["signal", "signal", "again", "decide", "decide", "decide", "late", "correct", "memo", "repair", "repair", "rare"]):
+            case "signal":
+                await self.signal(case, self.random.choice(["ping", "pong"]))
+            case "again":
+                await self.signal(case, self.random.choice(["ping", "pong"]), again=True)
+            case "decide" if state.tasks:
+                ref = self.random.choice(list(state.tasks))
+                answer = self.random.choice(["approved"] * 5 + ["returned", "rejected"])
+                await self.decide(case, ref, answer, self.random.choice(PEOPLE))
+            case "late":
+                earlier = [s for s in self.sent if s.kind == "decide" and s.case == case]
+                if earlier:
+                    await self.decide(case, self.random.choice(earlier).detail["task"], "approved", self.random.choice(PEOPLE))
+            case "correct":
+                await self.ask(
+                    Sent("correct", case, {}),
+                    lambda: self.service.correct(case, {"amount": self.random.randint(1, 9)}, reason="typo", pin=False),
+                )
+            case "memo":
+                await self.ask(Sent("correct", case, {}), lambda: self.service.set_fields(case, {"memo": "here"}))
+            case "repair":
+                await self.operate(case, state)
+            case "rare" if self.random.random() < 0.25:
+                what = self.random.choice(["halt", "halt", "cancel", "restart"])
+                if what == "halt":
+                    await self.signal(case, "halt", again=self.random.random() < 0.3)
+                elif what == "restart" and state.kind == "stage" and state.visit:
+                    await self.ask(Sent("repair", case, {"what": "restart"}), lambda: self.service.restart(case, reason="try"))
+                else:
+                    await self.ask(Sent("cancel", case, {}), lambda: self.service.cancel(case, reason="enough"))
+
+    # -- time and looking ------------------------------------------------------------------------------
+
+    async def state(self, case: str) -> CaseState | None:
+        workflow, _, key = case.partition("/")
+        row = await self.store.load(CaseRef(0, workflow, key))
+        return row.state if row is not None else None
+
+    def set_clock(self, instant: str) -> None:
+        self.clock.set(instant_of(instant))
+        self.latest = max(self.latest, instant)
+
+    async def pass_time(self, longest: timedelta) -> None:
+        """Move to the next due instant if it is near, or by chance to any; sometimes the clock jumps."""
+        now = self.clock.now()
+        if self.faulty and self.random.random() < 0.04 and self.chances.lose:
+            self.set_clock(instant_text(now + timedelta(minutes=self.random.choice([-90, -1, 1, 200]))))
+            return
+        wake = await self.store.next_wake(instant_text(now))
+        if wake and instant_of(wake) - now <= longest:
+            self.set_clock(wake)
+        elif self.faulty:
+            self.set_clock(instant_text(now + timedelta(seconds=self.random.randint(1, 900))))
+
+    async def note_prefixes(self) -> None:
+        """Remember every event's bytes, to see later that none was changed (I2)."""
+        for row in await self.store.query("SELECT case_no, seq, hash FROM history ORDER BY case_no, seq"):
+            known = self.prefixes.setdefault(row["case_no"], [])
+            if row["seq"] <= len(known):
+                if known[row["seq"] - 1] != row["hash"]:
+                    raise Broken(f"I2: event {row['seq']} of case {row['case_no']} changed")
+            else:
+                known.append(row["hash"])
+
+    # -- the two phases --------------------------------------------------------------------------------
+
+    async def run(self) -> Life:
+        life = Life(self.seed)
+        enter(self.world)
+        try:
+            await self.mover.open()
+            await self.harm()
+            await self.calm()
+            await self.judge(life)
+        except (Exception, Broken) as error:
+            life.problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            for hand in self.mover.hands:
+                if hand.flight is not None:
+                    hand.flight.close()
+                hand.turns.evict_all()
+        await self.describe(life)
+        await self.store.close()
+        return life
+
+    async def harm(self) -> None:
+        wanted = self.random.randint(1, 3)
+        for number in range(self.random.randint(15, 45)):
+            if len(self.cases) < wanted and (number == 0 or self.random.random() < 0.3):
+                await self.start()
+            else:
+                await self.act()
+            for _ in range(self.random.choice([0, 3, 12, 40])):
+                if not await self.mover.step():
+                    break
+            if self.random.random() < 0.4:
+                await self.mover.sweep()
+            if self.random.random() < 0.5:
+                await self.pass_time(timedelta(hours=2))
+            if number % 8 == 0:
+                await self.note_prefixes()
+
+    async def calm(self) -> None:
+        """Heal everything and demand progress: every case must close within a bound."""
+        self.faulty = False
+        self.mover.chances = CALM
+        self.world.trouble = 0.0
+        for _ in range(ROUNDS):
+            await self.mover.settle()
+            opened = [c for c in self.cases if (found := await self.state(c)) is not None and found.status == "open"]
+            opened += [row["address"] for row in await self.store.query("SELECT workflow || '/' || key AS address FROM cases WHERE status = 'open'")]
+            opened = list(dict.fromkeys(opened))
+            if not opened:
+                return
+            helped = False
+            for case in opened:
+                helped = await self.help(case) or helped
+            if not helped:
+                wake = await self.store.next_wake(instant_text(self.clock.now()))
+                if not wake:
+                    break
+                self.set_clock(wake)
+        stuck = [f"{c}: {(await self.service.show(c)).waits}" for c in opened]
+        raise Broken(f"I44: no progress: {'; '.join(stuck)}")
+
+    async def help(self, case: str) -> bool:
+        """Do for an open case what its waits ask for; False if only time can help."""
+        state = await self.state(case)
+        assert state is not None
+        if await self.operate(case, state):
+            return True
+        for ref, task in state.tasks.items():
+            if task["kind"] == "require":
+                await self.ask(Sent("correct", case, {}), lambda: self.service.set_fields(case, {"memo": "at last"}))
+                return True
+            voted = {vote["by"] for vote in task["votes"]}
+            if task["status"] == "ready":
+                await self.decide(case, ref, "approved", next(person for person in PEOPLE if person not in voted))
+                return True
+        for receive in state.receives.values():
+            await self.signal(case, receive["signal"])
+            return True
+        return False
+
+    # -- judging ---------------------------------------------------------------------------------------
+
+    async def judge(self, life: Life) -> None:
+        await self.note_prefixes()
+        histories: dict[str, list[Event]] = {}
+        numbers = await self.store.query("SELECT case_no FROM cases ORDER BY case_no")
+        digest = hashlib.sha256()
+        for entry in numbers:
+            row = (await self.store.load_many([entry["case_no"]]))[entry["case_no"]]
+            events = await self.store.events(entry["case_no"])
+            histories[row.state.address] = events
+            life.problems += checks.case_checks(row, events, self.latest)
+            life.problems += model.compare(row.state, events)
+            life.counts["events"] = life.counts.get("events", 0) + len(events)
+            digest.update(row.hash)
+        inbox = await self.store.query("SELECT case_no, id FROM inbox")
+        life.problems += checks.world_checks(self.world, histories)
+        life.problems += checks.client_checks([vars(sent) for sent in self.sent], histories)
+        if inbox:
+            life.problems.append(f"I8: inputs left in the inbox of closed cases: {inbox}")
+        life.digest = digest.hexdigest()
+        life.counts |= self.mover.counts
+        life.counts["effects"] = len(self.world.effects)
+        life.counts["cases"] = len(histories)
+
+    async def describe(self, life: Life) -> None:
+        """Write the timeline, for whoever reads the failure."""
+        for row in await self.store.query("SELECT case_no, workflow || '/' || key AS address FROM cases"):
+            life.timeline.append(f"-- {row['address']} (case {row['case_no']}): {self.bodies.get(row['address'], '')}")
+            for event in await self.store.events(row["case_no"]):
+                shown = {k: v for k, v in event.data.items() if k not in ("snapshot", "request", "body", "object", "input")}
+                life.timeline.append(f"{event.seq:4} {event.at[5:-4]} v{event.visit} {event.type} {event.node}#{event.n} {event.actor} {str(shown)[:200]}")
+        life.timeline += [f"client {sent.told:8} {sent.why} {sent.kind} {sent.case} {sent.detail}" for sent in self.sent]
+
+
+def live(seed: int) -> Life:
+    """Run one seed."""
+    return asyncio.run(Sim(seed).run())
