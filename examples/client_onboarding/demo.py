@@ -38,7 +38,6 @@ from longcase import Longcase, LongcaseError  # noqa: E402
 from longcase.engine.tasks import Actor  # noqa: E402
 from longcase.env import Env, ScaledClock  # noqa: E402
 from longcase.errors import CaseClosed, ConflictError, NotFoundError  # noqa: E402
-from longcase.store.sqlite.settings import clock_setting  # noqa: E402
 
 FOLDER = Path("onboarding-demo")
 MONDAY = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
@@ -51,9 +50,8 @@ LIMIT = 55.0  # seconds; whatever is open then counts as lost
 class Demo:
     """The people around the cases, and the hand that kills the worker."""
 
-    def __init__(self, app: Longcase, clock: ScaledClock, todo: list[Plan], worker: Worker, told: Told) -> None:
+    def __init__(self, app: Longcase, todo: list[Plan], worker: Worker, told: Told) -> None:
         self.app = app
-        self.clock = clock
         self.todo = todo
         self.worker = worker
         self.told = told
@@ -65,7 +63,7 @@ class Demo:
     @property
     def day(self) -> float:
         """Return how many days have passed on the demo's clock."""
-        return (self.clock.now() - MONDAY) / timedelta(days=1)
+        return (self.app.env.now() - MONDAY) / timedelta(days=1)
 
     async def run(self) -> None:
         """Play until every case is closed, or time is up."""
@@ -254,16 +252,15 @@ async def play(cases: int, seed: int, folder: Path) -> int:
     os.environ["ONBOARDING_SEED"] = str(seed)
     os.environ.setdefault("ONBOARDING_FAILING", "0.3")
     began = time.time()
-    clock = ScaledClock(began, MONDAY, DAY)
     told = Told(cases)
     print(f"{cases} clients come on board; vendors fail {float(os.environ['ONBOARDING_FAILING']):.0%} of calls; one second is one day", flush=True)
     with (folder / "worker.log").open("ab") as log:
-        async with Longcase([onboarding], url=url, env=Env(clock, seed=seed)) as app:
-            await app.store.set_setting("clock", clock_setting(began, MONDAY, DAY))
+        async with Longcase([onboarding], url=url, env=Env(ScaledClock(began, MONDAY, DAY), seed=seed)) as app:
+            await app.scale_clock(DAY)  # kept in the store: the worker and the command line go by it too
             worker = Worker(url, log)
             worker.start()
             try:
-                await Demo(app, clock, plans(cases, seed), worker, told).run()
+                await Demo(app, plans(cases, seed), worker, told).run()
             finally:
                 worker.stop()
             told.seconds = time.time() - began

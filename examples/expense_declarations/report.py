@@ -74,9 +74,9 @@ NOT_MODELLED = """
 SELECT
     CASE what
         WHEN 'moved'
-            THEN 'moved from ' || (data ->> 'from') || ' to ' || (data ->> 'to') || ' by an operator: ' || (data ->> 'reason')
-        WHEN 'signal_refused' THEN 'refused by a case closed as ' || (data ->> 'close') || ': ' || (data ->> 'signal')
-        ELSE 'nobody consumed it (' || (data ->> 'why') || '): ' || (data ->> 'signal')
+            THEN format('moved from %s to %s by an operator: %s', data ->> 'from', data ->> 'to', data ->> 'reason')
+        WHEN 'signal_refused' THEN format('refused by a case closed as %s: %s', data ->> 'close', data ->> 'signal')
+        ELSE format('nobody consumed it (%s): %s', data ->> 'why', data ->> 'signal')
     END AS step,
     count(*) AS times
 FROM timeline WHERE what IN ('moved', 'signal_refused', 'signal_unhandled')

@@ -200,7 +200,7 @@ def run(data: Path, store: Path | None, limit: int | None) -> None:
         play(sim, steps)
         found = report.figures(sim.query)
         print(report.describe(sim.query, found))
-    print(json.dumps({**found, "wall_s": round(time.monotonic() - begun, 1)}))
+    print(json.dumps({**found, "wall_s": round(time.monotonic() - begun, 2)}))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from tests.support.cases import (
     NOON_TEXT,
     asked,
     closed,
+    completed,
     corrected,
     decided,
     do,
@@ -156,25 +157,19 @@ async def test_a_case_twice_in_one_call_is_refused(store: Any) -> None:
 async def test_a_turn_whose_data_is_no_json_writes_nothing_of_its_call(store: Any) -> None:
     good, bad = await store.start([new_case("k1"), new_case("k2")])
     with pytest.raises(InvalidInput, match="JSON"):
-        await store.write([turn(good, entered()), turn(bad, entered(), completed_with("\ud800"))])
+        await store.write([turn(good, entered()), turn(bad, entered(), completed(result="\ud800"))])
     assert (await store.load(CaseRef(good.case_no))).state.seq == 1
 
 
 async def test_with_partial_only_the_bad_case_fails(store: Any) -> None:
     good, bad, wrong = await store.start([new_case("k1"), new_case("k2"), new_case("k3")])
     ownerless = turn(wrong, entered(owner=""))
-    turns = [turn(good, entered()), turn(bad, entered(), completed_with("\ud800")), ownerless]
+    turns = [turn(good, entered(), receive()), turn(bad, entered(), completed(result="\ud800")), ownerless]
     written = await store.write(turns, partial=True)
     assert [one.outcome for one in written] == ["done", "failed", "failed"]
     assert isinstance(written[1].error, InvalidInput)
-    assert [(await store.load(CaseRef(n.case_no))).state.seq for n in (good, bad, wrong)] == [2, 1, 1]
+    assert [(await store.load(CaseRef(n.case_no))).state.seq for n in (good, bad, wrong)] == [3, 1, 1]
     assert await findings(store) == []
-
-
-def completed_with(result: str) -> Any:
-    from tests.support.cases import completed
-
-    return completed(result=result)
 
 
 async def test_one_callers_bad_turn_does_not_fail_anothers(store: Any) -> None:
@@ -378,12 +373,12 @@ async def test_many_callers_at_once_lose_nothing(store: Any) -> None:
     cases = await store.start([new_case(f"k{i}") for i in range(20)])
 
     async def live(base: Started) -> None:
-        write: CaseWrite = turn(base, entered())
+        write: CaseWrite = turn(base, entered(), receive())
         await store.write([write])
         for number in range(5):
             await store.edit(CaseRef(base.case_no), do(noted(str(number))))
 
     await asyncio.gather(*(live(base) for base in cases))
     rows = await store.load_many([base.case_no for base in cases])
-    assert {row.state.seq for row in rows.values()} == {7}
+    assert {row.state.seq for row in rows.values()} == {8}
     assert await findings(store) == []

@@ -42,7 +42,7 @@ def list_cases(
     from longcase.service.queries import Which
 
     which = Which(workflow, stage, owner, whose, waiting, status, overdue, incidents, after, limit)
-    rows = session.ask(lambda service: service.list(which))
+    rows = session.ask(lambda service: service.cases(which))
     more = len(rows) > limit
     rows = rows[:limit]
     if session.json:

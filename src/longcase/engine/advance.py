@@ -19,7 +19,7 @@ from longcase.engine.tasks import due_actions, expiry_outcome
 from longcase.engine.turn import Resident
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call, CaseState
-from longcase.history.waits import next_due
+from longcase.history.waits import all_due, next_due
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
 from longcase.model.workflow import ExceptionPath
@@ -107,6 +107,7 @@ class Advance:
     taken: list[int] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     kept: list[Item] = field(default_factory=list)  # could not be applied now; must not be lost
+    again: bool = False  # an input that had to wait can be applied now
     applied: int = 0  # items and clocks that took effect
     items_applied: int = 0
 
@@ -167,22 +168,15 @@ def blocked(state: CaseState) -> bool:
 
 
 def wake_at(state: CaseState, now: str) -> str:
-    """Return when the case wants to be advanced again by its clocks alone, or ""."""
+    """Return when the case wants to be advanced again by its clocks alone, or "".
+
+    What is due by now has either taken effect or cannot: an incident keeps it waiting (its repair
+    wakes the case) or no slot is free for an attempt (the worker comes back when one is).
+    """
     due = next_due(state)
-    if due and due <= now and blocked(state):
-        # What is due cannot take effect while the incident is open; its repair wakes the case.
-        later = [
-            instant
-            for instant in (
-                *(call["next_try"] for call in state.calls.values()),
-                *(task["expires_at"] for task in state.tasks.values()),
-                *(reminder for task in state.tasks.values() for reminder in task["reminders"]),
-                *(str(climb["at"]) for task in state.tasks.values() for climb in task["ladder"]),
-            )
-            if instant > now
-        ]
-        return min(later, default="")
-    return due
+    if not due or due > now:
+        return due
+    return min((instant for instant in all_due(state) if instant > now), default="")
 
 
 class _Run:
@@ -206,14 +200,19 @@ class _Run:
         self._moved()
         # Turns of this advance happen at `now`, so clocks they arm are not due before a later item.
         earliest = next_due(self.state)
+        waiting = False
         for item in self.work.items:
             if earliest and earliest <= item.at:
                 self._clocks(item.at)
                 earliest = next_due(self.state)
             self._step()
             self.current = item
-            if self._apply(item) and isinstance(item, Accepted):
-                self.result.taken.append(item.no)
+            done = self._apply(item)
+            if isinstance(item, Accepted):
+                if done:
+                    self.result.taken.append(item.no)
+                else:
+                    waiting = True
             self.result.applied += 1
             self.result.items_applied += 1
             self.current = None
@@ -222,6 +221,8 @@ class _Run:
         self._begin()
         if self.state.status == "closed":
             self._stop_all()
+        # An exception that queued behind a handler fires when the handler has returned a stage (B7).
+        self.result.again = waiting and self.state.kind == "stage" and not blocked(self.state)
 
     def _step(self) -> None:
         if self.work.limit is not None and self.result.applied >= self.work.limit:
@@ -539,8 +540,11 @@ class _Run:
                 continue
             yield (at, event.cause or 0), lambda event=event: self._task_clock(event)  # type: ignore[misc]
         for ref, call in state.calls.items():
-            if call["status"] in ("ready", "backoff") and call["deadline"] and call["deadline"] <= until and not stopped:
-                yield (call["deadline"], call["seq"]), lambda ref=ref, call=call: self._too_late(ref, call)  # type: ignore[misc]
+            if call["status"] in ("ready", "backoff") and not stopped:
+                start_by = call["start_by"] if call["attempt"] == 0 else ""
+                limit = min((instant for instant in (call["deadline"], start_by) if instant), default="")
+                if limit and limit <= until:
+                    yield (limit, call["seq"]), lambda ref=ref, call=call, limit=limit: self._too_late(ref, call, limit)  # type: ignore[misc]
 
     def _fire(self, ref: str, timer: Any) -> None:
         late = (instant_of(self.work.now) - instant_of(timer["due"])).total_seconds()
@@ -556,8 +560,11 @@ class _Run:
             decided = Event("task_decided", expiry_outcome(task, ref), actor="timer", cause=event.seq, node=task["node"], n=task["n"], strand=task["strand"])
             self._turn(decided, self.work.now)
 
-    def _too_late(self, ref: str, call: Call) -> None:
-        failure = Failure("timeout", "ScheduleToClose", f"not done by {call['deadline']}")
+    def _too_late(self, ref: str, call: Call, limit: str) -> None:
+        if limit == call["deadline"]:
+            failure = Failure("timeout", "ScheduleToClose", f"not done by {limit}")
+        else:
+            failure = Failure("timeout", "ScheduleToStart", f"no attempt had begun by {limit}")
         if call["awaited"] and not call["undoes"]:
             self._turn(attempts.lost(self.state, ref, call, failure, "timer"), self.work.now)
         else:
@@ -599,7 +606,7 @@ class _Run:
             "call": call, "activity": entry["undo"], "undoes": ref, "of": entry["seq"], "result": entry["result"],
             "key": f"{state.uid}-undo-{ref}", "owner": undo.owner.name if undo else state.owner,
             "system": undo.system.name if undo and undo.system else "",
-            "expected": instant_text(now + undo.longest) if undo else "", "deadline": "",
+            "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
             "attempt": 1 if worker else 0, "worker": worker,
         }  # fmt: skip
         self.resident.append(Event("undo_started", data, cause=undoing["seq"], node=str(undoing["node"]), n=1, strand="0"), self.work.now)

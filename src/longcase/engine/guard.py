@@ -8,6 +8,7 @@ Clocks and random generators raise no audit event: those are found by `check` al
 from __future__ import annotations
 
 import asyncio
+import linecache
 import sys
 from types import FrameType
 from typing import Any, Protocol
@@ -55,7 +56,7 @@ def _by_user_code(frame: FrameType | None) -> bool:
     """
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith("<frozen importlib") or "/importlib/" in file or file.startswith(_OURS):
+        if file.startswith("<frozen importlib") or "/importlib/" in file or file.startswith(_OURS) or file == linecache.__file__:
             return False
         if not file.startswith(_STDLIB) or _SITE in file:
             return True

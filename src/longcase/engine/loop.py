@@ -22,6 +22,7 @@ from longcase.errors import Nondeterministic
 
 STEP_LIMIT = 100_000
 UNWIND_STEPS = 100
+KILL_TRIES = 200  # lines of stage code at which a coroutine that refuses to be closed is broken off
 FORGET_ABOVE = 64  # finished tasks are dropped in one go, not at every turn
 
 _SLEEPS = getattr(futures, "_set_result_unless_cancelled", None)
@@ -34,6 +35,9 @@ _AS_COMPLETED = {
     )
     if code is not None
 }
+
+
+_UNDEAD: list[Any] = []
 
 
 class StepLimit(Exception):
@@ -194,10 +198,7 @@ class VisitLoop:
                         task.exception()  # marks it retrieved
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                try:
-                    self.context.copy().run(task.get_coro().close)
-                except BaseException:  # noqa: S110 - whatever the cleanup of a dead visit raises is void
-                    pass
+                self.context.copy().run(_end, task.get_coro())
             for agen in self._agens:
                 try:
                     agen.aclose().send(None)
@@ -331,6 +332,45 @@ class VisitLoop:
 
 def _ignore(_: Any) -> None:
     return
+
+
+class _Killed(BaseException):
+    """Raised into a coroutine that does not let itself be closed."""
+
+
+def _end(coroutine: Any) -> None:
+    """Close a coroutine for good.
+
+    `while True: try: await ... except BaseException: pass` survives GeneratorExit. Left to gc it would be
+    resumed without a loop, where its awaits fail at once and it spins for ever. So it is resumed here under
+    a trace function that raises at the n-th line, for growing n, until it raises outside the `try`.
+    """
+    for patience in range(KILL_TRIES):
+        outer = sys.gettrace()
+        if patience:
+            sys.settrace(_killing_at(patience))
+        try:
+            coroutine.close()
+        except BaseException:  # noqa: S110 - whatever the cleanup of a dead visit raises is void
+            pass
+        finally:
+            if patience:
+                sys.settrace(outer)
+        if coroutine.cr_frame is None:
+            return
+    _UNDEAD.append(coroutine)  # never given to gc: see above
+
+
+def _killing_at(line: int) -> Callable[..., Any]:
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal line
+        if event == "line":
+            line -= 1
+            if line == 0:
+                raise _Killed
+        return trace
+
+    return trace
 
 
 _REFUSED = {

@@ -55,7 +55,8 @@ class Resident:
         Raises:
             TurnDiscarded: `code_changed`, if the code does not do what is recorded.
         """
-        if self.state.visit == 0:
+        if self.state.visit == 0 or self.state.move is not None:
+            # An operator's move ends the visit: the way out of `code_changed` must not replay it.
             self._require_object()
             return
         entered = events[0]

@@ -489,6 +489,7 @@ class Visit:
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",
             "expected": later_text(self.at, activity.longest),
             "deadline": later_text(self.at, activity.schedule_to_close) if activity.schedule_to_close else "",
+            "start_by": later_text(self.at, activity.schedule_to_start) if activity.schedule_to_start else "",
         }  # fmt: skip
         if activity.undo_activity is not None:
             data["undo"] = activity.undo_activity.name

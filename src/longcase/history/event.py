@@ -104,6 +104,16 @@ _ALL = (
 CATALOGUE: Final[dict[str, EventType]] = {kind.name: kind for kind in _ALL}
 SEEN: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.seen)
 APPLIED: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.road in ("input", "emitted"))
+# What people do at the door while a turn is computed: the turn is appended after these, unless it lets a
+# task's clock take effect itself. Every other record (an attempt's start or end, an undo, an expiry) is
+# a mover's, and changes what another mover's turn would do: that turn is redone.
+BESIDE: Final[frozenset[str]] = frozenset(
+    {
+        "vote_given", "vote_refused", "vote_stale", "task_claimed", "task_released", "task_reminded", "task_escalated",
+        "duplicate_ignored", "signal_refused", "attempt_refused", "input_corrected",
+    }
+)  # fmt: skip
+TASK_CLOCKS: Final[frozenset[str]] = frozenset({"task_reminded", "task_escalated", "task_expired"})
 INPUTS: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.road in ("input", "outside"))
 
 

@@ -38,6 +38,7 @@ class Call(TypedDict):
     first: str  # start of the first attempt
     next_try: str
     deadline: str  # schedule-to-close, or ""
+    start_by: str  # schedule-to-start: until then the first attempt must have begun, or ""
     awaited: bool  # whether stage code still waits for it
     undoes: str  # the call this one compensates, or ""
     details: NotRequired[Json]  # last heartbeat of a lost or failed attempt, for the next one
@@ -340,7 +341,7 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
         "system": data["system"], "since": event.at, "expected": data["expected"],
         "attempt": data["attempt"], "failures": 0, "status": "running" if begun else "ready",
         "worker": data["worker"], "started": event.at if begun else "", "first": event.at if begun else "",
-        "next_try": "", "deadline": data["deadline"], "awaited": True, "undoes": data.get("undoes", ""),
+        "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True, "undoes": data.get("undoes", ""),
     }  # fmt: skip
     state.calls[data["call"]] = call
     if "undo" in data:

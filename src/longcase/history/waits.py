@@ -63,14 +63,19 @@ def _call_text(call: Any) -> str:
 
 def next_due(state: CaseState) -> str:
     """Return the earliest instant at which something of the case fires, or "" if nothing will."""
-    if state.status == "closed":
-        return ""
+    return min(all_due(state), default="") if state.status == "open" else ""
+
+
+def all_due(state: CaseState) -> list[str]:
+    """Return the next instant of every clock of a case, in no order."""
     found: list[str] = [timer["due"] for timer in state.timers.values()] if state.timers else []
     for call in state.calls.values():
         if call["next_try"]:
             found.append(call["next_try"])
         if call["deadline"] and call["status"] in ("ready", "backoff"):
             found.append(call["deadline"])
+        if call["start_by"] and call["status"] == "ready":
+            found.append(call["start_by"])
     for task in state.tasks.values():
         if task["status"] in ("decided", "expired"):
             continue
@@ -80,4 +85,4 @@ def next_due(state: CaseState) -> str:
             found.append(task["expires_at"])
         if task["level"] < len(task["ladder"]):
             found.append(str(task["ladder"][task["level"]]["at"]))
-    return min(found) if found else ""
+    return found

@@ -22,13 +22,14 @@ class Slots:
         self._running = 0
         self._counts: Counter[str] = Counter()
         self._begun: dict[str, deque[datetime]] = {}
+        self.closed = False  # a draining worker begins nothing new
         self.refused = False  # set when something was held back; the worker looks again on release
         self.retry_at: datetime | None = None  # when a rate limit lets the next one begin
 
     def take(self, activity: Activity[..., Any]) -> bool:
         """Take a slot if every limit allows it."""
         limits = _limits(activity)
-        if self._running >= self._limit or (limits and not all(self._free(*limit) for limit in limits)):
+        if self.closed or self._running >= self._limit or (limits and not all(self._free(*limit) for limit in limits)):
             self.refused = True
             return False
         self._running += 1

@@ -22,7 +22,7 @@ from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
 from longcase.engine.turn import Resident
 from longcase.env import Env
-from longcase.errors import BugError
+from longcase.errors import BugError, LongcaseError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
@@ -58,7 +58,8 @@ class _Prepared:
     write: CaseWrite | None
     reserved: list[Activity[..., Any]]
     left: list[Item]
-    more: bool = False
+    more: bool
+    untaken: int  # inbox inputs that had to stay there
 
 
 class Turns:
@@ -77,6 +78,7 @@ class Turns:
         self._dead: set[int] = set()  # death is final, so it is asked for once
         self._residents: OrderedDict[int, Resident] = OrderedDict()
         self._reserved: list[Activity[..., Any]] = []
+        self._doubtful: dict[int, dict[tuple[str, int], Activity[..., Any]]] = {}
 
     @property
     def resident_count(self) -> int:
@@ -96,7 +98,12 @@ class Turns:
             todo, looking = {}, set()
             writes = [entry for entry in prepared if entry.write is not None]
             moved.extend(self._unwritten(entry) for entry in prepared if entry.write is None)
-            outcomes = await self.store.write([entry.write for entry in writes if entry.write is not None]) if writes else []
+            try:
+                outcomes = await self.store.write([entry.write for entry in writes if entry.write is not None]) if writes else []
+            except LongcaseError:
+                for entry in writes:
+                    self._doubt(entry)
+                raise
             for entry, outcome in zip(writes, outcomes, strict=True):
                 if outcome.outcome == "stale":
                     self._release(entry.reserved)
@@ -135,7 +142,10 @@ class Turns:
         if code is None:
             return None  # this process does not have the workflow; another worker moves the case
         now = self.now(resident.state if resident is not None else row.state if row is not None else None)
-        accepted = [_accepted(item) for item in inbox[:ITEMS_A_TURN]]
+        accepted: list[Accepted] = []
+        for entry_ in inbox[:ITEMS_A_TURN]:
+            # In the order of acceptance, also if the clock went back in between (I11).
+            accepted.append(_accepted(entry_, accepted[-1].at if accepted else ""))
         items: list[Item] = sorted([*local, *accepted], key=lambda item: item.at) if accepted else list(local)
         self._reserved = []
         limit: int | None = None
@@ -184,10 +194,12 @@ class Turns:
         if limit is not None:
             left = [other for other in items[result.items_applied :] if not isinstance(other, Accepted)]
         more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
-        entry = _Prepared(resident, result, local, None, self._reserved, left, more)
+        entry = _Prepared(resident, result, local, None, self._reserved, left, more, len(accepted) - len(result.taken))
         self._residents[case_no] = resident
         self._residents.move_to_end(case_no)
-        entry.write = self._write(resident, result, base_seq, base_seen, now, bool(local), row)
+        entry.write = self._write(resident, result, base_seq, base_seen, now, more, row)
+        if entry.write is not None and row is not None:
+            entry.write.heard = max((item.no for item in inbox), default=0)
         return entry
 
     def _turn(self, resident: Resident, events: Sequence[Event], work: Work, rebuild: bool) -> Advance:
@@ -229,18 +241,17 @@ class Turns:
     # -- writing -------------------------------------------------------------------------------------
 
     def _write(
-        self, resident: Resident, result: Advance, base_seq: int, base_seen: int, now: str, local: bool, row: CaseRow | None
+        self, resident: Resident, result: Advance, base_seq: int, base_seen: int, now: str, more: bool, row: CaseRow | None
     ) -> CaseWrite | None:
         state = resident.state
         events = resident.emitted
         resident.emitted = []
         if resident.visit is not None:
             resident.visit.emitted = resident.emitted
-        running = any(call["status"] == "running" and call["worker"] == self.worker for call in state.calls.values())
         wake = wake_at(state, now)
         write = CaseWrite(
             resident.case_no, base_seq, base_seen, events, state,
-            lease=self.worker if running else 0, wake_at=wake, taken=result.taken,
+            lease=self._lease(state), wake_at=wake, taken=result.taken,
         )  # fmt: skip
         write.children = [self._child(resident, event) for event in events if event.type == "child_started"]
         write.cancel_children = list(resident.cancel_children)
@@ -255,6 +266,21 @@ class Turns:
             return None
         return write
 
+    def _lease(self, state: CaseState) -> int:
+        """Return whose death must wake the case: whoever runs an attempt of it, or has yet to begin one."""
+        if not state.calls:
+            return 0
+        holders = [call["worker"] for call in state.calls.values() if call["status"] == "running"]
+        if self.worker in holders:
+            return self.worker
+        if holders:
+            return max(holders)
+        asked = {opened["call"] for opened in state.incidents.values()}
+        unbegun = any(
+            call["status"] == "ready" or (call["status"] == "unknown" and ref not in asked) for ref, call in state.calls.items()
+        )
+        return self.worker if unbegun else 0
+
     def _child(self, resident: Resident, event: Event) -> NewCase:
         data = event.data
         code = self.codes.get(data["workflow"])
@@ -267,8 +293,33 @@ class Turns:
         )  # fmt: skip
         return NewCase(started, DedupKey(f"child:{resident.case_no}", data["child"], ""))
 
+    def _doubt(self, entry: _Prepared) -> None:
+        """Remember what a commit of unknown outcome began: if it did happen, nobody else runs these attempts."""
+        resident = entry.resident
+        begun = self._doubtful.setdefault(resident.case_no, {})
+        assert entry.write is not None
+        for event in entry.write.events:
+            if event.data.get("worker") == self.worker and event.data.get("attempt"):
+                call = resident.state.calls.get(event.data["call"])
+                name = event.data.get("activity") or (call["activity"] if call is not None else "")
+                begun[event.data["call"], event.data["attempt"]] = resident.code.activities[name]
+        self.evict(resident.case_no)
+
+    def _settle_doubt(self, case_no: int, state: CaseState) -> list[Command]:
+        """Return what must still be carried out of commits whose answer was lost."""
+        commands: list[Command] = []
+        for (ref, number), activity in self._doubtful.pop(case_no, {}).items():
+            call = state.calls.get(ref)
+            if call is not None and call["status"] == "running" and call["attempt"] == number and call["worker"] == self.worker:
+                commands.append(Command("perform", case_no, ref, number))
+            else:
+                self.slots.give_back(activity)
+        return commands
+
     def _unwritten(self, entry: _Prepared) -> Moved:
         resident = entry.resident
+        if resident.case_no in self._doubtful:
+            entry.result.commands += self._settle_doubt(resident.case_no, resident.state)
         return Moved(resident.case_no, resident.state, resident.code, [], entry.result.commands, entry.left, entry.more)
 
     def _written(self, entry: _Prepared, outcome: Written) -> Moved:
@@ -279,8 +330,14 @@ class Turns:
         if outcome.interleaved or resident.state.status == "closed" or blocked(resident.state):
             # The coroutine's state is no longer the row's; the next advance reads it again.
             self.evict(case_no)
+        if case_no in self._doubtful:
+            begun = [(command.call, command.number) for command in entry.result.commands if command.kind == "perform"]
+            for command in self._settle_doubt(case_no, outcome.state or resident.state):
+                if (command.call, command.number) not in begun:
+                    entry.result.commands.append(command)
         self._shrink()
-        again = entry.more or bool(outcome.pending and outcome.pending > len(entry.result.kept)) and not blocked(resident.state)
+        known = entry.untaken + len(entry.result.kept)
+        again = entry.more or entry.result.again or (outcome.pending > known and not blocked(resident.state))
         return Moved(case_no, outcome.state or resident.state, resident.code, write.events, entry.result.commands, entry.left, again, write.wake_at)
 
     def evict(self, case_no: int) -> None:
@@ -299,10 +356,9 @@ class Turns:
             self.evict(next(iter(self._residents)))
 
 
-def _accepted(entry: Input) -> Accepted:
-    return Accepted(
-        entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, entry.accepted_at
-    )
+def _accepted(entry: Input, earliest: str) -> Accepted:
+    at = max(entry.accepted_at, earliest)
+    return Accepted(entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, at)
 
 
 def _as_input(item: Item, seq: int, position: int) -> Input:

@@ -115,6 +115,7 @@ class Worker:
     def stop(self) -> None:
         """Ask the worker to stop: begin nothing new, let running attempts end, then leave."""
         self._draining = True
+        self._slots.closed = True
         self._bell.set()
         if not self._attempts:
             self._stopping = True

@@ -495,7 +495,7 @@ class Service:
             row.state.address, row.case_no, row.state, waits(row.state), row.pending, row.lease, row.wake_at, exits
         )
 
-    async def list(self, which: queries.Which) -> Sequence[dict[str, Any]]:
+    async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
         """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""
         return await queries.list_cases(self.store, self.tenant, which)
 

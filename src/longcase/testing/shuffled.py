@@ -104,6 +104,7 @@ class Hand:
     worker: int = 0
     dead: bool = False
     flight: Coroutine[Any, Any, Any] | None = None  # what it is in the middle of; one thing at a time
+    again: list[int] = field(default_factory=list)  # cases whose last commit has an unknown outcome
     turns: Turns = field(init=False, repr=False)
     slots: Slots = field(init=False, repr=False)
 
@@ -237,6 +238,9 @@ class ShuffledMover:
             choices += ["fly"] * 4
         if self.jobs:
             choices.append("perform")
+        unsure = [hand for hand in idle if hand.again]
+        if unsure:
+            choices.append("again")
         if idle and self.hints:
             choices.append("advance")
         if idle and self.ends:
@@ -248,6 +252,9 @@ class ShuffledMover:
                 await self._fly(self.random.choice([hand for hand in self.hands if hand.flight is not None]))
             case "perform":
                 await self._perform(self._take(self.jobs))
+            case "again":
+                hand = self.random.choice(unsure)
+                hand.flight = self._advance(hand, self._take(hand.again))
             case "advance":
                 hand = self.random.choice(idle)
                 hand.flight = self._advance(hand, self._take(self.hints))
@@ -274,7 +281,7 @@ class ShuffledMover:
         try:
             moved = await hand.turns.advance({case_no: []}, {case_no})
         except UnavailableError:
-            self.hints.append(case_no)
+            hand.again.append(case_no)
             return
         self._carry(hand, moved)
         self._count("advances")
@@ -291,6 +298,7 @@ class ShuffledMover:
                 moved = (await AttemptsOverTurns(hand.turns).end(job.go, job.outcome)).moved
         except UnavailableError:
             self.ends.append(job)
+            hand.again.append(job.moved.case_no)
             return
         self._carry(hand, moved)
         self._count("ends")

@@ -120,7 +120,8 @@ def join(tx: Transaction, locks: Locks, host: str, pid: int) -> int:
 
 def leave(tx: Transaction, worker: int) -> None:
     """Give back every lease and remove the incarnation's row."""
-    tx.execute("UPDATE cases SET lease = 0 WHERE lease = ?", (worker,))
+    # Whoever takes such a case over settles what it was leased for, so it wants a turn now.
+    tx.execute("UPDATE cases SET lease = 0, wake_at = ? WHERE lease = ?", (tx.now, worker))
     tx.execute("DELETE FROM workers WHERE no = ?", (worker,))
 
 

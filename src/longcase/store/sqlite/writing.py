@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from longcase.errors import BugError, CaseNotFound, InvalidInput
 from longcase.history.chain import GENESIS, link
-from longcase.history.event import Event
+from longcase.history.event import BESIDE, TASK_CLOCKS, Event
 from longcase.history.state import CaseState
 from longcase.history.waits import next_due
 from longcase.store.port import CaseRef, CaseRow, CaseWrite, Written
@@ -202,6 +202,12 @@ def _inbox(tx: Transaction, write: CaseWrite, pending: int, state: CaseState) ->
     return pending, pending > 0 and not any(incident["blocks"] for incident in state.incidents.values())
 
 
+def _may_follow(tx: Transaction, write: CaseWrite) -> bool:
+    """Tell whether what came in between leaves the turn as it is: people's records do, a mover's do not."""
+    between = tx.execute("SELECT type FROM history WHERE case_no = ? AND seq > ?", (write.case_no, write.base_seq))
+    return {row[0] for row in between} <= BESIDE and not any(event.type in TASK_CLOCKS for event in write.events)
+
+
 def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) -> None:
     """Append a turn after unseen events that came in between (A2)."""
     write = entry.write
@@ -209,6 +215,9 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
     interleaved = row.state.seq != write.base_seq
     if interleaved and any(event.type == "stage_entered" for event in write.events):
         # It carries a snapshot of the case, which does not know what came in between.
+        entry.outcome = Written("stale", write.case_no)
+        return
+    if interleaved and not _may_follow(tx, write):
         entry.outcome = Written("stale", write.case_no)
         return
     tx.execute("SAVEPOINT entry")

@@ -1,0 +1,78 @@
+"""From text to the JSON a field takes: cells of a CSV, and `field=value` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from longcase.errors import InvalidInput, UsageError, WorkflowNotFound
+from longcase.model.codec import Json
+from longcase.model.strict_json import BODY_BYTES, check_json, parse_json
+
+if TYPE_CHECKING:
+    from longcase.service.service import Service
+
+
+class Fields:
+    """The fields of a business object, and which of them take text as it stands."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        definitions = schema.get("$defs", {})
+        self.names = tuple(schema.get("properties", {}))
+        self._text = {name for name, field in schema["properties"].items() if _takes_text(field, definitions, 0)}
+
+    def value(self, name: str, text: str, what: str) -> Json:
+        """Return the value that `text` stands for; a field that takes text takes it as it is."""
+        if name not in self.names:
+            raise unknown_field(name, self.names, what)
+        if name in self._text:
+            return check_json(text, what=f"{what}: /{name}")
+        return parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
+
+    def assignments(self, pairs: Sequence[str], what: str) -> dict[str, Json]:
+        """Return the fields of `field=value` and `field:=json` words."""
+        found: dict[str, Json] = {}
+        for pair in pairs:
+            name, sign, text = pair.partition("=")
+            name, colon = (name[:-1], True) if name.endswith(":") else (name, False)
+            if not sign or not name:
+                raise UsageError(f"{pair!r} sets no field", hint="field=value, or field:=json")
+            if name in found:
+                raise UsageError(f"{name} is set twice", hint="keep one of them")
+            if colon and name in self.names:
+                found[name] = parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
+            else:
+                found[name] = self.value(name, text, what)
+        return found
+
+
+def fields_of(service: Service, workflow: str) -> Fields:
+    """Return the fields of a loaded workflow's object."""
+    code = service.code_of(workflow)
+    if code is None:
+        loaded = ", ".join(service.codes)
+        close = get_close_matches(workflow, service.codes, 1)
+        hint = f"did you mean {close[0]}?" if close else f"loaded: {loaded}; name its module with --app"
+        raise WorkflowNotFound(f"workflow {workflow} is not loaded", hint=hint)
+    return Fields(code.workflow.codec.schema())
+
+
+def unknown_field(name: str, known: Sequence[str], what: str) -> InvalidInput:
+    """Return the error for a field the object does not have, with the nearest that it has."""
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"its fields: {', '.join(known)}"
+    return InvalidInput(f"{what}: /{name}: unknown field", problems=[(f"/{name}", "unknown field")], reason="does_not_fit", hint=hint)
+
+
+def _takes_text(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> bool:
+    if depth > 20:
+        return False
+    if "$ref" in field:
+        return _takes_text(definitions.get(field["$ref"].rpartition("/")[2], {}), definitions, depth + 1)
+    kinds = field.get("type")
+    if kinds == "string" or (isinstance(kinds, list) and "string" in kinds):
+        return True
+    if any(isinstance(value, str) for value in [*field.get("enum", ()), field.get("const")]):
+        return True
+    return any(_takes_text(one, definitions, depth + 1) for one in [*field.get("anyOf", ()), *field.get("oneOf", ())])

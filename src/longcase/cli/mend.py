@@ -1,0 +1,97 @@
+"""Mend a case: `retry`, `skip`, `set-result`, `move`, `restart`, `correct`, `cancel`. Each is recorded with who and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from longcase.cli.frame import Session, command, finish, json_argument
+from longcase.cli.say import CASE, tell
+
+PANEL = "Mend a case"
+INCIDENT = Annotated[str | None, typer.Option(help="Which incident, if several are open.")]
+REASON = Annotated[str, typer.Option(help="Why; it stands in the history.")]
+WHY = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for function in (retry, skip, set_result, move, restart, correct, cancel):
+        command(app, PANEL)(function)
+
+
+def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: REASON = "") -> None:
+    """Try the incident's call again with fresh attempts, or apply the refused input once more."""
+    why = _checked(reason)
+    tell(session, session.ask(lambda service: service.retry(case, incident=incident, reason=why)), "retried")
+
+
+def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: REASON = "") -> None:
+    """Go on without the incident's call, where its result may be nothing."""
+    why = _checked(reason)
+    tell(session, session.ask(lambda service: service.skip(case, incident=incident, reason=why), code=True), "skipped")
+
+
+def set_result(
+    session: Session,
+    case: CASE,
+    result: Annotated[str, typer.Argument(metavar="JSON|-", help="What the call would have returned.")],
+    incident: INCIDENT = None,
+    reason: REASON = "",
+) -> None:
+    """Supply the result of the incident's call."""
+    from longcase.model.strict_json import BODY_BYTES
+
+    why = _checked(reason)
+    value = json_argument(result, "result", BODY_BYTES)
+    accepted = session.ask(
+        lambda service: service.set_result(case, value, incident=incident, reason=why), code=True
+    )
+    tell(session, accepted, "result set")
+
+
+def move(session: Session, case: CASE, stage: Annotated[str, typer.Argument(help="Where to.")], reason: WHY) -> None:
+    """Move a case to another stage: its visit ends, nothing is undone."""
+    why = _checked(reason)
+    tell(session, session.ask(lambda service: service.move(case, stage, reason=why), code=True), "moved")
+
+
+def restart(session: Session, case: CASE, reason: WHY) -> None:
+    """Begin the current visit anew, with what its calls have returned already."""
+    why = _checked(reason)
+    tell(session, session.ask(lambda service: service.restart(case, reason=why)), "restarted")
+
+
+def correct(
+    session: Session,
+    case: CASE,
+    fields: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="FIELD=TEXT or FIELD:=JSON")],
+    reason: WHY,
+    no_pin: Annotated[bool, typer.Option("--no-pin", help="Let the running visit overwrite it.")] = False,
+) -> None:
+    """Correct fields of the business object, recorded with before and after."""
+    from longcase.cli.fields import fields_of
+
+    why = _checked(reason)
+    with session.open(code=True) as longcase:
+        service = longcase.service
+        values = fields_of(service, service.ref(case).workflow).assignments(fields, case)
+        accepted = finish(service.correct(case, values, reason=why, pin=not no_pin))
+    tell(session, accepted, "corrected")
+
+
+def cancel(session: Session, case: CASE, reason: WHY) -> None:
+    """Cancel a case: its cancel path runs; without one it is undone and closed as cancelled."""
+    why = _checked(reason)
+    tell(session, session.ask(lambda service: service.cancel(case, reason=why)), "cancelling")
+
+
+def _checked(reason: str) -> str:
+    from longcase.errors import UsageError
+    from longcase.model.strict_json import check_json
+
+    if len(reason) > 2_000:
+        raise UsageError(f"a reason of {len(reason):,} characters, expected at most 2,000", hint="put the rest into the object")
+    check_json(reason, what="reason")
+    return reason

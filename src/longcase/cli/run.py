@@ -1,0 +1,124 @@
+"""Run: `dev` and `worker`, which move cases until they are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longcase.cli import terminal
+from longcase.cli.frame import Session, command
+from longcase.errors import UsageError
+
+if TYPE_CHECKING:
+    from longcase.app import Longcase
+
+PANEL = "Run"
+_APP_ARGUMENT = Annotated[
+    str | None, typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False)
+]
+_LIVE = Annotated[int, typer.Option(help="Cases kept in memory; others are rows and nothing else.", min=0)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    command(app, PANEL)(dev)
+    command(app, PANEL)(worker)
+
+
+def dev(
+    session: Session,
+    app: _APP_ARGUMENT = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(help="Let so many seconds pass in one; kept in the store, for every process that opens it."),
+    ] = None,
+    live: _LIVE = 512,
+) -> None:
+    """Run a worker for trying things out, and say where cases live and what to do next."""
+    _run(session, app, live, factor, tips=True)
+
+
+def worker(session: Session, app: _APP_ARGUMENT = None, live: _LIVE = 512) -> None:
+    """Run a worker until SIGTERM or Ctrl-C: it begins nothing new and lets running attempts end."""
+    _run(session, app, live, None, tips=False)
+
+
+def _run(session: Session, app: str | None, live: int, factor: float | None, *, tips: bool) -> None:
+    from longcase.app import Longcase
+    from longcase.cli.loading import load_apps
+
+    if app is not None and session.app is not None:
+        raise UsageError("the workflows are named twice", hint=f"longcase worker {app}")
+    longcase = Longcase(load_apps(app or session.app), url=session.store, actor=session.actor, live=live)
+    _log_to_stderr()
+    asyncio.run(_work(session, longcase, factor, tips=tips))
+
+
+async def _work(session: Session, longcase: Longcase, factor: float | None, *, tips: bool) -> None:
+    async with longcase:
+        if factor is not None:
+            await longcase.scale_clock(factor)
+        mover = longcase.new_worker()
+        asked = 0
+
+        def stop() -> None:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                mover.abort()
+                return
+            if mover.running_attempts:
+                terminal.note(f"stopping when {mover.running_attempts} running attempts have ended; again to stop at once")
+            mover.stop()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        running = loop.create_task(mover.run())
+        # Said once the worker has joined: whoever reads the line may rely on it.
+        while not mover.number and not running.done():
+            await asyncio.sleep(0.005)
+        if mover.number:
+            _say_hello(session, longcase, mover.number, tips=tips)
+        await running
+        _say(session, {"stopped": mover.number}, f"worker {mover.number} has stopped")
+
+
+def _say_hello(session: Session, longcase: Longcase, number: int, *, tips: bool) -> None:
+    names = [workflow.name for workflow in longcase.workflows]
+    now = longcase.env.now().isoformat(timespec="seconds")
+    hello = {"worker": number, "store": longcase.store.url, "workflows": names, "now": now}
+    _say(session, hello, f"worker {number} moves {', '.join(names)}; cases live in {longcase.store.url}")
+    if tips and not session.json:
+        first = longcase.workflows[0]
+        terminal.line(f"now is {now}; stop with Ctrl-C")
+        terminal.line()
+        terminal.line(f"  longcase start {first.name} '{{\"{first.key_field}\": \"C-1\", ...}}' --app ...")
+        terminal.line("  longcase list")
+        terminal.line(f"  longcase show {first.name}/C-1")
+
+
+def _say(session: Session, value: dict[str, Any], text: str) -> None:
+    import sys
+
+    if session.json:
+        terminal.data(value)
+    else:
+        terminal.line(text)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    class Escaped(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "\n".join(terminal.escape(part) for part in super().format(record).split("\n"))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Escaped("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("longcase").addHandler(handler)

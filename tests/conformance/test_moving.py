@@ -1,0 +1,85 @@
+"""Who moves which case: wake instants, leases, worker incarnations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longcase.store.port import CaseRef
+from tests.support.cases import NOON_TEXT, do, entered, new_case, receive, turn
+
+SOON = "2026-03-02T12:00:01.000000Z"
+LATER = "2026-03-02T15:00:00.000000Z"
+
+
+async def cases(store: Any, *wake: tuple[str, int]) -> list[int]:
+    """Start one case for each (wake_at, lease)."""
+    started = await store.start([new_case(f"k{i}") for i in range(len(wake))])
+    await store.write(
+        [turn(base, entered(), receive(), wake_at=at, lease=lease) for base, (at, lease) in zip(started, wake, strict=True)]
+    )
+    return [base.case_no for base in started]
+
+
+async def test_ready_cases_come_due_first(store: Any) -> None:
+    first, second, third, _ = await cases(store, (LATER, 0), (SOON, 0), (NOON_TEXT, 0), ("", 0))
+    assert await store.ready(LATER, 0, 10) == [third, second, first]
+    assert await store.ready(SOON, 0, 10) == [third, second]
+    assert await store.ready(LATER, 0, 1) == [third]
+
+
+async def test_a_case_leased_by_another_worker_is_left_to_it(store: Any) -> None:
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    held, free = await cases(store, (NOON_TEXT, other), (NOON_TEXT, 0))
+    assert await store.ready(LATER, mine, 10) == [free]
+    assert await store.ready(LATER, other, 10) == [held, free]
+
+
+async def test_next_wake_is_the_earliest_later_instant(store: Any) -> None:
+    await cases(store, (LATER, 0), (SOON, 7), ("", 0))
+    assert await store.next_wake(NOON_TEXT) == SOON
+    assert await store.next_wake(SOON) == LATER
+    assert await store.next_wake(LATER) == ""
+
+
+async def test_a_worker_that_leaves_gives_its_leases_back(store: Any) -> None:
+    worker = await store.join("here", 1)
+    (case_no,) = await cases(store, (NOON_TEXT, worker))
+    await store.leave(worker)
+    assert (await store.load(CaseRef(case_no))).lease == 0
+    assert await store.workers() == []
+
+
+async def test_a_worker_number_is_never_used_again(store: Any) -> None:
+    first = await store.join("here", 1)
+    await store.leave(first)
+    second = await store.join("here", 1)
+    assert second > first
+
+
+async def test_a_living_worker_is_listed_with_its_leases(store: Any) -> None:
+    worker = await store.join("here", 4711)
+    await cases(store, (NOON_TEXT, worker), (NOON_TEXT, worker))
+    (row,) = await store.workers()
+    assert (row.no, row.host, row.pid, row.alive, row.leases, row.started_at) == (worker, "here", 4711, True, 2, NOON_TEXT)
+    assert await store.dead_workers() == []
+
+
+async def test_a_lease_is_given_back_only_by_its_holder(store: Any) -> None:
+    (case_no,) = await cases(store, (NOON_TEXT, 2))
+    await store.release([case_no], 3)
+    assert (await store.load(CaseRef(case_no))).lease == 2
+    await store.release([case_no], 2)
+    assert (await store.load(CaseRef(case_no))).lease == 0
+
+
+async def test_a_case_of_a_worker_nobody_knows_is_free(store: Any) -> None:
+    mine = await store.join("here", 1)
+    (case_no,) = await cases(store, (NOON_TEXT, 4000))
+    assert await store.ready(LATER, mine, 10) == [case_no]
+
+
+async def test_own_commits_do_not_count_as_news(store: Any) -> None:
+    (case_no,) = await cases(store, (NOON_TEXT, 0))
+    store.changed()
+    await store.edit(CaseRef(case_no), do(wake=True))
+    assert not store.changed()
