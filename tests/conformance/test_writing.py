@@ -360,7 +360,7 @@ async def test_tasks_can_be_asked_for_from_their_opening_to_their_answer(store: 
     tasks = await store.query("SELECT task_no, status, question, of_team, answer FROM tasks")
     assert tasks == [{"task_no": 1, "status": "decided", "question": "Sign off?", "of_team": "credit", "answer": ""}]
     row = await store.load(CaseRef(base.case_no))
-    (written,) = await store.write([turn(row, decided())])
+    (written,) = await store.write([turn(row, decided(), receive())])
     assert written.state.settled_tasks == {}
     tasks = await store.query("SELECT task_no, status, answer, decided_at, decided_by FROM tasks")
     assert tasks == [

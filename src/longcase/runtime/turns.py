@@ -248,10 +248,10 @@ class Turns:
         resident.emitted = []
         if resident.visit is not None:
             resident.visit.emitted = resident.emitted
-        wake = wake_at(state, now)
+        wake = now if more or result.again else wake_at(state, now)
         write = CaseWrite(
             resident.case_no, base_seq, base_seen, events, state,
-            lease=self._lease(state), wake_at=wake, taken=result.taken,
+            lease=self._lease(state, now), wake_at=wake, taken=result.taken,
         )  # fmt: skip
         write.children = [self._child(resident, event) for event in events if event.type == "child_started"]
         write.cancel_children = list(resident.cancel_children)
@@ -266,7 +266,7 @@ class Turns:
             return None
         return write
 
-    def _lease(self, state: CaseState) -> int:
+    def _lease(self, state: CaseState, now: str) -> int:
         """Return whose death must wake the case: whoever runs an attempt of it, or has yet to begin one."""
         if not state.calls:
             return 0
@@ -277,7 +277,10 @@ class Turns:
             return max(holders)
         asked = {opened["call"] for opened in state.incidents.values()}
         unbegun = any(
-            call["status"] == "ready" or (call["status"] == "unknown" and ref not in asked) for ref, call in state.calls.items()
+            call["status"] == "ready"
+            or (call["status"] == "unknown" and ref not in asked)
+            or (call["status"] == "backoff" and call["next_try"] <= now)  # due, but no slot was free
+            for ref, call in state.calls.items()
         )
         return self.worker if unbegun else 0
 
