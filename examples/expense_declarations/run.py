@@ -15,10 +15,12 @@ import hashlib
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -136,14 +138,30 @@ def play(sim: Simulation, steps: list[Step]) -> None:
             f"the store {sim.path} holds another log: {min(strangers)} is not in this one\n\nhint: name another --store"
         )
     known = {row["id"].partition(":")[2] for row in sim.query(report.of_steps("SELECT id FROM handed_in"))}
-    for step in progress(steps, len(known)):
-        if step.key in known:
-            continue
-        sim.advance_to(step.at)
+    for at, at_once in groupby(progress(steps, len(known)), key=lambda step: step.at):
+        todo = deque(step for step in at_once if step.key not in known)
+        if todo:
+            sim.advance_to(at)
+        while todo:
+            with sim.together():
+                hand_in_together(sim, todo, started)
+
+
+def hand_in_together(sim: Simulation, todo: deque[Step], started: set[str]) -> None:
+    """Take steps of one instant from `todo`, until a case would get a second one before it has moved."""
+    touched: set[str] = set()
+    while todo and todo[0].case not in touched:
+        step = todo[0]
+        touched.add(step.case)
         if step.case not in started:
             sim.start(declarations, {"id": step.case, "amount": step.amount}, actor=step.actor)
             started.add(step.case)
-        hand_in(sim, step)
+            if TAKES[step.signal()[0].name] is not declarations.entry:
+                continue  # first it enters its first stage; then an operator can move it
+            send(sim, step)
+        else:
+            hand_in(sim, step)
+        todo.popleft()
 
 
 def catch_up(sim: Simulation) -> None:
@@ -154,14 +172,20 @@ def catch_up(sim: Simulation) -> None:
 
 
 def hand_in(sim: Simulation, step: Step) -> None:
-    """Send one recorded step as its signal; an operator first moves a case that does not wait for it."""
-    signal, body = step.signal()
-    case = sim.show(step.address).state
-    path = declarations.paths.get(signal.name)
+    """Send a step to a case; if the case does not wait for it, an operator moves it first to where it does."""
+    name = step.signal()[0].name
+    case = sim.state(step.address)
+    path = declarations.paths.get(name)
     awaited = [receive["signal"] for receive in case.receives.values()]
-    taken = signal.name in awaited or (path is not None and case.stage in [stage.name for stage in path.during])
+    taken = name in awaited or (path is not None and case.stage in [stage.name for stage in path.during])
     if case.status == "open" and not taken:
-        sim.move(step.address, TAKES[signal.name], reason=f"recorded: {step.event}", actor=OPERATOR)
+        sim.move(step.address, TAKES[name], reason=f"recorded: {step.event}", actor=OPERATOR)
+    send(sim, step)
+
+
+def send(sim: Simulation, step: Step) -> None:
+    """Send a step as its signal."""
+    signal, body = step.signal()
     with suppress(CaseClosed):  # the refusal stands in the closed case's history
         sim.signal(step.address, signal, body, idempotency_key=step.key, actor=step.actor)
 

@@ -14,12 +14,16 @@ from longcase.engine.tasks import Actor
 from longcase.env import Env, RealClock, ScaledClock
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
+from longcase.model.map import compile_map
 from longcase.model.workflow import Workflow
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
 from longcase.store.port import Store
-from longcase.store.sqlite import open_sqlite
+from longcase.store.sqlite import maintenance, open_sqlite
+from longcase.store.sqlite.doctor import Symptom, doctor
+from longcase.store.sqlite.maintenance import Progress
+from longcase.store.sqlite.migrate import Migration
 from longcase.store.sqlite.settings import clock_from, clock_setting
 
 DEFAULT_URL = "sqlite:///longcase.db"
@@ -106,6 +110,13 @@ class Longcase:
             raise UsageError("Longcase is not open", hint="async with Longcase(...) as longcase: ...")
         return self._service
 
+    async def record_maps(self) -> None:
+        """Store the map of each workflow, so that every event of this process names the map it lies on."""
+        for code in {id(code): code for code in self.codes.values()}.values():
+            map, _ = compile_map(code.workflow)
+            nodes = [*map.nodes, *map.earlier, *map.stages]
+            code.map_number = await self.store.map_number(map.workflow, map.fingerprint, map.to_json(), nodes)
+
     async def scale_clock(self, factor: float) -> None:
         """Let `factor` seconds pass in one real second, for every process that opens this store from now on.
 
@@ -120,6 +131,7 @@ class Longcase:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
         """Run a worker in this process for the length of the block; it drains on leaving."""
+        await self.record_maps()
         worker = self.new_worker()
         running = asyncio.get_running_loop().create_task(worker.run())
         try:
@@ -141,10 +153,48 @@ class Longcase:
 
 async def open_store(url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL") -> Store:
     """Open the store a URL names."""
+    return await open_sqlite(store_path(url), env, inline=inline, create=create, synchronous=synchronous)
+
+
+def store_path(url: str | None = None) -> str:
+    """Return the file of the store that a URL (or LONGCASE_DATABASE_URL, or the default) names."""
+    url = url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
     scheme, separator, path = url.partition(":///")
     if not separator or scheme != "sqlite" or not path:
-        raise UsageError(f"LONGCASE_DATABASE_URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db")
-    return await open_sqlite(path, env, inline=inline, create=create, synchronous=synchronous)
+        raise UsageError(
+            f"the store's URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db"
+        )
+    return path
+
+
+# -- keeping a store well: the offices of `store.sqlite.maintenance`, by URL -------------------------
+
+
+def examine_store(url: str | None, env: Env) -> list[Symptom]:
+    """Return what may hurt a store, and what is well."""
+    return doctor(store_path(url), env)
+
+
+def backup_store(url: str | None, target: str, *, force: bool = False, progress: Progress = lambda done, total: None) -> None:
+    """Copy a store to `target` while it is in use."""
+    maintenance.backup(store_path(url), target, force=force, progress=progress)
+
+
+def restore_store(
+    url: str | None, source: str, env: Env, *, force: bool = False, progress: Progress = lambda done, total: None
+) -> str:
+    """Put a backup in the place of a store; returns where the old one was set aside, or ""."""
+    return maintenance.restore(store_path(url), source, env, force=force, progress=progress)
+
+
+def missing_migrations(url: str | None) -> list[Migration]:
+    """Return the schema changes a store lacks, in order; changes nothing."""
+    return maintenance.plan(store_path(url))
+
+
+def migrate_store(url: str | None, env: Env) -> list[Migration]:
+    """Bring a store to this release's schema; returns what was applied."""
+    return maintenance.migrate(store_path(url), env)
 
 
 async def share_clock(store: Store, env: Env) -> None:

@@ -107,14 +107,7 @@ REAL_FIGURES = {
 
 
 # One after the other on one store: around the commits of starts, signals, turns and moves.
-FAULTS = (
-    "after_commit:3",
-    "before_commit:6",
-    "after_commit:24",
-    "before_commit:37",
-    "after_commit:38",
-    "after_commit:19",
-)
+FAULTS = ("after_commit:3", "before_commit:6", "after_commit:20", "before_commit:25", "after_commit:21")
 
 
 def log_of(paths: tuple[str, ...], file: Path) -> Path:

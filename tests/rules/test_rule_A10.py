@@ -91,7 +91,7 @@ def test_rule_A10_a_clock_that_goes_back_is_never_seen() -> None:
     def scenario(sim: Simulation) -> None:
         case = sim.start(ties, Order(id="1"))
         sim.clock.advance(timedelta(hours=-2))
-        sim.correct(case, note="back")
+        sim.correct(case, extra="back")
         instants = [e.at for e in sim.history(case)]
         assert instants == sorted(instants)
         sim.advance(timedelta(hours=3))

@@ -59,7 +59,7 @@ def closed(name: str = "active") -> Event:
 def scheduled(call: str = "1.c1", *, attempt: int = 1, worker: int = 1, **more: Any) -> Event:
     data = {
         "call": call, "activity": "check_registry", "digest": "d", "input": {}, "key": f"key-{call}", "nth": 1,
-        "owner": "integrations", "system": "registry", "expected": "2026-03-02T13:00:00.000000Z", "deadline": "",
+        "owner": "integrations", "system": "registry", "expected": "2026-03-02T13:00:00.000000Z", "deadline": "", "start_by": "",
         "attempt": attempt, "worker": worker, **more,
     }  # fmt: skip
     return Event("activity_scheduled", data, 1, node="intake/activity:check_registry", n=1, strand="0")

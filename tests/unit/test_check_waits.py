@@ -70,8 +70,8 @@ REFUSED = {
         approval("of=sales, within=days(1), escalate=[Escalation(days(1), boss)]"),
     ),
     "a team chosen by a conditional expression": (
-        approval('of=sales if is_big(case.object) == "no" else nobody.team(), within=business_days(30)'),
-        [],
+        approval('of=sales if is_big(case.object) == "no" else nobody.team(), within=days(1)'),
+        ["owner_unresolved"],
         approval('of=sales if is_big(case.object) == "no" else boss, within=days(1)'),
     ),
     "a level after the expiry": (

@@ -24,9 +24,16 @@ def add_to(app: typer.Typer) -> None:
 def start(
     session: Session,
     workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
-    body: Annotated[str | None, typer.Argument(metavar="[JSON|-]", help="The business object; - reads it from stdin.", show_default=False)] = None,
-    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Start a case for each row; - is stdin.")] = None,
-    results: Annotated[str | None, typer.Option(metavar="FILE", help="With --csv: write what became of each row.")] = None,
+    body: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON|-]", help="The business object; - reads it from stdin.", show_default=False),
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="Start a case for each row; - is stdin.")
+    ] = None,
+    results: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --csv: write what became of each row.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Start anew where a closed case has the key.")] = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same call twice is one case.")] = None,
 ) -> None:
@@ -40,7 +47,7 @@ def start(
     if results is not None:
         raise UsageError("--results goes with --csv", hint=f"longcase start {workflow} --csv FILE --results {results}")
     if body is None:
-        raise UsageError("there is no business object", hint=f"longcase start {workflow} '{{\"id\": \"C-1\"}}'")
+        raise UsageError("there is no business object", hint=f'longcase start {workflow} \'{{"id": "C-1"}}\'')
     from longcase.model.strict_json import BODY_BYTES
 
     data = json_object(body, f"object of {workflow}", BODY_BYTES)

@@ -100,7 +100,9 @@ class _Import:
             if len(cells) != len(self.header):
                 raise InvalidInput(f"{len(cells)} cells, expected {len(self.header)}", reason="cells")
             what = f"row {number}"
-            body = {n: self.fields.value(n, cell, what) for n, cell in zip(self.header, cells, strict=True) if cell != ""}
+            body = {
+                n: self.fields.value(n, cell, what) for n, cell in zip(self.header, cells, strict=True) if cell != ""
+            }
             return result, self.service.new_case(self.workflow, body, again=self.again)
         except LongcaseError as error:
             result.code, result.reason = error.code, error.message
@@ -124,7 +126,9 @@ def _decoded(data: bytes, file: str) -> str:
         return data.decode("utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{file}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8", hint="save it as UTF-8") from None
+        raise UsageError(
+            f"{file}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8", hint="save it as UTF-8"
+        ) from None
 
 
 def _header(text: str, file: str, fields: Fields, key_field: str) -> list[str]:

@@ -62,7 +62,9 @@ def unknown_field(name: str, known: Sequence[str], what: str) -> InvalidInput:
     """Return the error for a field the object does not have, with the nearest that it has."""
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"its fields: {', '.join(known)}"
-    return InvalidInput(f"{what}: /{name}: unknown field", problems=[(f"/{name}", "unknown field")], reason="does_not_fit", hint=hint)
+    return InvalidInput(
+        f"{what}: /{name}: unknown field", problems=[(f"/{name}", "unknown field")], reason="does_not_fit", hint=hint
+    )
 
 
 def _takes_text(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> bool:

@@ -34,7 +34,8 @@ _APP = Annotated[
     str | None, typer.Option("--app", metavar="APP", help="Module or file with the workflows; LONGCASE_APP.")
 ]
 _STORE = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="Where cases live; LONGCASE_DATABASE_URL, else sqlite:///longcase.db.")
+    str | None,
+    typer.Option("--store", metavar="URL", help="Where cases live; LONGCASE_DATABASE_URL, else sqlite:///longcase.db."),
 ]
 
 
@@ -101,7 +102,9 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     raise BugError("a command of the CLI waited for an event loop")
 
 
-def command(app: typer.Typer, panel: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, panel: str, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a command whose function gets a Session first; the shared options are added to its own."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:

@@ -27,7 +27,8 @@ def load_apps(spec: str | None) -> list[ModuleType]:
     names = [name for name in (spec or os.environ.get(VARIABLE, "")).split(",") if name.strip()]
     if not names:
         raise UsageError(
-            "this command needs the workflows: no module is named", hint=f"--app onboarding.py, or {VARIABLE}=onboarding.py"
+            "this command needs the workflows: no module is named",
+            hint=f"--app onboarding.py, or {VARIABLE}=onboarding.py",
         )
     return [load_app(name.strip()) for name in names]
 
@@ -77,7 +78,9 @@ def _place_of(spec: str) -> tuple[str, str]:
         parts.insert(0, folder.name)
         folder = folder.parent
     if not all(part.isidentifier() for part in parts):
-        raise UsageError(f"{spec} cannot be imported under the name {'.'.join(parts)}", hint="rename the file: letters, digits and _")
+        raise UsageError(
+            f"{spec} cannot be imported under the name {'.'.join(parts)}", hint="rename the file: letters, digits and _"
+        )
     return str(folder), ".".join(parts)
 
 

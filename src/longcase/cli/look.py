@@ -137,7 +137,9 @@ def _print_case(view: CaseView, sentence: str, now: str) -> None:
         )
     for name, incident in state.incidents.items():
         terminal.line()
-        terminal.line(f"incident {name}, {incident['kind']}, {incident['owner']} to act by {_when(incident['due'], now)}")
+        terminal.line(
+            f"incident {name}, {incident['kind']}, {incident['owner']} to act by {_when(incident['due'], now)}"
+        )
         terminal.line(f"  {incident['message']}")
         for what, value in incident["details"].items():
             terminal.line(f"  {what}: {_text(value)}")

@@ -1,9 +1,9 @@
 """The way in: `longcase COMMAND ...`. Puts the commands together and turns errors into exit statuses.
 
-    0    done                         4    conflict: somebody was first
-    2    the call or a definition     5    refused by a rule
-    3    nothing of that name         6    the store
-    130  Ctrl-C                       70   a bug of Longcase
+0    done                         4    conflict: somebody was first
+2    the call or a definition     5    refused by a rule
+3    nothing of that name         6    the store
+130  Ctrl-C                       70   a bug of Longcase
 """
 
 from __future__ import annotations

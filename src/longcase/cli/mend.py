@@ -45,9 +45,7 @@ def set_result(
 
     why = _checked(reason)
     value = json_argument(result, "result", BODY_BYTES)
-    accepted = session.ask(
-        lambda service: service.set_result(case, value, incident=incident, reason=why), code=True
-    )
+    accepted = session.ask(lambda service: service.set_result(case, value, incident=incident, reason=why), code=True)
     tell(session, accepted, "result set")
 
 
@@ -92,6 +90,8 @@ def _checked(reason: str) -> str:
     from longcase.model.strict_json import check_json
 
     if len(reason) > 2_000:
-        raise UsageError(f"a reason of {len(reason):,} characters, expected at most 2,000", hint="put the rest into the object")
+        raise UsageError(
+            f"a reason of {len(reason):,} characters, expected at most 2,000", hint="put the rest into the object"
+        )
     check_json(reason, what="reason")
     return reason

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 PANEL = "Run"
 _APP_ARGUMENT = Annotated[
-    str | None, typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False)
+    str | None,
+    typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False),
 ]
 _LIVE = Annotated[int, typer.Option(help="Cases kept in memory; others are rows and nothing else.", min=0)]
 
@@ -54,13 +55,14 @@ def _run(session: Session, app: str | None, live: int, factor: float | None, *, 
         raise UsageError("the workflows are named twice", hint=f"longcase worker {app}")
     longcase = Longcase(load_apps(app or session.app), url=session.store, actor=session.actor, live=live)
     _log_to_stderr()
-    asyncio.run(_work(session, longcase, factor, tips=tips))
+    asyncio.run(_work(session, longcase, factor, app or session.app, tips=tips))
 
 
-async def _work(session: Session, longcase: Longcase, factor: float | None, *, tips: bool) -> None:
+async def _work(session: Session, longcase: Longcase, factor: float | None, app: str | None, *, tips: bool) -> None:
     async with longcase:
         if factor is not None:
             await longcase.scale_clock(factor)
+        await longcase.record_maps()
         mover = longcase.new_worker()
         asked = 0
 
@@ -71,7 +73,9 @@ async def _work(session: Session, longcase: Longcase, factor: float | None, *, t
                 mover.abort()
                 return
             if mover.running_attempts:
-                terminal.note(f"stopping when {mover.running_attempts} running attempts have ended; again to stop at once")
+                terminal.note(
+                    f"stopping when {mover.running_attempts} running attempts have ended; again to stop at once"
+                )
             mover.stop()
 
         loop = asyncio.get_running_loop()
@@ -79,24 +83,25 @@ async def _work(session: Session, longcase: Longcase, factor: float | None, *, t
             loop.add_signal_handler(number, stop)
         running = loop.create_task(mover.run())
         # Said once the worker has joined: whoever reads the line may rely on it.
-        while not mover.number and not running.done():
+        while not mover.number and not running.done():  # noqa: ASYNC110  # the worker tells nobody else
             await asyncio.sleep(0.005)
         if mover.number:
-            _say_hello(session, longcase, mover.number, tips=tips)
+            _say_hello(session, longcase, mover.number, app, tips=tips)
         await running
         _say(session, {"stopped": mover.number}, f"worker {mover.number} has stopped")
 
 
-def _say_hello(session: Session, longcase: Longcase, number: int, *, tips: bool) -> None:
+def _say_hello(session: Session, longcase: Longcase, number: int, app: str | None, *, tips: bool) -> None:
     names = [workflow.name for workflow in longcase.workflows]
     now = longcase.env.now().isoformat(timespec="seconds")
     hello = {"worker": number, "store": longcase.store.url, "workflows": names, "now": now}
     _say(session, hello, f"worker {number} moves {', '.join(names)}; cases live in {longcase.store.url}")
     if tips and not session.json:
         first = longcase.workflows[0]
+        where = f" --app {app}" if app else ""
         terminal.line(f"now is {now}; stop with Ctrl-C")
         terminal.line()
-        terminal.line(f"  longcase start {first.name} '{{\"{first.key_field}\": \"C-1\", ...}}' --app ...")
+        terminal.line(f'  longcase start {first.name} \'{{"{first.key_field}": "C-1", ...}}\' --app ...')
         terminal.line("  longcase list")
         terminal.line(f"  longcase show {first.name}/C-1")
 

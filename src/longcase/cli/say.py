@@ -68,16 +68,22 @@ def decide(
     value = json_argument(answer, "answer", BODY_BYTES) if is_json else check_json(answer, what="answer")
     check_json(reason, what="reason")
     accepted = session.ask(lambda service: service.decide(case, value, task=task, reason=reason, shown=shown))
-    tell(session, accepted, "decided")
+    tell(session, accepted, "")
 
 
 def tell(session: Session, accepted: Accepted, did: str) -> None:
     """Print what became of a message or a repair."""
     if session.json:
         return terminal.data(
-            {"case": accepted.address, "did": accepted.did or did, "duplicate": accepted.duplicate, "remaining": accepted.remaining}
+            {
+                "case": accepted.address,
+                "did": accepted.did or did or "decided",
+                "duplicate": accepted.duplicate,
+                "remaining": accepted.remaining,
+            }
         )
     again = " before; nothing changed" if accepted.duplicate else ""
     more = f"; {accepted.remaining} more needed" if accepted.remaining else ""
-    terminal.line(f"{accepted.address}: {accepted.did or did}{again}{more}")
+    what = accepted.did if accepted.did in ("", did) or accepted.did.startswith(did) else f"{did}: {accepted.did}"
+    terminal.line(f"{accepted.address}: {what or did}{again}{more}")
     return None

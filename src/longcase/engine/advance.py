@@ -15,7 +15,7 @@ from typing import Any, Literal
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Success, Verdict
 from longcase.engine.incidents import TurnDiscarded, incident
-from longcase.engine.tasks import due_actions, expiry_outcome
+from longcase.engine.tasks import due_actions, expiry_outcome, shown_again
 from longcase.engine.turn import Resident
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call, CaseState
@@ -217,6 +217,10 @@ class _Run:
             self.result.items_applied += 1
             self.current = None
         self._clocks(self.work.now)
+        for ref in self.state.tasks:
+            stale = shown_again(self.state, ref)
+            if stale is not None:
+                self.resident.append(stale, self.work.now)
         self._undo()
         self._begin()
         if self.state.status == "closed":
@@ -426,7 +430,8 @@ class _Run:
             return
         if verdict.follow == "again" and not call["awaited"] and not call["undoes"]:
             # The stage stopped waiting: a failed attempt is not tried again for nobody.
-            verdict = Verdict("lost")
+            unknown = failure.kind in attempts.UNKNOWN_KINDS and attempts.undo_entry(state, ref) is not None
+            verdict = Verdict("unknown" if unknown else "lost")
         event = self.resident.append(attempts.failed_attempt(state, ref, call, failure, verdict, actor), self.work.now)
         owner = activity.owner.name if activity is not None else call["owner"]
         details: dict[str, Json] = {"error": failure.to_json(), "attempt": call["attempt"], "activity": call["activity"]}

@@ -169,6 +169,10 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
             continue
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":
+            # The compensation an interrupted undo had begun goes on; it is not begun a second time.
+            begun = state.calls.get(f"{entry['call']}-undo")
+            if begun is not None and begun["status"] in ("running", "ready", "backoff"):
+                return "wait", entry["call"]
             return "start", entry["call"]
         if call is None:
             continue

@@ -13,6 +13,7 @@ import sys
 from types import FrameType
 from typing import Any, Protocol
 
+from longcase.engine import loop
 from longcase.errors import Nondeterministic
 from longcase.model.host import current_host
 
@@ -30,6 +31,7 @@ _FORBIDDEN = {
 _STDLIB = asyncio.__file__.rpartition("/asyncio/")[0] + "/"
 _SITE = "/site-packages/"
 _OURS = __file__.rpartition("/engine/")[0] + "/"
+_LOOP = loop.__file__
 
 
 class _Visit(Protocol):
@@ -50,15 +52,21 @@ def _watch(event: str, _: tuple[Any, ...]) -> None:
 
 
 def _by_user_code(frame: FrameType | None) -> bool:
-    """Tell whether the nearest frame outside the standard library is the user's (or a library of theirs).
+    """Tell whether the user's code asked for it: itself, or through a library.
 
-    Imports, and what Longcase itself does for the stage (time zone files, tracebacks), are allowed.
+    Imports, and what Longcase itself does for the stage, are allowed: time zone files, tracebacks, the
+    texts of the holidays package. A library called by the visit's loop is a task of the user's.
     """
+    library = False
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith("<frozen importlib") or "/importlib/" in file or file.startswith(_OURS) or file == linecache.__file__:
+        if file.startswith("<frozen importlib") or "/importlib/" in file or file == linecache.__file__:
             return False
-        if not file.startswith(_STDLIB) or _SITE in file:
+        if file.startswith(_OURS):
+            return library and file == _LOOP
+        if _SITE in file:
+            library = True
+        elif not file.startswith(_STDLIB):
             return True
         frame = frame.f_back
     return False

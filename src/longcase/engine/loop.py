@@ -179,7 +179,7 @@ class VisitLoop:
     def forget_done(self) -> None:
         """Drop references to finished tasks, so that a long visit does not keep them all."""
         if len(self.tasks) > self._forget_above:
-            self.tasks = [task for task in self.tasks if not task.done() or task.cancelled() is False and task.exception() is not None]
+            self.tasks = [task for task in self.tasks if not task.done() or getattr(task, "_log_traceback", False)]
             # Doubling keeps the cost of many living tasks linear.
             self._forget_above = max(FORGET_ABOVE, 2 * len(self.tasks))
 

@@ -136,9 +136,20 @@ def move(
     return _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
 
 
-def restart(state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str) -> Repair:
+def restart(
+    state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str, code: WorkflowCode | None = None
+) -> Repair:
     """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
     _still_open(state)
+    for call in state.calls.values():
+        activity = code.activities.get(call["activity"]) if code is not None else None
+        if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
+            # The new visit would begin the same call under the same key beside it.
+            raise RepairRefused(
+                f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} is not settled, and its effect "
+                "must not be repeated",
+                hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
+            )
     reuse = _calls_of(visit_events, results=True)
     return _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
 

@@ -99,16 +99,12 @@ def answer_task(
     if allowed:
         return refuse(RefusedError(allowed))
     events: list[Event] = []
-    if is_stale(task, state.object):
-        shown = shown_text(task["fields"], task["constants"], state.object)
-        fresh = digest(shown)
-        stale = [vote["by"] for vote in task["votes"] if vote["digest"] != fresh]
-        data = {"task": ref, "shown": shown, "digest": fresh, "was": task["shown"], "asked_again": stale}
-        events.append(_event(state, "vote_stale", data, task, "engine"))
-        current = fresh
+    fresh = shown_again(state, ref)
+    if fresh is not None:
+        events.append(fresh)
+        stale, current = fresh.data["asked_again"], fresh.data["digest"]
     else:
-        stale = []
-        current = task["digest"]
+        stale, current = [], task["digest"]
     if shown_digest is not None and shown_digest != current:
         error: LongcaseError = StaleDecision(f'"{task["question"]}": what was shown has changed since', hint=f"longcase tasks --case {state.address}")
         refusal = refuse(error)
@@ -142,6 +138,18 @@ def answer_task(
         "by": [v["by"] for v in votes if v["answer"] == vote["answer"]], "expired": False,
     }  # fmt: skip
     return Answered(events, outcome)
+
+
+def shown_again(state: CaseState, ref: str) -> Event | None:
+    """Return the record of what a task shows having changed, or None: votes on the old do not count (A11)."""
+    task = state.tasks[ref]
+    if task["status"] in ("decided", "expired") or not is_stale(task, state.object):
+        return None
+    shown = shown_text(task["fields"], task["constants"], state.object)
+    fresh = digest(shown)
+    stale = [vote["by"] for vote in task["votes"] if vote["digest"] != fresh]
+    data = {"task": ref, "shown": shown, "digest": fresh, "was": task["shown"], "asked_again": stale}
+    return _event(state, "vote_stale", data, task, "engine")
 
 
 def decides(task: Task, votes: list[Vote]) -> bool:

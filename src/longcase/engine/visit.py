@@ -136,7 +136,8 @@ class Visit:
 
     def feed(self, event: Event) -> None:
         """Apply one input that the state has already folded, and run until quiet."""
-        self._set_now(event.at)
+        # Records may stand between an outside event and the turn that answers it: never before them.
+        self._set_now(self.state.at)
         self.cause = event.seq
         data = event.data
         match event.type:
@@ -182,16 +183,29 @@ class Visit:
                 self._differ(event, None)
                 return
             apply(self.state, event)
+            if road == "outside":
+                event = self._follow(event, trailing)
             if road != "record":
                 self.feed(event)
         if self.mismatch is not None:
             return
         self.mode = "live"
-        for event in list(self._recorded):
+        if self._recorded:
+            event = self._recorded.popleft()
+            apply(self.state, event)
+            self.feed(self._follow(event, 0))
+
+    def _follow(self, outside: Event, trailing: int) -> Event:
+        """Fold what was recorded right after an outside event; returns the last outside one of the run.
+
+        A turn answers a whole run of them at once: it was redone when another one came in (A2).
+        """
+        while len(self._recorded) > trailing and CATALOGUE[self._recorded[0].type].road in ("outside", "record"):
+            event = self._recorded.popleft()
             apply(self.state, event)
             if CATALOGUE[event.type].road == "outside":
-                self.feed(event)
-        self._recorded.clear()
+                outside = event
+        return outside
 
     def interrupt(self) -> bool:
         """End the visit: cancel every task in creation order, then discard (A7). True if code resisted."""
@@ -224,7 +238,8 @@ class Visit:
                 continue
             if not task.done():
                 return f"a task is still running: {where(task)}"
-            if not task.cancelled() and task.exception() is not None and getattr(task, "_log_traceback", False):
+            # Asked first: exception() itself counts as hearing it.
+            if getattr(task, "_log_traceback", False):
                 return f"a task failed and nobody awaited it: {task.exception()!r}"
         return ""
 
@@ -504,9 +519,8 @@ class Visit:
         except asyncio.CancelledError:
             if self._ends_here or call not in state.calls:
                 raise
-            waits = activity.cancel == "wait" and state.calls[call]["attempt"] > 0
-            self._emit("activity_cancelled", {"call": call, "waits": waits}, place)
-            if waits:
+            waits = activity.cancel == "wait" and state.calls[call]["status"] == "running"
+            if self._emit("activity_cancelled", {"call": call, "waits": waits}, place)["waits"]:
                 try:
                     await self._until(call)
                 except ActivityFailed:
@@ -712,7 +726,7 @@ def where(task: asyncio.Task[Any]) -> str:
         if frame is not None and "/asyncio/" not in frame.f_code.co_filename and "/longcase/" not in frame.f_code.co_filename:
             line = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno} in {frame.f_code.co_name}"
         awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)
-    return line or task.get_name()
+    return line or f"{task.get_name()} in {getattr(task.get_coro(), '__qualname__', 'a coroutine')}"
 
 
 def _nothing() -> None:

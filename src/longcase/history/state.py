@@ -168,6 +168,7 @@ class Incident(TypedDict):
     details: dict[str, Json]
 
 
+_NO_ANSWER: Final = frozenset({"timeout", "heartbeat", "lost"})  # failures after which an effect may have happened
 _TRANSIENT: Final = frozenset({"settled_tasks"})
 
 
@@ -413,6 +414,15 @@ def _activity_cancelled(state: CaseState, event: Event) -> None:
         # No attempt ever began: nothing is out there to settle.
         del state.calls[event.data["call"]]
         _settle(state, event.data["call"], "nothing", event.seq)
+    elif call["status"] == "backoff":
+        # Nobody waits for another attempt. Whether the last one took effect is known, unless it got no answer.
+        kind = call.get("error", {}).get("kind")
+        if kind in _NO_ANSWER and undo_entry(state, event.data["call"]) is not None:
+            call["status"] = "unknown"
+            call["next_try"] = ""
+        else:
+            del state.calls[event.data["call"]]
+            _settle(state, event.data["call"], "nothing", event.seq)
 
 
 @_on("attempt_started")

@@ -26,7 +26,11 @@ def headline(state: CaseState, now: str, written: Written) -> str:
     open_waits = waits(state)
     if not open_waits:
         where = f"In {state.stage} since {written(state.entered_at)}"
-        return f"{where}, about to move." if state.visit else f"Accepted on {written(state.started_at)}, not yet taken up by a worker."
+        return (
+            f"{where}, about to move."
+            if state.visit
+            else f"Accepted on {written(state.started_at)}, not yet taken up by a worker."
+        )
     wait = open_waits[0]
     ended = f", expected {written(wait.expected)}" if wait.expected else ""
     late = " (overdue)" if wait.expected and wait.expected < now else ""

@@ -108,6 +108,8 @@ def _check(value: Json, what: str, place: str, depth: int) -> None:
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
             _check(item, what, f"{place}/{position}", depth + 1)
+    else:
+        _refuse(what, "invalid_json", f"{place or '/'} is of type {type(value).__name__}, expected JSON data")
 
 
 def _decoded(text: str | bytes, max_bytes: int, what: str) -> str:
@@ -168,9 +170,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(text: str) -> int:
     if len(text) > _DIGITS or abs(int(text)) > MAX_INTEGER:
-        raise _Refused(
-            "number_out_of_range", f"the integer {text[:30]} is beyond 64 bits; send it as a string", text
-        )
+        raise _Refused("number_out_of_range", f"the integer {text[:30]} is beyond 64 bits; send it as a string", text)
     return int(text)
 
 

@@ -94,7 +94,11 @@ class Turns:
         todo: dict[int, list[Item]] = {case_no: list(items) for case_no, items in cases.items()}
         looking = set(look)
         for _ in range(20):
-            prepared = await self._prepare(todo, looking)
+            try:
+                prepared = await self._prepare(todo, looking)
+            except LongcaseError:
+                self._carry_later(moved)
+                raise
             todo, looking = {}, set()
             writes = [entry for entry in prepared if entry.write is not None]
             moved.extend(self._unwritten(entry) for entry in prepared if entry.write is None)
@@ -103,6 +107,7 @@ class Turns:
             except LongcaseError:
                 for entry in writes:
                     self._doubt(entry)
+                self._carry_later(moved)
                 raise
             for entry, outcome in zip(writes, outcomes, strict=True):
                 if outcome.outcome == "stale":
@@ -307,6 +312,15 @@ class Turns:
                 name = event.data.get("activity") or (call["activity"] if call is not None else "")
                 begun[event.data["call"], event.data["attempt"]] = resident.code.activities[name]
         self.evict(resident.case_no)
+
+    def _carry_later(self, moved: Sequence[Moved]) -> None:
+        """Keep the commands of cases that did move when another case of the batch failed."""
+        for entry in moved:
+            for command in entry.commands:
+                call = entry.state.calls.get(command.call)
+                if command.kind == "perform" and call is not None:
+                    begun = self._doubtful.setdefault(entry.case_no, {})
+                    begun[command.call, command.number] = entry.code.activities[call["activity"]]
 
     def _settle_doubt(self, case_no: int, state: CaseState) -> list[Command]:
         """Return what must still be carried out of commits whose answer was lost."""

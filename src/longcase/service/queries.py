@@ -48,7 +48,9 @@ class Which:
         if self.status not in ("open", "closed", "all"):
             raise UsageError(f"status {self.status!r}, expected open, closed or all", hint="--status all")
         if self.waiting and self.waiting not in WAIT_KINDS:
-            raise UsageError(f"waiting {self.waiting!r}, expected one of {', '.join(WAIT_KINDS)}", hint="--waiting person")
+            raise UsageError(
+                f"waiting {self.waiting!r}, expected one of {', '.join(WAIT_KINDS)}", hint="--waiting person"
+            )
 
 
 async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, Any]]:
@@ -70,7 +72,9 @@ async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, 
     return [_renamed(row) for row in rows]
 
 
-async def list_tasks(store: Store, tenant: str, *, of: str = "", limit: int = 200, case_no: int = 0) -> list[dict[str, Any]]:
+async def list_tasks(
+    store: Store, tenant: str, *, of: str = "", limit: int = 200, case_no: int = 0
+) -> list[dict[str, Any]]:
     """Return the open tasks of all cases, the earliest expected first.
 
     Args:
@@ -86,7 +90,9 @@ async def list_tasks(store: Store, tenant: str, *, of: str = "", limit: int = 20
         sql += " AND EXISTS (SELECT 1 FROM json_each(t.whose) WHERE json_each.value = :of)"
         parameters["of"] = of
     found = []
-    for row in await store.query(f"{sql} ORDER BY coalesce(nullif(t.expected_by, ''), '9'), t.task_no LIMIT :limit", parameters):
+    for row in await store.query(
+        f"{sql} ORDER BY coalesce(nullif(t.expected_by, ''), '9'), t.task_no LIMIT :limit", parameters
+    ):
         record = json.loads(row.pop("data"))
         row["whose"] = json.loads(row["whose"])
         found.append(_renamed(row) | _asked(record))
@@ -115,5 +121,7 @@ async def next_steps(store: Store, state: CaseState) -> tuple[str, ...]:
     for row in await store.query(sql, (state.workflow,)):
         nodes = json.loads(row["graph"]).get("nodes", ())
         exits = [node["name"] for node in nodes if node["kind"] == "exit" and node["stage"] == state.stage]
-        return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in exits))
+        ends = [name for name in exits if name.startswith("close:")]
+        ordered = [*(name for name in exits if name not in ends), *ends]
+        return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in ordered))
     return ()

@@ -24,9 +24,10 @@ from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, CaseNotF
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.history.waits import Wait, waits
-from longcase.model.codec import Json, codec_for, digest
+from longcase.model.codec import Codec, Json, codec_for, digest
 from longcase.model.names import check_idempotency_key, check_key, check_name
 from longcase.model.signal import Signal
+from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage, Workflow
 from longcase.service import queries
 from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Input, Locked, NewCase, Store
@@ -160,7 +161,7 @@ class Service:
             raise WorkflowNotFound(f"workflow {name} is not loaded", hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app")
         codec = code.workflow.codec
         what = f"object of {name}"
-        data = codec.encode(body, what) if isinstance(body, BaseModel) else codec.encode(codec.decode(dict(body), what), what)
+        data = _encoded(codec, body, what)
         check_key(data[code.workflow.key_field])
         started = case_started(
             code.workflow, data, uid=self.env.new_id(), tenant=self.tenant, now=self.env.now(), actor=actor or self.actor
@@ -242,7 +243,7 @@ class Service:
             raise UnknownSignal(f"{workflow} declares no signal {name}", hint=f"declared: {known}")
         codec = declared.codec
         what = f"signal {name}"
-        return codec.encode(body, what) if isinstance(body, BaseModel) else codec.encode(codec.decode(dict(body), what), what)
+        return _encoded(codec, body, what)
 
     # -- tasks -----------------------------------------------------------------------------------------
 
@@ -356,6 +357,7 @@ class Service:
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
         """Check a filled form against its schema's required fields; the stage decodes it fully."""
         record = state.tasks[task]
+        check_json(answer, what="answer")
         if record["kind"] != "task":
             return answer
         if not isinstance(answer, Mapping):
@@ -397,6 +399,7 @@ class Service:
         return await self._repair(address, judge, who)
 
     def _valid_patch(self, code: WorkflowCode | None, state: CaseState, fields: Mapping[str, Json]) -> dict[str, Json]:
+        check_json(dict(fields), what=f"correction of {state.address}")
         if code is None:
             unknown = [name for name in fields if name not in state.object]
             if unknown:
@@ -422,6 +425,7 @@ class Service:
         self, address: str, result: Json, *, incident: str | None = None, reason: str = "", actor: Actor | None = None
     ) -> Accepted:
         """Supply the result of the incident's call."""
+        check_json(result, what="result")
         who = actor or self.actor
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(address, lambda locked: repairs.set_result(locked.state, incident, result, who, reason, code), who)
@@ -444,13 +448,14 @@ class Service:
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew, reusing what its calls have already returned."""
         who = actor or self.actor
+        code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
         events = await self.store.events(row.case_no, visit=row.state.visit)
 
         def judge(locked: Locked) -> Repair:
             if locked.state.visit != row.state.visit or locked.state.seen_seq != row.state.seen_seq:
                 raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
-            return repairs.restart(locked.state, events, who, reason)
+            return repairs.restart(locked.state, events, who, reason, code)
 
         return await self._repair(address, judge, who)
 
@@ -512,3 +517,10 @@ class Service:
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views."""
         return await self.store.query(sql, parameters)
+
+
+def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str) -> Json:
+    """Return a body as it is stored: typed, and storable whatever the type lets pass (NUL, 2^63, NaN)."""
+    if isinstance(body, BaseModel):
+        return check_json(codec.encode(body, what), what=what)
+    return codec.encode(codec.decode(check_json(dict(body), what=what), what), what)

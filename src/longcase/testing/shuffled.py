@@ -105,6 +105,7 @@ class Hand:
     dead: bool = False
     flight: Coroutine[Any, Any, Any] | None = None  # what it is in the middle of; one thing at a time
     again: list[int] = field(default_factory=list)  # cases whose last commit has an unknown outcome
+    reporting: Job | None = None
     turns: Turns = field(init=False, repr=False)
     slots: Slots = field(init=False, repr=False)
 
@@ -192,6 +193,8 @@ class ShuffledMover:
             hand.flight.close()
             hand.flight = None
         hand.turns.evict_all()
+        if hand.reporting is not None and hand.reporting.hand is not hand:
+            self.ends.append(hand.reporting)  # who ran the attempt has had no answer, and reports again
         self.store.abandon(hand.worker)
         self.hands.remove(hand)
         lost = [job for job in [*self.jobs, *self.ends] if job.hand is hand and not self._chance("zombie")]
@@ -260,7 +263,8 @@ class ShuffledMover:
                 hand.flight = self._advance(hand, self._take(self.hints))
             case "end":
                 hand = self.random.choice(idle)
-                hand.flight = self._end(hand, self._take(self.ends))
+                hand.reporting = self._take(self.ends)
+                hand.flight = self._end(hand, hand.reporting)
         return True
 
     def _take(self, bag: list[Any]) -> Any:
@@ -272,7 +276,7 @@ class ShuffledMover:
         try:
             hand.flight.send(None)
         except StopIteration:
-            hand.flight = None
+            hand.flight = hand.reporting = None
         except Killed:
             hand.flight = None
             await self.crash(hand)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -81,6 +82,7 @@ class Simulation:
         self._app = Longcase(workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous)
         self._do(self._app.open())
         self._live = live
+        self._together = False
         self._join()
 
     def _join(self) -> None:
@@ -144,11 +146,24 @@ class Simulation:
 
     def run(self) -> None:
         """Move every case that can move at this instant, and run its activities, until all is quiet."""
-        if ready := self._ready():
+        if not self._together and (ready := self._ready()):
             self._do(self._run(ready))
 
     def _ready(self) -> list[int]:
         return self._at_once(self._app.store.ready(instant_text(self.now), self._worker, BATCH))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let everything handed in inside the block be accepted at one instant, before any case moves.
+
+        Two people who answer at once, for example; or many inputs, to move their cases in one commit.
+        """
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+        self.run()
 
     def crash(self) -> None:
         """Kill the mover: its memory is gone, its leases are void, a new one takes over."""

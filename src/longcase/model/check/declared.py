@@ -144,9 +144,11 @@ def _never_undone(reading: Reading) -> Iterator[Finding]:
 def clash_findings(readings: Iterable[Reading], others: Iterable[Any] = ()) -> Iterator[Finding]:
     """Yield names that stand for two things: the history, and every list, knows them by name alone."""
     known: dict[tuple[str, str], tuple[Any, str, tuple[str, int]]] = {}
+    reported: set[tuple[str, str]] = set()
     for kind, name, thing, place in [*_named(readings), *((_kind(other), *_entry(other)) for other in others)]:
         first, first_name, _ = known.setdefault((kind, name.casefold()), (thing, name, place))
-        if not _same(first, thing):
+        if not _same(first, thing) and (kind, name) not in reported:
+            reported.add((kind, name))
             file, line = place
             also = "" if first_name == name else f" (and {first_name})"
             yield Finding(
@@ -220,7 +222,7 @@ def module_findings(module: ModuleType) -> Iterator[Finding]:
     except SourceNotFound as error:
         yield Finding(file, 0, "source_not_found", str(error), "check the module as source")
         return
-    top = {first_line(node): node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    top = {first_line(node): node for node in _at_module_level(tree.body)}
     scope = Scope(vars(module), frozenset(), {})
     registered = list(_registered(module))
     lines = {(fn.__code__.co_firstlineno, fn.__name__) for _, fn in registered if hasattr(fn, "__code__")}
@@ -250,6 +252,23 @@ def module_findings(module: ModuleType) -> Iterator[Finding]:
                 "declare it at module level, with its decorator",
             )
         seen.add((what, line))
+
+
+def _at_module_level(body: Iterable[ast.stmt]) -> Iterator[FunctionDef]:
+    """Yield the functions of a module that are there once: not in a loop, a class or another function."""
+    for statement in body:
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield statement
+            case ast.If(_, inner, rest):
+                yield from _at_module_level([*inner, *rest])
+            case ast.Try(inner, handlers, rest, final):
+                handled = [step for handler in handlers for step in handler.body]
+                yield from _at_module_level([*inner, *handled, *rest, *final])
+            case ast.With(_, inner):
+                yield from _at_module_level(inner)
+            case _:
+                pass
 
 
 def _registered(module: ModuleType) -> Iterator[tuple[str, Any]]:

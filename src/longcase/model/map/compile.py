@@ -105,6 +105,7 @@ def _read_stage(atlas: Atlas, stage: Stage[Any], path: ExceptionPath[Any] | None
             )
         )
     covered = path.during or tuple(atlas.workflow.stages.values()) if path else ()
+    own = [other.name for other in covered if other.workflow is atlas.workflow]  # `check` refuses others
     return StageMap(
         name=stage.name,
         kind=stage.kind,
@@ -114,7 +115,7 @@ def _read_stage(atlas: Atlas, stage: Stage[Any], path: ExceptionPath[Any] | None
         was=tuple(stage.was),
         goal=inspect.cleandoc(stage.fn.__doc__).partition("\n")[0] if stage.fn.__doc__ else "",
         signal=path.signal.name if path and path.signal else "",
-        during=tuple(other.name for other in covered),
+        during=tuple(own),
         file=file,
         line=line,
     )

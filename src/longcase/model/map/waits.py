@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -285,7 +285,7 @@ class WaitReader:
 
     def _owners(self, node: ast.expr) -> tuple[Owner, ...]:
         """Return the teams an expression may stand for; a finding if they cannot be read."""
-        found = tuple(self._teams(node))
+        found = self._teams(node)
         if not found:
             self._find(
                 "owner_unresolved",
@@ -295,20 +295,22 @@ class WaitReader:
             )
         return found
 
-    def _teams(self, node: ast.expr) -> Iterator[Owner]:
+    def _teams(self, node: ast.expr) -> tuple[Owner, ...]:
         reading = self._reading
         value = reading.scope.value(node)
         if isinstance(value, Team):
-            yield value
-            return
+            return (value,)
         match node:
             case ast.IfExp(_, body, other):
-                yield from self._teams(body)
-                yield from self._teams(other)
+                one, two = self._teams(body), self._teams(other)
+                return (*one, *two) if one and two else ()
             case ast.Subscript(table):
-                yield from (team for team in targets_of(reading.scope.value(table)).values() if isinstance(team, Team))
+                targets = targets_of(reading.scope.value(table)).values()
+                return tuple(targets) if all(isinstance(team, Team) for team in targets) else ()
             case ast.Name(name) if (assigned := reading.locals.once(name)) is not None and assigned is not node:
-                yield from self._teams(assigned)
+                return self._teams(assigned)
+            case _:
+                return ()
 
     def _refuse(self, call: ast.AST, message: str, hint: str) -> None:
         self._find("argument_not_readable", call, message, hint)

@@ -205,7 +205,9 @@ def _inbox(tx: Transaction, write: CaseWrite, pending: int, state: CaseState) ->
 def _may_follow(tx: Transaction, write: CaseWrite) -> bool:
     """Tell whether what came in between leaves the turn as it is: people's records do, a mover's do not."""
     between = tx.execute("SELECT type FROM history WHERE case_no = ? AND seq > ?", (write.case_no, write.base_seq))
-    return {row[0] for row in between} <= BESIDE and not any(event.type in TASK_CLOCKS for event in write.events)
+    # These name events of the turn by the seq it expected for them.
+    named = TASK_CLOCKS | {"undo_started", "incident_opened"}
+    return {row[0] for row in between} <= BESIDE and not any(event.type in named for event in write.events)
 
 
 def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) -> None:
@@ -222,6 +224,10 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
         return
     tx.execute("SAVEPOINT entry")
     try:
+        shift = row.state.seq - write.base_seq
+        for event in write.events:
+            if event.cause is not None and event.cause > write.base_seq:
+                event.cause += shift
         tx.append(row, write.events)
         news = False
         if pending or write.notify:

@@ -1,0 +1,183 @@
+"""Look at definitions: `check`, `describe`, `map`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longcase.cli import terminal
+from longcase.cli.frame import Session, command, finish
+from longcase.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from longcase.model.finding import Finding
+
+PANEL = "Look at definitions"
+_APP_ARGUMENT = Annotated[
+    str | None,
+    typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    command(app, PANEL)(check)
+    command(app, PANEL)(describe)
+    command(app, PANEL, "map")(show_map)
+
+
+def check(session: Session, app: _APP_ARGUMENT = None) -> None:
+    """Check definitions: everything that could break a running case, with file and line, all at once."""
+    found = [finding for name in _names(session, app) for finding in _findings(name)]
+    errors = sum(finding.severity == "error" for finding in found)
+    if session.json:
+        terminal.data([finding.to_json() for finding in found])
+    else:
+        for finding in found:
+            terminal.block(str(finding))
+        if found:
+            terminal.note(f"{errors} errors, {len(found) - errors} warnings")
+    if errors:
+        raise typer.Exit(2)
+
+
+def _findings(name: str) -> list[Finding]:
+    from longcase.cli.loading import AppNotFound, import_app
+    from longcase.model.check import check_module
+    from longcase.model.check.importing import import_findings
+
+    try:
+        module = import_app(name)
+    except (AppNotFound, UsageError):
+        raise
+    except Exception as error:
+        return import_findings(error, name)
+    return check_module(module)
+
+
+def _names(session: Session, app: str | None) -> list[str]:
+    import os
+
+    from longcase.cli.loading import VARIABLE
+
+    spec = app or session.app or os.environ.get(VARIABLE) or ""
+    names = [name.strip() for name in spec.split(",") if name.strip()]
+    if not names:
+        raise UsageError("no module is named", hint=f"longcase check onboarding.py, or {VARIABLE}=onboarding.py")
+    return names
+
+
+def describe(
+    session: Session,
+    app: _APP_ARGUMENT = None,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="One workflow, activity or decision.")] = "",
+) -> None:
+    """Describe what is declared: input, output, effect, owner, policies of activities; stages, signals."""
+    from longcase.cli.loading import load_app
+    from longcase.insight.describe import describe_module
+
+    told = [describe_module(load_app(spec)) for spec in _names(session, app)]
+    if name:
+        kinds = ("workflows", "activities", "decisions")
+        told = [{**one, **{kind: [t for t in one[kind] if t["name"] == name] for kind in kinds}} for one in told]
+        if not any(one[kind] for one in told for kind in kinds):
+            raise NotFoundError(
+                f"nothing is declared by the name {name}", hint=f"longcase describe {app or session.app or ''}"
+            )
+    if session.json:
+        return terminal.data(told[0] if len(told) == 1 else told)
+    for one in told:
+        _print_described(one)
+    return None
+
+
+def _print_described(one: dict[str, Any]) -> None:
+    for workflow in one["workflows"]:
+        terminal.line(
+            f"workflow {workflow['name']}: {workflow['object']} by {workflow['key']}, owner {workflow['owner']}, {workflow['expect']}"
+        )
+        terminal.table(
+            ["STAGE", "OWNER", "EXPECTED", "GOAL"],
+            [[s["name"], s["owner"], s["expect"], s["goal"]] for s in workflow["stages"]],
+        )
+        for path in workflow["exception_paths"]:
+            during = path["during"] if isinstance(path["during"], str) else ", ".join(path["during"])
+            terminal.line(f"on {path['on']}: {path['name']}, owner {path['owner']}, during {during}")
+        for signal in workflow["signals"]:
+            terminal.line(
+                f"signal {signal['name']}: {', '.join(signal['body'].get('properties', {}))}; owner {signal['owner']}"
+            )
+        terminal.line()
+    for activity in one["activities"]:
+        terminal.line(f"activity {activity['name']}{': ' + activity['goal'] if activity['goal'] else ''}")
+        terminal.facts(
+            [
+                ("  input", activity["input_text"]), ("  output", activity["output_text"]), ("  effect", activity["effect"]),
+                ("  owner", activity["owner"]), ("  system", activity["system"]), ("  retry", activity["retry"]),
+                ("  timeouts", ", ".join(f"{n.replace('_', '-')} {t}" for n, t in activity["timeouts"].items())),
+                ("  key", activity["idempotency_key"]), ("  undo", activity["undo"]), ("  undoes", activity["undoes"]),
+                ("  limits", ", ".join(f"{n} {v}" for n, v in activity["limits"].items())), ("  on cancel", activity["on_cancel"]),
+            ]
+        )  # fmt: skip
+        terminal.line()
+    for decision in one["decisions"]:
+        terminal.line(f"decision {decision['name']}: {decision['question']}")
+        terminal.facts(
+            [
+                ("  answers", ", ".join(decision["answers"])),
+                ("  policy", decision["policy"]),
+                ("  owner", decision["owner"]),
+            ]
+        )
+        terminal.line()
+
+
+def show_map(
+    session: Session,
+    app: _APP_ARGUMENT = None,
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="Only this workflow.")] = "",
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As Mermaid text.")] = False,
+    conform: Annotated[
+        bool, typer.Option("--conform", help="Compare every stored event with the map of its visit.")
+    ] = False,
+) -> None:
+    """Show the map that is read from the code; `--conform` proves a store against it."""
+    if conform:
+        return _conform(session, workflow)
+    from longcase.app import collect
+    from longcase.cli.loading import load_app
+    from longcase.model.map import compile_map, render_mermaid, render_text
+
+    workflows = collect([load_app(name) for name in _names(session, app)])
+    chosen = [one for one in workflows if not workflow or one.name == workflow]
+    if not chosen:
+        raise NotFoundError(f"no workflow {workflow} there", hint=f"there: {', '.join(one.name for one in workflows)}")
+    maps = [compile_map(one)[0] for one in chosen]
+    if session.json:
+        return terminal.data([{**one.to_json(), "fingerprint": one.fingerprint} for one in maps])
+    for one in maps:
+        terminal.block((render_mermaid if mermaid else render_text)(one))
+    return None
+
+
+def _conform(session: Session, workflow: str) -> None:
+    from longcase.insight.conform import conform
+
+    with session.open() as longcase:
+        found = finish(conform(longcase.store, workflow))
+    if session.json:
+        terminal.data(found.to_json())
+    else:
+        terminal.line(
+            f"{found.events} events of {found.cases} cases, {found.placed} with a place: {found.off_map} off the map"
+        )
+        for row in found.off:
+            terminal.line(
+                f"  {row['address']} event {row['seq']}, {row['type']} at {row['node']}: not on map {row['map']}"
+            )
+        terminal.line(f"order: {found.out_of_order} findings")
+        for row in found.order:
+            terminal.line(f"  {row['address']} visit {row['visit']}: {row['what']}")
+    if found.off_map:
+        raise typer.Exit(5)

@@ -1,0 +1,185 @@
+"""Keep the store well: `verify`, `rebuild`, `doctor`, `backup`, `restore`, `migrate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longcase.cli import terminal
+from longcase.cli.frame import Session, command, finish
+
+if TYPE_CHECKING:
+    from longcase.insight.invariants import Finding
+    from longcase.store.port import Audited
+
+PANEL = "Keep the store"
+BROKEN = 6  # exit status: the store is not well
+MOST = 1_000  # findings that are printed; the count is whole
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    for function in (verify, rebuild, doctor, backup, restore, migrate):
+        command(app, PANEL)(function)
+
+
+def verify(session: Session) -> None:
+    """Verify everything stored: the fold of each history equals its row, chains are whole, invariants hold."""
+    with session.open() as longcase, _bar("verifying") as tick:
+        cases = finish(_count(longcase.store))
+        store: Any = longcase.store
+        found = finish(_verified(store, lambda done: tick(done, cases)))
+    if session.json:
+        terminal.data({"cases": cases, "findings": [asdict(one) for one in found[:MOST]], "count": len(found)})
+    else:
+        for one in found[:MOST]:
+            terminal.line(str(one))
+        terminal.line(f"{cases} cases, {len(found)} findings")
+        broken = sorted({one.address for one in found if one.invariant == "I3"})
+        if broken:
+            terminal.note(f"hint: longcase rebuild {broken[0]}")
+    if found:
+        raise typer.Exit(BROKEN)
+
+
+async def _count(store: Any) -> int:
+    return int((await store.query("SELECT count(*) AS cases FROM case_overview"))[0]["cases"])
+
+
+async def _verified(store: Audited, progress: Callable[[int], None]) -> list[Finding]:
+    from longcase.insight.verify import verify as check_everything
+
+    return [finding async for finding in check_everything(store, progress=progress)]
+
+
+def rebuild(
+    session: Session,
+    case: Annotated[
+        str,
+        typer.Argument(metavar="[CASE]", help="workflow/key; every case whose row is not its fold, if none is named."),
+    ] = "",
+) -> None:
+    """Rebuild the row and tasks of a case from its history, which is never changed."""
+    with session.open() as longcase:
+        store: Any = longcase.store
+        if case:
+            numbers = {finish(longcase.service.row(case)).case_no: case}
+        else:
+            broken = finish(_verified(store, lambda done: None))
+            numbers = {one.case_no: one.address for one in broken if one.invariant == "I3" and one.case_no}
+        for number in numbers:
+            finish(store.rebuild(number))
+    if session.json:
+        return terminal.data({"rebuilt": list(numbers.values())})
+    for address in numbers.values():
+        terminal.line(f"{address}: rebuilt from its history")
+    if not numbers:
+        terminal.line("every row equals the fold of its history; nothing to do")
+    return None
+
+
+def doctor(session: Session) -> None:
+    """Look for what may hurt the store: library, disk, log, schema, damage, clock, stuck cases."""
+    from longcase.app import examine_store
+    from longcase.env import Env
+
+    symptoms = examine_store(session.store, Env())
+    if session.json:
+        terminal.data([asdict(symptom) for symptom in symptoms])
+    else:
+        for symptom in symptoms:
+            terminal.line(f"{symptom.level:<7}  {symptom.name}: {symptom.message}")
+            if symptom.hint:
+                terminal.line(f"         hint: {symptom.hint}")
+    if any(symptom.level == "error" for symptom in symptoms):
+        raise typer.Exit(BROKEN)
+
+
+def backup(
+    session: Session,
+    target: Annotated[str, typer.Argument(metavar="FILE", help="Where to.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Copy the store to a file while it is in use: one committed state, checked."""
+    from longcase.app import backup_store, store_path
+
+    with _bar("copying") as tick:
+        backup_store(session.store, target, force=force, progress=tick)
+    _say(
+        session,
+        {"backup": target, "of": store_path(session.store)},
+        f"{store_path(session.store)} is backed up to {target}",
+    )
+
+
+def restore(
+    session: Session,
+    source: Annotated[str, typer.Argument(metavar="FILE", help="The backup.")],
+    force: Annotated[bool, typer.Option("--force", help="Set aside a store that is there; it is not deleted.")] = False,
+) -> None:
+    """Put a backup in the place of the store; its workers must be stopped."""
+    from longcase.app import restore_store, store_path
+    from longcase.env import Env
+
+    with _bar("copying") as tick:
+        aside = restore_store(session.store, source, Env(), force=force, progress=tick)
+    old = f"; the old store is {aside}" if aside else ""
+    value = {"restored": store_path(session.store), "from": source, "set_aside": aside or None}
+    _say(session, value, f"{store_path(session.store)} is restored from {source}{old}")
+
+
+def migrate(
+    session: Session,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit status 6 if something is missing.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Change nothing; print the SQL that would run.")] = False,
+) -> None:
+    """Bring the store to this release's schema, in one transaction; a kill in the middle changes nothing."""
+    from longcase.app import migrate_store, missing_migrations
+    from longcase.env import Env
+
+    if check or plan:
+        missing = missing_migrations(session.store)
+        if session.json:
+            listed = [{"version": m.version, "name": m.name, **({"sql": m.sql} if plan else {})} for m in missing]
+            terminal.data({"missing": listed})
+        else:
+            for migration in missing:
+                terminal.line(f"{migration.version:04} {migration.name} is missing")
+                if plan:
+                    terminal.block(migration.sql)
+            if not missing:
+                terminal.line("the schema is this release's; nothing to do")
+        if missing and check:
+            raise typer.Exit(BROKEN)
+        return
+    done = migrate_store(session.store, Env())
+    told = ", ".join(f"{migration.version:04} {migration.name}" for migration in done) or "nothing to do"
+    _say(session, {"applied": [migration.version for migration in done]}, f"migrated: {told}")
+
+
+def _say(session: Session, value: dict[str, Any], text: str) -> None:
+    if session.json:
+        terminal.data(value)
+    else:
+        terminal.line(text)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told what is done and in all; draws a bar where somebody looks."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

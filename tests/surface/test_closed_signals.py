@@ -1,0 +1,70 @@
+"""A signal to a closed case: refused, kept in its history under the sender's key, once."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from longcase import Case, Next, Team, Workflow, days
+from longcase.errors import CaseClosed
+from longcase.testing import Simulation
+
+desk = Team("desk")
+
+
+class Order(BaseModel):
+    id: str
+
+
+class Word(BaseModel):
+    text: str = ""
+
+
+orders = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
+word = orders.signal("word", Word)
+
+
+@orders.stage(expect=days(5))
+async def listen(case: Case[Order]) -> Next:
+    await case.receive(word, within=days(1))
+    return orders.close("heard")
+
+
+def test_a_refused_signal_stands_in_the_history_with_its_identity() -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        sim.signal(case, word, Word(), idempotency_key="one")
+        with pytest.raises(CaseClosed):
+            sim.signal(case, word, Word(text="late"), idempotency_key="two")
+        refused = [event.data for event in sim.history(case) if event.type == "signal_refused"]
+        assert [(data["id"], data["body"]) for data in refused] == [("word:two", {"text": "late"})]
+
+
+def test_a_repeat_of_a_refused_signal_gets_the_same_answer_and_no_second_refusal() -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        sim.signal(case, word, Word(), idempotency_key="one")
+        for _ in range(2):
+            with pytest.raises(CaseClosed, match=r"order/O-1 is closed: heard"):
+                sim.signal(case, word, Word(), idempotency_key="two")
+        assert sim.types(case).count("signal_refused") == 1
+        assert sim.types(case).count("duplicate_ignored") == 1
+
+
+def test_a_repeat_of_an_accepted_signal_is_accepted_also_when_the_case_has_closed() -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        sim.signal(case, word, Word(), idempotency_key="one")
+        assert sim.signal(case, word, Word(), idempotency_key="one").duplicate
+        assert "signal_refused" not in sim.types(case)
+
+
+def test_what_is_handed_in_together_is_accepted_before_any_case_moves() -> None:
+    with Simulation([orders]) as sim:
+        with sim.together():
+            case = sim.start(orders, Order(id="O-1"))
+            sim.signal(case, word, Word(text="first"))
+            sim.signal(case, word, Word(text="second"))  # not refused: the case has not moved yet
+            assert sim.state(case).visit == 0
+        assert sim.state(case).status == "closed"
+        assert sim.types(case).count("signal_unhandled") == 1
