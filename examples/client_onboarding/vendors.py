@@ -88,9 +88,7 @@ class CoreLedger:
             raise ServiceUnavailable("core-ledger: 503 Service Unavailable")
         if number <= 5 and chance("outage", client).random() < OUTAGE_SHARE:
             raise ServiceUnavailable("core-ledger: 503 closed for maintenance")
-        account = self._once(
-            key, client, "INSERT INTO accounts (key, client, account) VALUES (:key, :client, :account)"
-        )
+        account = self._account_of(key, client)
         if fails:
             raise GatewayTimeout("core-ledger: no answer in time")
         return account
@@ -101,17 +99,25 @@ class CoreLedger:
             raise ServiceUnavailable("core-ledger: 503 Service Unavailable")
         self._connection().execute("UPDATE accounts SET closed = 1 WHERE account = ?", (account,))
 
-    def _once(self, key: str, client: str, insert: str) -> str:
+    def _account_of(self, key: str, client: str) -> str:
+        """Return the account of a key, opened now if there is none; all in one transaction."""
         connection = self._connection()
-        with connection:
+        # By a statement: `with connection:` would hold Python's lock while it waits for SQLite's.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
             connection.execute("INSERT INTO calls (key, client) VALUES (?, ?)", (key, client))
-            known = connection.execute("SELECT account FROM accounts WHERE key = ?", (key,)).fetchone()
+            known = connection.execute("SELECT account FROM accounts WHERE key = ?", (key,)).fetchall()
             if known:
-                return str(known[0])
-            number = connection.execute("SELECT count(*) FROM accounts").fetchone()[0]
-            account = f"NL00BANK{number + 1:07d}"
-            connection.execute(insert, {"key": key, "client": client, "account": account})
-            return account
+                account = str(known[0][0])
+            else:
+                [(count,)] = connection.execute("SELECT count(*) FROM accounts").fetchall()
+                account = f"NL00BANK{count + 1:07d}"
+                connection.execute("INSERT INTO accounts (key, client, account) VALUES (?, ?, ?)", (key, client, account))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        return account
 
     def _connection(self) -> apsw.Connection:
         """Return this thread's connection to the ledger's file."""
@@ -127,7 +133,6 @@ def open_ledger(path: str | Path) -> apsw.Connection:
     """Open the ledger's file, making it if it is not there."""
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(10_000)
-    connection.transaction_mode = "IMMEDIATE"
     # A cursor stops at the first row, and setting journal_mode returns one: `for` runs all statements.
     for _ in connection.execute("""
         PRAGMA journal_mode = WAL;

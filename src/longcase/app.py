@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -14,7 +16,8 @@ from longcase.engine.tasks import Actor
 from longcase.env import Env, RealClock, ScaledClock
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
-from longcase.model.map import compile_map
+from longcase.model.finding import Finding
+from longcase.model.map import WorkflowMap, compile_map
 from longcase.model.workflow import Workflow
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
@@ -25,6 +28,8 @@ from longcase.store.sqlite.doctor import Symptom, doctor
 from longcase.store.sqlite.maintenance import Progress
 from longcase.store.sqlite.migrate import Migration
 from longcase.store.sqlite.settings import clock_from, clock_setting
+
+log = logging.getLogger("longcase.app")
 
 DEFAULT_URL = "sqlite:///longcase.db"
 MAX_FACTOR = 1_000_000
@@ -111,11 +116,21 @@ class Longcase:
         return self._service
 
     async def record_maps(self) -> None:
-        """Store the map of each workflow, so that every event of this process names the map it lies on."""
+        """Compile and store the map of each workflow, so that every event of this process lies on it.
+
+        Whoever moves cases calls it first. Where the source cannot be read as a map, cases move all the
+        same, their events carry no map, and the log says what `longcase check` would.
+        """
         for code in {id(code): code for code in self.codes.values()}.values():
-            map, _ = compile_map(code.workflow)
-            nodes = [*map.nodes, *map.earlier, *map.stages]
-            code.map_number = await self.store.map_number(map.workflow, map.fingerprint, map.to_json(), nodes)
+            drawn, findings = compiled(code.workflow)
+            code.activities = {**code.activities, **drawn.activities}
+            errors = [finding for finding in findings if finding.severity == "error"]
+            if errors:
+                log.warning("%s: %d places cannot be put on the map; longcase check names them", drawn.workflow, len(errors))
+                continue
+            code.nodes = frozenset(drawn.nodes)
+            nodes = [*drawn.nodes, *drawn.earlier, *drawn.stages]
+            code.map_number = await self.store.map_number(drawn.workflow, drawn.fingerprint, drawn.to_json(), nodes)
 
     async def scale_clock(self, factor: float) -> None:
         """Let `factor` seconds pass in one real second, for every process that opens this store from now on.
@@ -228,8 +243,14 @@ def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[
     return list(found.values())
 
 
+@lru_cache(maxsize=256)
+def compiled(workflow: Workflow[Any]) -> tuple[WorkflowMap, list[Finding]]:
+    """Return a workflow's map and what could not be put on it; read once a process."""
+    return compile_map(workflow)
+
+
 def load_code(workflow: Workflow[Any]) -> WorkflowCode:
-    """Compile a workflow for this process."""
+    """Return a workflow's code with the activities its modules name; `record_maps` adds the map."""
     activities: dict[str, Activity[..., Any]] = {}
     for stage in [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]:
         for value in stage.fn.__globals__.values():

@@ -14,8 +14,9 @@ from longcase.env import Env
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
 from longcase.store.port import CaseRef
-from longcase.store.sqlite import SqliteStore, doctor, open_sqlite
+from longcase.store.sqlite import SqliteStore, open_sqlite
 from longcase.store.sqlite.connection import wal_is_safe
+from longcase.store.sqlite.doctor import doctor
 from longcase.store.sqlite.filesystem import network_kind
 from longcase.store.sqlite.maintenance import backup, restore
 from tests.support.cases import do, entered, new_case, noted, receive, turn

@@ -217,6 +217,8 @@ class _Run:
             self.result.items_applied += 1
             self.current = None
         self._clocks(self.work.now)
+        if waiting and self.state.status == "closed":
+            self._list_waiting()
         for ref in self.state.tasks:
             stale = shown_again(self.state, ref)
             if stale is not None:
@@ -227,6 +229,12 @@ class _Run:
             self._stop_all()
         # An exception that queued behind a handler fires when the handler has returned a stage (B7).
         self.result.again = waiting and self.state.kind == "stage" and not blocked(self.state)
+
+    def _list_waiting(self) -> None:
+        """List what queued behind a handler that then closed the case (B7, B17)."""
+        for item in self.work.items:
+            if isinstance(item, Accepted) and item.no not in self.result.taken and self._accepted(item):
+                self.result.taken.append(item.no)
 
     def _step(self) -> None:
         if self.work.limit is not None and self.result.applied >= self.work.limit:
@@ -399,8 +407,10 @@ class _Run:
             self._failed(item.call, call, item.outcome, item.worker)
             return
         if blocked(state) and call["awaited"] and not call["undoes"]:
-            self.result.kept.append(item)
-            return
+            if not attempts.left_open(state, item.call):
+                self.result.kept.append(item)
+                return
+            call = {**call, "awaited": False}
         more: dict[str, Json] = {"once": True} if self._is_once(call) else {}
         event = attempts.completed(state, item.call, call, item.number, item.outcome.result, f"worker:{item.worker}", **more)
         if event.type == "activity_completed":
@@ -421,6 +431,8 @@ class _Run:
         activity = self._activity(call)
         now = instant_of(self.work.now)
         verdict = attempts.judge(activity, call, failure, now, self.work.draw())
+        if blocked(state) and attempts.left_open(state, ref):
+            call = {**call, "awaited": False}
         actor = f"worker:{worker}"
         if verdict.follow == "lost" and call["awaited"] and not call["undoes"]:
             if blocked(state):

@@ -187,17 +187,24 @@ def _since_visit(state: CaseState, stage: str) -> int:
     return max(visits, default=0)
 
 
-def settled(state: CaseState, leave: tuple[str, ...]) -> list[str]:
-    """Return the activities whose undo entries forbid a close: still open, and not named in `leave`."""
-    unsettled: list[str] = []
-    for entry in state.undo:
-        call = state.calls.get(entry["call"])
-        if entry["status"] == "open" and call is not None and entry["activity"] not in leave:
-            unsettled.append(entry["activity"])
-    return unsettled
+def unsettled(state: CaseState, leave: tuple[str, ...]) -> dict[str, str]:
+    """Return the calls, and their activities, that forbid a close: entries still open, not named in `leave`."""
+    return {
+        entry["call"]: entry["activity"]
+        for entry in state.undo
+        if entry["status"] == "open" and entry["call"] in state.calls and entry["activity"] not in leave
+    }
+
+
+def left_open(state: CaseState, ref: str) -> bool:
+    """Tell whether a refused close waits for just this call's outcome: then it is settled, not kept for the stage."""
+    return any(
+        opened["kind"] == "unsettled_close" and opened["blocks"] and ref in opened["details"].get("calls", ())
+        for opened in state.incidents.values()
+    )
 
 
 __all__ = [
     "Failure", "Success", "Verdict", "begun", "completed", "failed_attempt", "judge", "lost", "outcome_counts",
-    "refused", "settled", "undo_entry", "undo_steps",
+    "left_open", "refused", "undo_entry", "undo_steps", "unsettled",
 ]  # fmt: skip

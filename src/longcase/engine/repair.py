@@ -151,7 +151,27 @@ def restart(
                 hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
             )
     reuse = _calls_of(visit_events, results=True)
-    return _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
+    repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
+    repair.events[0].data["signals"] = _consumed(visit_events)
+    return repair
+
+
+def _consumed(visit_events: Sequence[Event]) -> list[Json]:
+    """Return the signals a visit consumed, as they were kept: its restart finds them again, in order (B6)."""
+    kept: dict[str, Json] = {}
+    consumed: list[Json] = []
+    for event in visit_events:
+        data = event.data
+        if event.type == "stage_entered":
+            kept = {signal["id"]: signal for signal in data["snapshot"].get("signals", ())}
+        elif event.type == "signal_received":
+            kept[data["id"]] = {
+                "id": data["id"], "signal": data["signal"], "seq": event.seq, "at": data["accepted_at"],
+                "sender": data["sender"], "body": data["body"],
+            }  # fmt: skip
+        elif event.type == "signal_consumed" and data["id"] in kept:
+            consumed.append(kept[data["id"]])
+    return consumed
 
 
 def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from longcase.engine.attempts import settled
+from longcase.engine.attempts import unsettled
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
 from longcase.engine.visit import Begin, Visit
@@ -277,12 +277,15 @@ class Resident:
         state = self.state
         owner = visit.stage.owner.name
         node = self._exit_node(visit, f"close:{close.name}")
-        unsettled = settled(state, close.leave)
-        if unsettled:
-            names = ", ".join(dict.fromkeys(unsettled))
+        open_calls = unsettled(state, close.leave)
+        if open_calls:
+            names = ", ".join(dict.fromkeys(open_calls.values()))
             raise TurnDiscarded(
                 "unsettled_close", f"close {close.name} leaves the outcome of {names} open", owner=owner,
-                details={"hint": f'await case.undo() before, or close("{close.name}", leave=["{unsettled[0]}"])'},
+                details={
+                    "hint": f'await case.undo() before, or close("{close.name}", leave=["{next(iter(open_calls.values()))}"])',
+                    "calls": list(open_calls),
+                },
             )  # fmt: skip
         for ref, child in state.children.items():
             if child["on_close"] == "refuse":

@@ -672,6 +672,7 @@ def _cancel_requested(state: CaseState, event: Event) -> None:
 @_on("moved")
 def _moved(state: CaseState, event: Event) -> None:
     state.move = {"to": event.data["to"], "restart": event.data["restart"], "seq": event.seq, "reuse": event.data["reuse"]}
+    state.signals = sorted([*state.signals, *event.data.get("signals", ())], key=lambda kept: kept["seq"])
 
 
 @_on("transferred")

@@ -125,7 +125,6 @@ _TOLD: Final[dict[str, str]] = {
     "corrected": "corrected {patch}, before {before}: {reason}",
     "moved": "moved from {from} to {to}: {reason}",
     "transferred": "handed over to {to}: {reason}",
-    "input_corrected": "a field a running call was made with has been corrected",
     "visit_warned": "the history grows long",
     "case_closed": "closed as {close}: {reason}",
 }

@@ -81,6 +81,7 @@ class Simulation:
         self._fakes: dict[str, Callable[..., Any]] = {activity.name: fn for activity, fn in (fakes or {}).items()}
         self._app = Longcase(workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous)
         self._do(self._app.open())
+        self._do(self._app.record_maps())
         self._live = live
         self._together = False
         self._join()
