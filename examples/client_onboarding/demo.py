@@ -90,10 +90,15 @@ class Demo:
 
     def _say(self, counts: dict[str, int]) -> None:
         waiting = f"{counts['person']} on people, {counts['data']} on data, {counts['incident']} on an operator"
-        print(f"  day {int(self.day):2d}   {counts['all']:3d} cases in, {counts['closed']:3d} done; waiting {waiting}", flush=True)
+        print(
+            f"  day {int(self.day):2d}   {counts['all']:3d} cases in, {counts['closed']:3d} done; waiting {waiting}",
+            flush=True,
+        )
 
     async def _counts(self) -> dict[str, int]:
-        rows = await self.app.service.query("SELECT status, waiting_for, count(*) AS n FROM case_overview GROUP BY 1, 2")
+        rows = await self.app.service.query(
+            "SELECT status, waiting_for, count(*) AS n FROM case_overview GROUP BY 1, 2"
+        )
         counts: Counter[str] = Counter()
         for row in rows:
             counts["all"] += row["n"]
@@ -135,7 +140,11 @@ class Demo:
     async def _withdraw(self, address: str) -> None:
         try:
             accepted = await self.app.service.signal(
-                address, withdrawn, {"reason": "found another bank"}, idempotency_key="letter-1", actor=Actor("service:post")
+                address,
+                withdrawn,
+                {"reason": "found another bank"},
+                idempotency_key="letter-1",
+                actor=Actor("service:post"),
             )
             self.told.repeats["signals"] += accepted.duplicate
         except CaseClosed:
@@ -154,7 +163,9 @@ class Demo:
         service, operator = self.app.service, Actor("person:olga")
         with suppress(ConflictError):  # closed meanwhile: the customer withdrew
             if "UnknownEntity" in message:
-                await service.correct(address, {"legal_entity": right_entity(number)}, reason="typing error", actor=operator)
+                await service.correct(
+                    address, {"legal_entity": right_entity(number)}, reason="typing error", actor=operator
+                )
                 await service.restart(address, reason="look up the corrected entity", actor=operator)
             else:
                 await service.retry(address, incident=incident, reason="the vendor is well again", actor=operator)
@@ -189,12 +200,17 @@ class Demo:
         """Kill the worker while it has calls out, if it has any within a second."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until:
-            if await self.app.service.query("SELECT 1 FROM waiting WHERE kind = 'activity' AND what NOT LIKE '% at %' LIMIT 1"):
+            if await self.app.service.query(
+                "SELECT 1 FROM waiting WHERE kind = 'activity' AND what NOT LIKE '% at %' LIMIT 1"
+            ):
                 break
             await asyncio.sleep(0.01)
         self.worker.kill()
         self.told.kills += 1
-        print(f"  day {int(self.day):2d}   worker killed with SIGKILL (process {self.worker.pid}), starting it again", flush=True)
+        print(
+            f"  day {int(self.day):2d}   worker killed with SIGKILL (process {self.worker.pid}), starting it again",
+            flush=True,
+        )
         self.worker.start()
 
 
@@ -224,7 +240,9 @@ class Worker:
     def check(self) -> None:
         """Raise if it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"the worker ended by itself with status {self._process.returncode}; see {self._log.name}")
+            raise RuntimeError(
+                f"the worker ended by itself with status {self._process.returncode}; see {self._log.name}"
+            )
 
     def stop(self) -> None:
         """Let it drain and end."""
@@ -253,7 +271,10 @@ async def play(cases: int, seed: int, folder: Path) -> int:
     os.environ.setdefault("ONBOARDING_FAILING", "0.3")
     began = time.time()
     told = Told(cases)
-    print(f"{cases} clients come on board; vendors fail {float(os.environ['ONBOARDING_FAILING']):.0%} of calls; one second is one day", flush=True)
+    print(
+        f"{cases} clients come on board; vendors fail {float(os.environ['ONBOARDING_FAILING']):.0%} of calls; one second is one day",
+        flush=True,
+    )
     with (folder / "worker.log").open("ab") as log:
         async with Longcase([onboarding], url=url, env=Env(ScaledClock(began, MONDAY, DAY), seed=seed)) as app:
             await app.scale_clock(DAY)  # kept in the store: the worker and the command line go by it too
@@ -274,7 +295,9 @@ def empty(folder: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise SystemExit(f"demo: another one is running in {folder}\n\nhint: wait for it, or name another folder: --folder other") from None
+        raise SystemExit(
+            f"demo: another one is running in {folder}\n\nhint: wait for it, or name another folder: --folder other"
+        ) from None
     for pattern in ("cases.db*", "ledger.db*", "worker.log"):
         for found in folder.glob(pattern):
             shutil.rmtree(found) if found.is_dir() else found.unlink()

@@ -99,14 +99,18 @@ def _broken(ends: Counter[str], told: Told, books: Books, bad_histories: list[st
 
 
 async def _ends(app: Longcase) -> Counter[str]:
-    rows = await app.service.query("SELECT coalesce(closed_as, '') AS name, count(*) AS n FROM case_overview GROUP BY 1")
+    rows = await app.service.query(
+        "SELECT coalesce(closed_as, '') AS name, count(*) AS n FROM case_overview GROUP BY 1"
+    )
     return Counter({row["name"]: row["n"] for row in rows})
 
 
 async def _closes(app: Longcase) -> dict[str, Any]:
     """Return the account of each active case, None for a case that has none to have."""
     rows = await app.service.query("SELECT key, closed_as FROM case_overview")
-    results = await app.service.query("SELECT key, data ->> 'result' AS result FROM timeline WHERE what = 'case_closed'")
+    results = await app.service.query(
+        "SELECT key, data ->> 'result' AS result FROM timeline WHERE what = 'case_closed'"
+    )
     result = {row["key"]: row["result"] for row in results}
     return {row["key"]: result.get(row["key"]) if row["closed_as"] == "active" else None for row in rows}
 
@@ -123,7 +127,9 @@ async def _grouped(app: Longcase, sql: str) -> str:
 
 async def _eventful(app: Longcase) -> str:
     """Return the address of the case that went through most."""
-    rows = await app.service.query("SELECT workflow || '/' || key AS address FROM case_overview ORDER BY events DESC, key LIMIT 1")
+    rows = await app.service.query(
+        "SELECT workflow || '/' || key AS address FROM case_overview ORDER BY events DESC, key LIMIT 1"
+    )
     return str(rows[0]["address"]) if rows else f"{onboarding.name}/C-0042"
 
 
@@ -189,9 +195,14 @@ async def _trouble(app: Longcase, told: Told) -> Table:
     happened = await _events(app)
     failed = happened["attempt_failed"] + happened["activity_failed"]
     calls = (await app.service.query("SELECT count(*) AS n FROM attempts"))[0]["n"]
-    climbed = await _grouped(app, "SELECT data ->> 'to' AS name, count(*) AS n FROM timeline WHERE what = 'task_escalated' GROUP BY 1 ORDER BY 1")
+    climbed = await _grouped(
+        app,
+        "SELECT data ->> 'to' AS name, count(*) AS n FROM timeline WHERE what = 'task_escalated' GROUP BY 1 ORDER BY 1",
+    )
     kinds = await _grouped(app, "SELECT kind AS name, count(*) AS n FROM incidents GROUP BY 1 ORDER BY 1")
-    ended = await _grouped(app, "SELECT how AS name, count(*) AS n FROM incidents WHERE how IS NOT NULL GROUP BY 1 ORDER BY 1")
+    ended = await _grouped(
+        app, "SELECT how AS name, count(*) AS n FROM incidents WHERE how IS NOT NULL GROUP BY 1 ORDER BY 1"
+    )
     still = (await app.service.query("SELECT count(*) AS n FROM incidents WHERE closed_at IS NULL"))[0]["n"]
     opened = happened["incident_opened"]
     late = ", ".join(f"{name} {n}" for name, n in sorted(told.too_late.items()))
@@ -199,7 +210,9 @@ async def _trouble(app: Longcase, told: Told) -> Table:
     table = _table("What went wrong, and what became of it")
     table.add_row("calls to vendors", str(calls), "every try is in the history")
     table.add_row("calls that failed", str(failed), f"tried again by their policy: {happened['attempt_failed']}")
-    table.add_row("workers killed", str(told.kills), f"calls cut short by it and made again: {happened['attempt_lost']}")
+    table.add_row(
+        "workers killed", str(told.kills), f"calls cut short by it and made again: {happened['attempt_lost']}"
+    )
     table.add_row("reminders", str(happened["task_reminded"]), "")
     table.add_row("escalations", str(happened["task_escalated"]), climbed)
     table.add_row("sign-offs that expired", str(happened["task_expired"]), "the declared answer stands: rejected")
@@ -212,9 +225,15 @@ async def _trouble(app: Longcase, told: Told) -> Table:
 
 def _promises(books: Books, told: Told, there: int, unverified: int, events: int, still_open: int) -> Table:
     table = _table("What was promised")
-    table.add_row("accounts in the bank's ledger", str(books.open), f"one row per account, {len(books.doubled)} doubled")
+    table.add_row(
+        "accounts in the bank's ledger", str(books.open), f"one row per account, {len(books.doubled)} doubled"
+    )
     table.add_row("accounts closed again", str(books.closed), f"by undo; {len(books.left_open)} left open")
-    table.add_row("repeated calls it recognised", str(books.repeated_calls), "by their key: the answer was lost, the account was there")
+    table.add_row(
+        "repeated calls it recognised",
+        str(books.repeated_calls),
+        "by their key: the answer was lost, the account was there",
+    )
     table.add_row("cases lost", str(told.cases - there), f"{still_open} still open")
     table.add_row("histories verified", f"{there - unverified}", f"of {there}, {events} events")
     return table

@@ -112,7 +112,9 @@ class CoreLedger:
             else:
                 [(count,)] = connection.execute("SELECT count(*) FROM accounts").fetchall()
                 account = f"NL00BANK{count + 1:07d}"
-                connection.execute("INSERT INTO accounts (key, client, account) VALUES (?, ?, ?)", (key, client, account))
+                connection.execute(
+                    "INSERT INTO accounts (key, client, account) VALUES (?, ?, ?)", (key, client, account)
+                )
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")

@@ -68,6 +68,11 @@ class Step:
         return quote(self.event_id, safe="")
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """Return how the step is known in the history: its case, and the name and key of its signal."""
+        return self.case, f"{self.signal()[0].name}:{self.key}"
+
+    @property
     def actor(self) -> Actor:
         """Who did it: people are known by their role only, payments are made by a system."""
         payment = self.event in ("Request Payment", "Payment Handled")
@@ -124,8 +129,8 @@ def read_step(row: Mapping[str, str]) -> Step:
 def open_text(path: Path) -> TextIO:
     """Open a log, packed or not."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def play(sim: Simulation, steps: list[Step]) -> None:
@@ -137,9 +142,9 @@ def play(sim: Simulation, steps: list[Step]) -> None:
         raise ValueError(
             f"the store {sim.path} holds another log: {min(strangers)} is not in this one\n\nhint: name another --store"
         )
-    known = {row["id"].partition(":")[2] for row in sim.query(report.of_steps("SELECT id FROM handed_in"))}
+    known = {(row["key"], row["id"]) for row in sim.query(report.of_steps("SELECT key, id FROM handed_in"))}
     for at, at_once in groupby(progress(steps, len(known)), key=lambda step: step.at):
-        todo = deque(step for step in at_once if step.key not in known)
+        todo = deque(step for step in at_once if step.identity not in known)
         if todo:
             sim.advance_to(at)
         while todo:

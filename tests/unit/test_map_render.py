@@ -82,12 +82,12 @@ def test_every_shape_of_a_stage_has_its_lines(tmp_path: Path) -> None:
         """\
         with a timeout
           at once, for each
-          - activity reserve (by sales, on erp)
+            - activity reserve (by sales, on erp)
               x finally lost: incident of sales
         on TimeoutError: => closed late
         together, until all are done
           beside what follows
-          - part both
+            - part both
               activity reserve (by sales, on erp)
                 x finally lost: incident of sales
               change

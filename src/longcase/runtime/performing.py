@@ -47,6 +47,7 @@ class Running:
     task: asyncio.Task[Any] | None = None
     on_beat: Callable[[Running], None] | None = field(default=None, repr=False)
     deadlines: Deadlines | None = field(default=None, repr=False)
+    kept_at: float = 0.0  # when heartbeat details were last made durable
     timed_out: bool = False
     ended: bool = False
 

@@ -24,6 +24,7 @@ from longcase.env import Env
 from longcase.errors import LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
+from longcase.model.codec import Json
 from longcase.runtime.limits import Slots
 from longcase.runtime.performing import Deadlines, Running, perform, verify
 from longcase.runtime.turns import LIVE_CASES, Moved, Turns
@@ -37,6 +38,7 @@ SWEEP = 1.0  # seconds between looks for dead workers
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
 RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
+BEAT_EVERY = 1.0  # seconds between heartbeat details made durable for one attempt
 THREADS = 32
 
 
@@ -108,6 +110,7 @@ class Worker:
         """Register this incarnation and look for cases whose worker is dead."""
         self.number = await self.store.join(socket.gethostname(), os.getpid())
         self._turns = Turns(self.store, self.env, self.codes, self.number, self._slots, live=self._live)
+        self._loop = asyncio.get_running_loop()
         self._turns.watchdog.start()
         await self._recover()
         self._wake_all()
@@ -275,12 +278,16 @@ class Worker:
         case_no = moved.case_no
         running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
         running.deadlines = self._deadlines
+        if activity.heartbeat is not None:
+            running.on_beat = lambda beating: self._beat(case_no, beating)
         key = (case_no, command.call, number)
         self._attempts[key] = running
         running.task = asyncio.current_task()
         try:
             outcome: Success | Failure
             commanded = commanded or await self.store.event(case_no, call["seq"])
+            if number > 1 and activity.heartbeat is not None and running.previous_details is None:
+                running.previous_details = await self.store.last_beat(case_no, command.call)
             if call["undoes"]:
                 original = await self.store.event(case_no, commanded.data["of"])
                 done = await self.store.event(case_no, commanded.data["result"])
@@ -297,6 +304,24 @@ class Worker:
             return  # the incarnation is leaving: whoever takes the case over settles the attempt
         self._report(case_no, Ended(command.call, number, outcome, self.number, self._now()))
         self._begin_held_back()
+
+    def _beat(self, case_no: int, running: Running) -> None:
+        """Make heartbeat details durable, at most once in BEAT_EVERY; called from the attempt's own thread."""
+        now = self.env.monotonic()
+        if running.details is not None and now - running.kept_at >= BEAT_EVERY:
+            running.kept_at = now
+            self._loop.call_soon_threadsafe(self._keep_beat, case_no, running, running.details)
+
+    def _keep_beat(self, case_no: int, running: Running, details: Json) -> None:
+        self._spawn(self._store_beat(case_no, running, details))
+
+    async def _store_beat(self, case_no: int, running: Running, details: Json) -> None:
+        try:
+            await self.store.keep_beat(case_no, running.call, running.number, details)
+        except LongcaseError as error:
+            log.warning("%s: heartbeat details not kept: %s", running.case, error.message)
+        finally:
+            self._forget(asyncio.current_task())
 
     async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
         try:

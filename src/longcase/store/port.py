@@ -297,6 +297,14 @@ class Store(Protocol):
         """Void a dead incarnation's leases so that its cases are ready now; returns how many."""
         ...
 
+    async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
+        """Keep an attempt's heartbeat details, so that they outlive its worker. No event; the last one counts."""
+        ...
+
+    async def last_beat(self, case_no: int, call: str) -> Json:
+        """Return the details of a call's last heartbeat, None if there was none."""
+        ...
+
     def changed(self) -> bool:
         """Tell cheaply whether another process has committed since the last call."""
         ...

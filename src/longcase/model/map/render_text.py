@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from longcase.model.map.block import (
     Alt,
-    Arm,
     Block,
     Edit,
     Exit,
@@ -78,7 +77,7 @@ class _Text:
                 if not by and title:
                     yield f"{pad}if {title}" if any(arm.label == title for arm in arms) else f"{pad}by {title}"
                 for arm in arms:
-                    yield from self._arm(arm, title, depth)
+                    yield from self._arm("then" if arm.label == title else arm.label, arm.block, depth)
             case Loop(title, body, _, rest):
                 yield f"{pad}{title}"
                 yield from self._block(body, depth + 1)
@@ -86,10 +85,10 @@ class _Text:
             case Par(branches, each):
                 yield f"{pad}{'at once, for each' if each else 'at once'}"
                 for branch in branches:
-                    yield from self._bulleted(branch, depth + 1)
+                    yield from self._bulleted(branch, depth + 2)
             case Spawn(inner):
                 yield f"{pad}beside what follows"
-                yield from self._bulleted(inner, depth + 1)
+                yield from self._bulleted(inner, depth + 2)
             case Group(body):
                 yield f"{pad}together, until all are done"
                 yield from self._block(body, depth + 1)
@@ -105,15 +104,15 @@ class _Text:
                 yield f"{pad}part {name}"
                 yield from self._block(body, depth + 1)
 
-    def _arm(self, arm: Arm, title: str, depth: int) -> Iterator[str]:
-        inner = list(self._block(arm.block, depth + 1))
-        if not arm.label and not inner:
+    def _arm(self, label: str, block: Block, depth: int) -> Iterator[str]:
+        inner = list(self._block(block, depth + 1))
+        if not label and not inner:
             return
-        label = "then" if arm.label == title else arm.label or "else"
+        heading = f"{_INDENT * depth}{label or 'else'}:"
         if len(inner) == 1:
-            yield f"{_INDENT * depth}{label}: {inner[0].strip()}"
+            yield f"{heading} {inner[0].strip()}"
         else:
-            yield f"{_INDENT * depth}{label}:" + ("" if inner else " go on")
+            yield heading if inner else f"{heading} go on"
             yield from inner
 
     def _bulleted(self, block: Block, depth: int) -> Iterator[str]:
@@ -124,9 +123,7 @@ class _Text:
         yield from self._block(guard.body, depth)
         yield from self._block(guard.rest, depth)
         for arm in guard.handlers:
-            inner = list(self._block(arm.block, depth + 1))
-            yield f"{_INDENT * depth}on {arm.label}:" + ("" if inner else " go on")
-            yield from inner
+            yield from self._arm(f"on {arm.label}", arm.block, depth)
         yield from self._block(guard.final, depth)
 
     def _node(self, node: Node, depth: int) -> Iterator[str]:

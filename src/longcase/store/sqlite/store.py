@@ -6,6 +6,7 @@ microseconds each) and see every commit that was answered.
 
 from __future__ import annotations
 
+import json
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -46,6 +47,11 @@ _READY: Final = """
 SELECT case_no FROM cases
 WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers))
 ORDER BY wake_at, case_no LIMIT ?
+"""
+_BEAT: Final = """
+INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
+WHERE excluded.attempt >= heartbeats.attempt
 """
 _NEXT_WAKE: Final = "SELECT coalesce(min(wake_at), '') FROM cases WHERE wake_at <> '' AND wake_at > ?"
 _INBOX: Final = f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no"
@@ -313,6 +319,18 @@ class SqliteStore:
         await self._committer.run(lambda tx: workers.forget(tx, worker))
         self._locks.drop(worker)
         return freed
+
+    async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
+        values = (case_no, call, attempt, text_of(details, "heartbeat details"))
+
+        def unit(tx: Transaction) -> None:
+            tx.execute(_BEAT, (*values, tx.now))
+
+        await self._committer.run(unit)
+
+    async def last_beat(self, case_no: int, call: str) -> Json:
+        found = self._read("SELECT details FROM heartbeats WHERE case_no = ? AND call = ?", (case_no, call))
+        return json.loads(found[0][0]) if found else None
 
     def is_dead(self, worker: int) -> bool:
         return not self._locks.alive(worker)

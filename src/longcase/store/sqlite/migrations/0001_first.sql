@@ -130,6 +130,17 @@ CREATE TABLE dedup (
     PRIMARY KEY (tenant, scope, key)
 ) STRICT, WITHOUT ROWID;
 
+-- The last heartbeat of a running attempt, handed to the next one if this one is lost with its worker.
+-- Not history: heartbeats are no events. A row goes when its case's next attempt has read it.
+CREATE TABLE heartbeats (
+    case_no INTEGER NOT NULL REFERENCES cases (case_no),
+    call    TEXT    NOT NULL,
+    attempt INTEGER NOT NULL,
+    details TEXT    NOT NULL, -- JSON
+    at      TEXT    NOT NULL,
+    PRIMARY KEY (case_no, call)
+) STRICT, WITHOUT ROWID;
+
 -- Worker incarnations. Each holds an OS lock on `lock_file`; a free lock is certain death.
 CREATE TABLE workers (
     no         INTEGER PRIMARY KEY AUTOINCREMENT,
