@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from flows import Nap, naps
+from flows import Nap, Order, naps, parked
 from harness import Line, Place, Watch, count, cpu_s, main, p50, percentile, start_all, until, wrong
 
 from longcase.history.event import instant_of
 
-PARK_MS = 1.5  # real time allowed for parking one case before the first timer is due
+TRIAL = 200  # cases parked beforehand, to know how long this machine takes just now
+MARGIN = 3  # times that long, and a second, until the first timer is due
 
 
 async def measure(place: Place, quick: bool) -> Line:
     cases = 500 if quick else 10_000
-    first_due = datetime.now(UTC) + timedelta(seconds=1 + cases * PARK_MS / 1_000)
-    dues = [first_due + timedelta(seconds=number / cases) for number in range(cases)]
-    async with place.open(naps) as longcase, longcase.working():
+    async with place.open(naps, parked) as longcase, longcase.working():
         watch = Watch(longcase)
+        begin = time.perf_counter()
+        await start_all(longcase, parked, [Order(id=str(number)) for number in range(TRIAL)])
+        await until(longcase, "wait_kind = 'signal'", TRIAL)
+        each = (time.perf_counter() - begin) / TRIAL
+        first_due = datetime.now(UTC) + timedelta(seconds=1 + MARGIN * each * cases)
+        dues = [first_due + timedelta(seconds=number / cases) for number in range(cases)]
         numbers = await start_all(longcase, naps, [Nap(id=str(number), due=due) for number, due in enumerate(dues)])
         await until(longcase, "wait_kind = 'timer'", cases)
         spare = first_due.timestamp() - time.time()

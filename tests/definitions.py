@@ -17,7 +17,7 @@ from longcase.model.check import check_module
 from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map
 
-PREAMBLE = '''
+PREAMBLE = """
 import asyncio
 from enum import StrEnum
 from typing import Literal
@@ -69,7 +69,7 @@ def is_big(order: Order) -> Literal["yes", "no"]:
 
 wf = Workflow("orders", object=Order, key="id", owner=desk, expect=days(30))
 paid = wf.signal("paid", Paid)
-'''
+"""
 
 _numbers = itertools.count(1)
 
@@ -109,7 +109,9 @@ async def last(case: Case[Order]) -> Next:
 """
 
 
-def check(tmp_path: Path, body: str, extra: str = "", header: str = "@wf.stage(owner=desk, expect=days(20))") -> list[Finding]:
+def check(
+    tmp_path: Path, body: str, extra: str = "", header: str = "@wf.stage(owner=desk, expect=days(20))"
+) -> list[Finding]:
     """Return the findings of a module around one stage body."""
     return check_module(load(tmp_path, stage_source(body, extra, header)))
 

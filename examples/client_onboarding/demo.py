@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -271,10 +271,8 @@ async def play(cases: int, seed: int, folder: Path) -> int:
     os.environ.setdefault("ONBOARDING_FAILING", "0.3")
     began = time.time()
     told = Told(cases)
-    print(
-        f"{cases} clients come on board; vendors fail {float(os.environ['ONBOARDING_FAILING']):.0%} of calls; one second is one day",
-        flush=True,
-    )
+    share = f"{float(os.environ['ONBOARDING_FAILING']):.0%}"
+    print(f"{cases} clients come on board; vendors fail {share} of calls; one second is one day", flush=True)
     with (folder / "worker.log").open("ab") as log:
         async with Longcase([onboarding], url=url, env=Env(ScaledClock(began, MONDAY, DAY), seed=seed)) as app:
             await app.scale_clock(DAY)  # kept in the store: the worker and the command line go by it too

@@ -71,14 +71,17 @@ async def print_report(app: Longcase, told: Told, folder: Path) -> int:
     if not broken:
         console.print("Every promise held.\n")
     address = await _eventful(app)
-    console.print("Look further:")
+    _look_further(console, folder, address)
+    return 1 if broken else 0
+
+
+def _look_further(console: Console, folder: Path, address: str) -> None:
     longcase = _command()
-    here = folder if folder.is_absolute() else Path(os.path.relpath(folder))
-    console.print(f"  export LONGCASE_DATABASE_URL=sqlite:///{here / 'cases.db'}")
+    console.print("Look further:")
+    console.print(f"  export LONGCASE_DATABASE_URL=sqlite:///{folder / 'cases.db'}")
     console.print(f"  {longcase} show {address}")
     console.print(f"  {longcase} history {address}")
     console.print(f"  {longcase} map {os.path.relpath(Path(__file__).with_name('onboarding.py'))}")
-    return 1 if broken else 0
 
 
 def _broken(ends: Counter[str], told: Told, books: Books, bad_histories: list[str]) -> list[str]:
@@ -158,7 +161,7 @@ def _books(path: Path, accounts: dict[str, Any]) -> Books:
     connection = open_ledger(path)
     try:
         rows = list(connection.execute("SELECT client, account, closed FROM accounts"))
-        calls, keys = connection.execute("SELECT count(*), count(DISTINCT key) FROM calls").fetchone()
+        counted: Any = connection.execute("SELECT count(*), count(DISTINCT key) FROM calls").fetchall()
     finally:
         connection.close()
     per_client = Counter(client for client, _, _ in rows)
@@ -169,7 +172,7 @@ def _books(path: Path, accounts: dict[str, Any]) -> Books:
         doubled=sorted(client for client, n in per_client.items() if n > 1),
         missing=sorted(key for key, account in accounts.items() if account and (key, account) not in in_ledger),
         left_open=sorted(client for client, account in in_ledger if accounts.get(client) != account),
-        repeated_calls=calls - keys,
+        repeated_calls=counted[0][0] - counted[0][1],
     )
 
 
@@ -200,9 +203,6 @@ async def _trouble(app: Longcase, told: Told) -> Table:
         "SELECT data ->> 'to' AS name, count(*) AS n FROM timeline WHERE what = 'task_escalated' GROUP BY 1 ORDER BY 1",
     )
     kinds = await _grouped(app, "SELECT kind AS name, count(*) AS n FROM incidents GROUP BY 1 ORDER BY 1")
-    ended = await _grouped(
-        app, "SELECT how AS name, count(*) AS n FROM incidents WHERE how IS NOT NULL GROUP BY 1 ORDER BY 1"
-    )
     still = (await app.service.query("SELECT count(*) AS n FROM incidents WHERE closed_at IS NULL"))[0]["n"]
     opened = happened["incident_opened"]
     late = ", ".join(f"{name} {n}" for name, n in sorted(told.too_late.items()))
@@ -211,7 +211,7 @@ async def _trouble(app: Longcase, told: Told) -> Table:
     table.add_row("calls to vendors", str(calls), "every try is in the history")
     table.add_row("calls that failed", str(failed), f"tried again by their policy: {happened['attempt_failed']}")
     table.add_row(
-        "workers killed", str(told.kills), f"calls cut short by it and made again: {happened['attempt_lost']}"
+        "workers killed", str(told.kills), f"SIGKILL; calls cut short and made again: {happened['attempt_lost']}"
     )
     table.add_row("reminders", str(happened["task_reminded"]), "")
     table.add_row("escalations", str(happened["task_escalated"]), climbed)
@@ -219,7 +219,7 @@ async def _trouble(app: Longcase, told: Told) -> Table:
     table.add_row("duplicates ignored", str(sum(told.repeats.values())), repeats)
     table.add_row("came too late", str(sum(told.too_late.values())), f"{late}; refused" if late else "")
     table.add_row("incidents", str(opened), kinds)
-    table.add_row("incidents ended", str(opened - still), ended)
+    table.add_row("incidents repaired", str(opened - still), "by the operator, through the service")
     return table
 
 

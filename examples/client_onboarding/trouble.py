@@ -61,7 +61,7 @@ def _plan(number: int, dice: random.Random) -> Plan:
     client: dict[str, Any] = {"id": key, "name": f"{dice.choice(COMPANIES)} {dice.choice(KINDS)} {number}"}
     if entity_after is None:
         client["legal_entity"] = entity
-    withdraws = start + dice.uniform(0.2, 11.0) if dice.random() < 0.15 else None
+    withdraws = start + dice.uniform(0.1, 5.0) if dice.random() < 0.15 else None
     return Plan(
         client=client,
         start=start,

@@ -110,7 +110,7 @@ class CoreLedger:
             if known:
                 account = str(known[0][0])
             else:
-                [(count,)] = connection.execute("SELECT count(*) FROM accounts").fetchall()
+                count: Any = connection.execute("SELECT count(*) FROM accounts").fetchall()[0][0]
                 account = f"NL00BANK{count + 1:07d}"
                 connection.execute(
                     "INSERT INTO accounts (key, client, account) VALUES (?, ?, ?)", (key, client, account)

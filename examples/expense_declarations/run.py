@@ -28,7 +28,7 @@ from urllib.parse import quote
 import report
 import workflow
 from pydantic import BaseModel
-from workflow import Decision, Declaration, Filing, TakenBack, Transfer, declarations
+from workflow import Decision, Declaration, Filing, Role, TakenBack, Transfer, declarations
 
 from longcase import Signal, Stage
 from longcase.engine.tasks import Actor
@@ -49,51 +49,50 @@ TAKES: Mapping[str, Stage[Declaration]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the log: who handed in what, when, for which case."""
+    """One line of the log: who handed in what, when, for which case; and the signal that it becomes."""
 
     case: str
     at: datetime
     event: str
-    role: str
+    actor: Actor
     amount: str
-    event_id: str
+    key: str  # the idempotency key: the log's event id, written without blanks
+    signal: Signal[Any]
+    body: BaseModel
 
     @property
     def address(self) -> str:
         return f"{declarations.name}/{self.case}"
 
     @property
-    def key(self) -> str:
-        """The idempotency key: the log's event id, written without blanks."""
-        return quote(self.event_id, safe="")
-
-    @property
     def identity(self) -> tuple[str, str]:
-        """Return how the step is known in the history: its case, and the name and key of its signal."""
-        return self.case, f"{self.signal()[0].name}:{self.key}"
+        """How the history knows the step: its case, and the name and key of its signal."""
+        return self.case, f"{self.signal.name}:{self.key}"
 
-    @property
-    def actor(self) -> Actor:
-        """Who did it: people are known by their role only, payments are made by a system."""
-        payment = self.event in ("Request Payment", "Payment Handled")
-        return Actor("service:payments" if payment else f"person:{self.role.lower().replace(' ', '-')}")
 
-    def signal(self) -> tuple[Signal[Any], BaseModel]:
-        """Return the log's words as the workflow's signal."""
-        match self.event.removeprefix("Declaration ").split(" ", 2):
-            case ["SAVED" | "SUBMITTED" as action, "by", "EMPLOYEE"]:
-                return workflow.filed, Filing.model_validate({"action": action.lower()})
-            case ["REJECTED", "by", "EMPLOYEE"]:
-                return workflow.taken_back, TakenBack()
-            case ["APPROVED" | "REJECTED" as verdict, "by", role] if (verdict, role) != ("APPROVED", "SUPERVISOR"):
-                return workflow.decided, Decision.model_validate({"by": role, "verdict": verdict.lower()})
-            case ["FINAL_APPROVED", "by", "SUPERVISOR"]:
-                return workflow.decided, Decision(by=workflow.Role.SUPERVISOR, verdict="approved")
-            case ["Request", "Payment"]:
-                return workflow.payment_requested, Transfer.model_validate({"amount": self.amount})
-            case ["Payment", "Handled"]:
-                return workflow.payment_handled, Transfer.model_validate({"amount": self.amount})
-        raise ValueError(f"event {self.event!r} is none that a declaration knows")
+def signal_of(event: str, amount: str) -> tuple[Signal[Any], BaseModel]:
+    """Return the log's words as a signal of the workflow."""
+    match event.removeprefix("Declaration ").split(" ", 2):
+        case ["SAVED" | "SUBMITTED" as action, "by", "EMPLOYEE"]:
+            return workflow.filed, Filing.model_validate({"action": action.lower()})
+        case ["REJECTED", "by", "EMPLOYEE"]:
+            return workflow.taken_back, TakenBack()
+        case ["FINAL_APPROVED", "by", "SUPERVISOR"]:
+            return workflow.decided, Decision(by=Role.SUPERVISOR, verdict="approved")
+        case ["APPROVED" | "REJECTED" as verdict, "by", role] if (verdict, role) != ("APPROVED", "SUPERVISOR"):
+            return workflow.decided, Decision.model_validate({"by": role, "verdict": verdict.lower()})
+        case ["Request", "Payment"]:
+            return workflow.payment_requested, Transfer.model_validate({"amount": amount})
+        case ["Payment", "Handled"]:
+            return workflow.payment_handled, Transfer.model_validate({"amount": amount})
+    raise ValueError(f"event {event!r} is none that a declaration knows")
+
+
+def actor_of(event: str, role: str) -> Actor:
+    """Return who did it: people are known by their role only, payments are made by a system."""
+    if event in ("Request Payment", "Payment Handled"):
+        return Actor("service:payments")
+    return Actor(f"person:{role.lower().replace(' ', '-')}")
 
 
 def read_log(path: Path, limit: int | None) -> list[Step]:
@@ -121,9 +120,10 @@ def read_step(row: Mapping[str, str]) -> Step:
     at = datetime.fromisoformat(row["at"])
     if at.tzinfo is None:
         raise ValueError(f"{row['at']!r} has no time zone, expected something like 2017-01-09T09:49:50+01:00")
-    step = Step(row["case"], at.astimezone(UTC), row["event"], row["by_role"], row["amount"], row["event_id"])
-    step.signal()
-    return step
+    event, amount = row["event"], row["amount"]
+    signal, body = signal_of(event, amount)
+    actor, key = actor_of(event, row["by_role"]), quote(row["event_id"], safe="")
+    return Step(row["case"], at.astimezone(UTC), event, actor, amount, key, signal, body)
 
 
 def open_text(path: Path) -> TextIO:
@@ -161,7 +161,7 @@ def hand_in_together(sim: Simulation, todo: deque[Step], started: set[str]) -> N
         if step.case not in started:
             sim.start(declarations, {"id": step.case, "amount": step.amount}, actor=step.actor)
             started.add(step.case)
-            if TAKES[step.signal()[0].name] is not declarations.entry:
+            if TAKES[step.signal.name] is not declarations.entry:
                 continue  # first it enters its first stage; then an operator can move it
             send(sim, step)
         else:
@@ -178,7 +178,7 @@ def catch_up(sim: Simulation) -> None:
 
 def hand_in(sim: Simulation, step: Step) -> None:
     """Send a step to a case; if the case does not wait for it, an operator moves it first to where it does."""
-    name = step.signal()[0].name
+    name = step.signal.name
     case = sim.state(step.address)
     path = declarations.paths.get(name)
     awaited = [receive["signal"] for receive in case.receives.values()]
@@ -190,9 +190,8 @@ def hand_in(sim: Simulation, step: Step) -> None:
 
 def send(sim: Simulation, step: Step) -> None:
     """Send a step as its signal."""
-    signal, body = step.signal()
     with suppress(CaseClosed):  # the refusal stands in the closed case's history
-        sim.signal(step.address, signal, body, idempotency_key=step.key, actor=step.actor)
+        sim.signal(step.address, step.signal, step.body, idempotency_key=step.key, actor=step.actor)
 
 
 def progress(steps: list[Step], already: int) -> Iterator[Step]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.cases import new_env
 
 from longcase.env import Env
 from longcase.store.sqlite import open_sqlite
-from tests.support.cases import new_env
 
 Opener = Callable[[Path, Env], Awaitable[Any]]
 

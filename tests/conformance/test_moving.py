@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from longcase.store.port import CaseRef
 from tests.support.cases import NOON_TEXT, do, entered, new_case, receive, turn
+
+from longcase.store.port import CaseRef
 
 SOON = "2026-03-02T12:00:01.000000Z"
 LATER = "2026-03-02T15:00:00.000000Z"
@@ -15,7 +16,10 @@ async def cases(store: Any, *wake: tuple[str, int]) -> list[int]:
     """Start one case for each (wake_at, lease)."""
     started = await store.start([new_case(f"k{i}") for i in range(len(wake))])
     await store.write(
-        [turn(base, entered(), receive(), wake_at=at, lease=lease) for base, (at, lease) in zip(started, wake, strict=True)]
+        [
+            turn(base, entered(), receive(), wake_at=at, lease=lease)
+            for base, (at, lease) in zip(started, wake, strict=True)
+        ]
     )
     return [base.case_no for base in started]
 
@@ -60,7 +64,14 @@ async def test_a_living_worker_is_listed_with_its_leases(store: Any) -> None:
     worker = await store.join("here", 4711)
     await cases(store, (NOON_TEXT, worker), (NOON_TEXT, worker))
     (row,) = await store.workers()
-    assert (row.no, row.host, row.pid, row.alive, row.leases, row.started_at) == (worker, "here", 4711, True, 2, NOON_TEXT)
+    assert (row.no, row.host, row.pid, row.alive, row.leases, row.started_at) == (
+        worker,
+        "here",
+        4711,
+        True,
+        2,
+        NOON_TEXT,
+    )
     assert await store.dead_workers() == []
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.cases import closed, do, entered, new_case, noted, receive, turn
 
 from longcase.errors import NotFoundError, UsageError
 from longcase.store.port import CaseRef
-from tests.support.cases import closed, do, entered, new_case, noted, receive, turn
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ async def test_numbers_of_every_size_come_back(store: Any) -> None:
 async def test_a_query_reads_the_documented_views(store: Any, case_no: int) -> None:
     found = await store.query("SELECT workflow, stage, visit, status FROM case_overview WHERE key = ?", ("k1",))
     assert found == [{"workflow": "onboarding", "stage": "review", "visit": 2, "status": "open"}]
-    assert await store.query("SELECT count(*) AS n FROM timeline WHERE case_no = :case", {"case": case_no}) == [{"n": 8}]
+    assert await store.query("SELECT count(*) AS n FROM timeline WHERE case_no = :case", {"case": case_no}) == [
+        {"n": 8}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.cases import NOON_TEXT, closed, entered, new_case, turn
 
 from longcase.errors import IdempotencyConflict, InvalidInput
 from longcase.store.port import CaseRef, DedupKey
-from tests.support.cases import NOON_TEXT, closed, entered, new_case, turn
 
 
 async def test_a_started_case_has_its_row_and_one_event(store: Any) -> None:

@@ -7,11 +7,6 @@ import copy
 from typing import Any
 
 import pytest
-
-from longcase.errors import BugError, InvalidInput
-from longcase.history.state import fold
-from longcase.insight.verify import verify
-from longcase.store.port import CaseRef, CaseWrite, DedupKey, Input, Started
 from tests.support.cases import (
     NOON_TEXT,
     asked,
@@ -25,13 +20,18 @@ from tests.support.cases import (
     incident,
     new_case,
     noted,
-    received,
     receive,
+    received,
     scheduled,
     signal,
     turn,
     voted,
 )
+
+from longcase.errors import BugError, InvalidInput
+from longcase.history.state import fold
+from longcase.insight.verify import verify
+from longcase.store.port import CaseRef, CaseWrite, DedupKey, Input, Started
 
 LATER = "2026-03-02T15:00:00.000000Z"
 
@@ -364,7 +364,13 @@ async def test_tasks_can_be_asked_for_from_their_opening_to_their_answer(store: 
     assert written.state.settled_tasks == {}
     tasks = await store.query("SELECT task_no, status, answer, decided_at, decided_by FROM tasks")
     assert tasks == [
-        {"task_no": 1, "status": "decided", "answer": "approved", "decided_at": NOON_TEXT, "decided_by": '["ann","ben"]'}
+        {
+            "task_no": 1,
+            "status": "decided",
+            "answer": "approved",
+            "decided_at": NOON_TEXT,
+            "decided_by": '["ann","ben"]',
+        }
     ]
     assert await findings(store) == []
 

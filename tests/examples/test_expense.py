@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from longcase.env import Env
+from longcase.insight.conform import conform
+from longcase.insight.verify import verify
+from longcase.store.sqlite import open_sqlite
 from longcase.store.sqlite.connection import connect
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +157,22 @@ def asked(store: Path, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def verified(store: Path) -> list[str]:
+    """Return what `longcase verify` and `longcase map --conform` find wrong in a store."""
+
+    async def findings() -> list[str]:
+        opened = await open_sqlite(str(store), Env(), inline=True, create=False)
+        try:
+            broken = [str(finding) async for finding in verify(opened)]
+            conformance = await conform(opened)
+            assert conformance.placed > 0
+            return broken + [str(event) for event in [*conformance.off, *conformance.order]]
+        finally:
+            await opened.close()
+
+    return asyncio.run(findings())
+
+
 def test_every_kind_of_path_is_reported(tmp_path: Path) -> None:
     text, figures = reported(play(log_of(PATHS, tmp_path / "log.csv"), tmp_path / "cases.db"))
     assert figures == FIGURES
@@ -209,6 +230,7 @@ def test_killed_at_any_point_it_ends_with_the_same_report(tmp_path: Path) -> Non
     assert asked(store, "SELECT count(*) FROM timeline WHERE what = 'duplicate_ignored'") == [(0,)]
     history = "SELECT key, event, what, at FROM timeline ORDER BY key, event"
     assert asked(store, history) == asked(tmp_path / "uncrashed.db", history)
+    assert verified(store) == []
     assert reported(play(log, store)) == expected  # nothing is left to do, nothing is done twice
 
 
@@ -255,6 +277,7 @@ def test_killed_in_the_middle_of_the_real_log_it_ends_with_the_same_report(tmp_p
     assert run.returncode == -signal.SIGKILL
     assert asked(store, "SELECT count(*) FROM case_overview")[0][0] > 0
     assert reported(play(LOG, store, *limit)) == expected
+    assert verified(store) == []
     assert expected[1]["cases"] == 150
 
 
@@ -265,4 +288,5 @@ def test_the_whole_log_gives_every_published_figure(tmp_path: Path) -> None:
     text, figures = reported(play(LOG, tmp_path / "cases.db"))
     assert figures == REAL_FIGURES
     assert "incidents" not in text
+    assert verified(tmp_path / "cases.db") == []
     assert asked(tmp_path / "cases.db", "SELECT count(*) FROM timeline WHERE what = 'signal_unhandled'") == [(0,)]

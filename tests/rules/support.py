@@ -128,7 +128,7 @@ class Between:
         self._store = sim._turns.store
         self._happens = happens
         self.left = times
-        sim._turns.store = self  # type: ignore[assignment]
+        sim._turns.store = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

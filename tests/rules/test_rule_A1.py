@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.rules.support import Go, Order, closed, desk, do, every, first, in_both, later
+
 from longcase import Case, Next, Workflow, activity, days, minutes
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, closed, desk, do, every, first, in_both, later
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from tests.rules.support import Go, Order, closed, desk, every, in_both
+
 from longcase import Case, Next, Workflow, activity, days, seconds
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, closed, desk, every, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

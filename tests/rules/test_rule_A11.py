@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.rules.support import Order, closed, credit, desk, do, every, in_both
 
 from longcase import Case, Next, Workflow, days, hours
 from longcase.engine.tasks import Actor
 from longcase.errors import StaleDecision
 from longcase.testing import Simulation
-from tests.rules.support import Order, closed, credit, desk, do, every, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 

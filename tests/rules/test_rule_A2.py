@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from tests.rules.support import Between, Order, closed, credit, desk, director, do, every, in_both
+
 from longcase import Case, Next, Retry, Workflow, activity, days, seconds
 from longcase.engine.tasks import Actor
 from longcase.testing import Simulation
-from tests.rules.support import Between, Order, closed, credit, desk, director, do, every, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.rules.support import (
+    Order,
+    VendorDown,
+    banking,
+    closed,
+    declare,
+    desk,
+    every,
+    fails,
+    in_both,
+    incident,
+    sales,
+)
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
 from longcase.errors import RepairRefused
 from longcase.testing import Simulation
-from tests.rules.support import Order, VendorDown, banking, closed, declare, desk, every, fails, in_both, incident, sales
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 ONE = Retry(max_attempts=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.rules.support import Order, banking, closed, desk, every, in_both, incident
+
 from longcase import Case, Next, Retry, Workflow, activity, days, injected, seconds
 from longcase.testing import Simulation
-from tests.rules.support import Order, banking, closed, desk, every, in_both, incident
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.rules.support import Go, Order, banking, closed, desk, every, in_both
 
 from longcase import Case, Next, Retry, Workflow, activity, days, injected, seconds
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, banking, closed, desk, every, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.rules.support import closed, declare, incident
 
 from longcase.testing import Simulation
-from tests.rules.support import closed, declare, incident
 
 BASE = """
 go = wf.signal("go", Go)

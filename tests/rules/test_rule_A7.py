@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.rules.support import Go, Order, closed, credit, desk, every, in_both
 
 from longcase import Case, Next, Stage, Workflow, activity, days
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, closed, credit, desk, every, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 stop = wf.signal("stop", Go)

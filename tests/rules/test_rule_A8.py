@@ -7,10 +7,10 @@ import gc
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.rules.support import Order, closed, desk, in_both
 
 from longcase import Case, Next, Workflow, activity, days
 from longcase.testing import Simulation
-from tests.rules.support import Order, closed, desk, in_both
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 ran: list[str] = []

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.rules.support import Order, closed, desk, everything, in_both, incident
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
 from longcase.testing import Simulation
-from tests.rules.support import Order, closed, desk, everything, in_both, incident
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 

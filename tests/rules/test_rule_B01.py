@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.rules.support import Go, Order, closed, credit, desk, director, do, every, in_both, later
 
 from longcase import Case, Next, Workflow, days, hours
 from longcase.engine.tasks import Actor
 from longcase.errors import AlreadyExpired
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, closed, credit, desk, director, do, every, in_both, later
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
+from tests.rules.support import Go, Order, banking, closed, credit, desk, every, in_both, incident
 
 from longcase import ActivityFailed, Case, Next, Retry, Stage, Workflow, activity, days, decision, hours, seconds
 from longcase.engine.turn import Resident
 from longcase.history.event import instant_of
 from longcase.history.state import CaseState
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, banking, closed, credit, desk, every, in_both, incident
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.rules.support import Go, Order, closed, credit, desk, do, every, fails, in_both, incident, later
+
 from longcase import Case, Next, Retry, Workflow, activity, days, hours
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, closed, credit, desk, do, every, fails, in_both, incident, later
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.rules.support import Go, Order, banking, closed, credit, declare, desk, every, in_both, incident, sales
 
 from longcase import ActivityFailed, Case, Next, Retry, Stage, Workflow, activity, days, decision, hours
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, banking, closed, credit, declare, desk, every, in_both, incident, sales
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from tests.rules.support import (
+    Go,
+    Order,
+    banking,
+    closed,
+    credit,
+    declare,
+    desk,
+    do,
+    every,
+    fails,
+    in_both,
+    incident,
+    sales,
+)
 
 from longcase import Case, Next, Retry, Workflow, activity, days, hours, minutes
 from longcase.engine import turn
 from longcase.errors import CaseClosed
 from longcase.history import chain
 from longcase.testing import Simulation
-from tests.rules.support import Go, Order, banking, closed, credit, declare, desk, do, every, fails, in_both, incident, sales
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
 go = wf.signal("go", Go)
@@ -25,8 +40,6 @@ async def step(n: int) -> int:
 
 @wf.stage(owner=sales)
 async def parallel(case: Case[Order]) -> Next:
-    import asyncio
-
     async with asyncio.TaskGroup() as group:
         group.create_task(case.approval("Sign?", label="sign", of=credit, within=hours(4)))
         group.create_task(case.pause(hours(1), because="cooling off"))
@@ -235,6 +248,12 @@ async def child_work(case: Case[Order]) -> Next:
 @parents.stage
 async def awaits(case: Case[Order]) -> Next:
     match case.object.note:
+        case "timeout":
+            try:
+                async with asyncio.timeout(60):
+                    ended = await case.child(children, Order(id="c1"), label="timed")
+            except TimeoutError:
+                return parents.close("early")
         case "leave":
             ended = await case.child(children, Order(id="c1", amount=case.object.amount), on_close="leave")
         case "refuse":
@@ -294,7 +313,7 @@ def test_rule_B22_a_childs_incident_is_the_childs() -> None:
     in_both(scenario, parents, children)
 
 
-def test_rule_B22_a_close_over_an_open_child_is_refused_or_cancels_it() -> None:
+def test_rule_B22_on_close_applies_to_a_close_and_to_a_cancelled_await() -> None:
     def refuses(sim: Simulation) -> None:
         case = sim.start(parents, Order(id="p", note="refuse"))
         assert incident(sim, case)["kind"] == "unsettled_close"
@@ -304,7 +323,14 @@ def test_rule_B22_a_close_over_an_open_child_is_refused_or_cancels_it() -> None:
         assert closed(sim, case) == "early"
         assert closed(sim, "children/c1") == "cancelled"
 
+    def times_out(sim: Simulation) -> None:
+        case = sim.start(parents, Order(id="p", note="timeout"))
+        sim.advance(minutes(2))
+        assert closed(sim, case) == "early"
+        assert closed(sim, "children/c1") == "cancelled"
+
     in_both(refuses, parents, children)
+    in_both(times_out, parents, children)
     in_both(cancels, parents, children)
 
 

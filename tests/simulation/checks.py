@@ -115,6 +115,8 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
         elif event.type in ("activity_completed", "result_late", "undone"):
             if call in ended:
                 yield f"I13: {call}: a second outcome (event {event.seq})"
+            if event.actor.startswith("worker:") and (data["attempt"] != number.get(call) or not running.get(call)):
+                yield f"I14: {call}: the end of attempt {data['attempt']} counts, current is {number.get(call)} (event {event.seq})"
             ended.add(call)
             running[call] = False
 

@@ -249,7 +249,8 @@ class Sim:
                 if hand.flight is not None:
                     hand.flight.close()
                 hand.turns.evict_all()
-        await self.describe(life)
+        if life.problems:
+            await self.describe(life)
         await self.store.close()
         return life
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.cases import new_env
 
 from longcase.env import Env
 from longcase.store.sqlite import SqliteStore, open_sqlite
-from tests.support.cases import new_env
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.support.cases import do, entered, new_case, noted, receive, turn
+from tests.support.processes import line, process
 
 from longcase.env import Env
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
@@ -19,8 +21,6 @@ from longcase.store.sqlite.connection import wal_is_safe
 from longcase.store.sqlite.doctor import doctor
 from longcase.store.sqlite.filesystem import network_kind
 from longcase.store.sqlite.maintenance import backup, restore
-from tests.support.cases import do, entered, new_case, noted, receive, turn
-from tests.support.processes import line, process
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ async def test_a_backup_is_a_store_with_the_same_cases(store: SqliteStore, path:
     assert await sound(copy, env) == 10
 
 
-async def test_inv_07_a_backup_under_load_is_one_committed_state(store: SqliteStore, path: str, copy: str, env: Env) -> None:
+async def test_inv_07_a_backup_under_load_is_one_committed_state(
+    store: SqliteStore, path: str, copy: str, env: Env
+) -> None:
     await fill(store, 300)
     under_way = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -73,9 +75,7 @@ async def test_inv_07_a_backup_under_load_is_one_committed_state(store: SqliteSt
         return number
 
     writing = asyncio.create_task(load())
-    await asyncio.to_thread(
-        backup, path, copy, progress=lambda done, total: loop.call_soon_threadsafe(under_way.set)
-    )
+    await asyncio.to_thread(backup, path, copy, progress=lambda done, total: loop.call_soon_threadsafe(under_way.set))
     stop = True
     under_way.set()
     await writing
@@ -116,12 +116,14 @@ async def test_a_restored_store_is_the_one_that_was_backed_up(path: str, copy: s
 async def test_restoring_over_a_store_wants_to_be_asked_for(store: SqliteStore, path: str, copy: str, env: Env) -> None:
     backup(path, copy)
     await store.start([new_case("k1")])
-    with pytest.raises(UsageError, match="is at .* already"):
+    with pytest.raises(UsageError, match=r"is at .* already"):
         restore(path, copy, env)
     assert await store.load(CaseRef(workflow="onboarding", key="k1")) is not None
 
 
-async def test_restoring_to_an_empty_place_needs_no_force(store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path) -> None:
+async def test_restoring_to_an_empty_place_needs_no_force(
+    store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path
+) -> None:
     await fill(store, 3)
     backup(path, copy)
     new = str(tmp_path / "new.db")
@@ -169,7 +171,9 @@ async def test_a_damaged_store_is_replaced_by_its_backup(path: str, copy: str, e
     assert await sound(path, env) == 200
 
 
-async def test_a_backup_of_a_newer_release_is_refused(store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path) -> None:
+async def test_a_backup_of_a_newer_release_is_refused(
+    store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path
+) -> None:
     backup(path, copy)
     newer = apsw.Connection(copy)
     newer.execute("INSERT INTO schema_migrations VALUES (99, 'later', 'x', 'then')")
@@ -178,7 +182,9 @@ async def test_a_backup_of_a_newer_release_is_refused(store: SqliteStore, path: 
         restore(str(tmp_path / "new.db"), copy, env)
 
 
-async def test_a_restored_workers_leases_are_found_dead(store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path) -> None:
+async def test_a_restored_workers_leases_are_found_dead(
+    store: SqliteStore, path: str, copy: str, env: Env, tmp_path: Path
+) -> None:
     worker = await store.join("here", 1)
     (base,) = await store.start([new_case("k1")])
     await store.write([turn(base, entered(), receive(), lease=worker)])
@@ -260,7 +266,8 @@ async def test_with_an_affected_library_the_store_works_without_wal(
 def test_a_network_share_is_told_from_a_disk(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(
-        f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/far nfs4 rw 0 0\nserver:/y {tmp_path}/with\\040space cifs rw 0 0\n"
+        f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/far nfs4 rw 0 0\n"
+        f"server:/y {tmp_path}/with\\040space cifs rw 0 0\n"
     )
     assert network_kind(f"{tmp_path}/far/longcase.db", str(mounts)) == "nfs4"
     assert network_kind(f"{tmp_path}/with space/longcase.db", str(mounts)) == "cifs"

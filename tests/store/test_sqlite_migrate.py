@@ -8,13 +8,13 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.support.cases import new_case
+from tests.support.processes import line, process
 
 from longcase.env import Env
 from longcase.errors import SchemaMismatch, StoreCorrupt
 from longcase.store.sqlite import maintenance, open_sqlite
 from longcase.store.sqlite.migrate import migrations, newest
-from tests.support.cases import new_case
-from tests.support.processes import line, process
 
 # One process that forks, so that every statement costs a few milliseconds and not a new interpreter.
 KILL_AT_EVERY_STATEMENT = """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from tests.support.cases import do, entered, new_case, noted, receive, turn
+from tests.support.processes import line, process, tell
 
 from longcase.env import Env
 from longcase.insight.verify import verify
 from longcase.store.port import CaseRef
 from longcase.store.sqlite import SqliteStore, open_sqlite
-from tests.support.cases import do, entered, new_case, noted, receive, turn
-from tests.support.processes import line, process, tell
 
 BUSY = """
 store = await open_sqlite(path, Env())
@@ -118,8 +120,6 @@ sys.stdin.readline()
 connection.execute("ROLLBACK")
 say("free")
 """
-    import asyncio
-
     with process(body, path) as child:
         assert line(child) == "locked"
         waiting = asyncio.create_task(store.write([turn(base, entered(), receive())]))

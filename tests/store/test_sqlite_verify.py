@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import apsw
 import pytest
-
-from longcase.env import Env
-from longcase.errors import CaseNotFound, StoreCorrupt
-from longcase.insight.invariants import Finding
-from longcase.insight.verify import Anchors, verify
-from longcase.store.port import CaseRef
-from longcase.store.sqlite import SqliteStore
 from tests.support.cases import (
     asked,
     closed,
@@ -24,11 +18,19 @@ from tests.support.cases import (
     new_case,
     noted,
     receive,
+    received,
     scheduled,
     signal,
     turn,
     voted,
 )
+
+from longcase.env import Env
+from longcase.errors import CaseNotFound, StoreCorrupt
+from longcase.insight.invariants import Finding
+from longcase.insight.verify import Anchors, verify
+from longcase.store.port import CaseRef
+from longcase.store.sqlite import SqliteStore
 
 UNGUARD = ("DROP TRIGGER history_is_never_changed", "DROP TRIGGER history_is_never_deleted")
 
@@ -132,9 +134,9 @@ async def test_rebuilding_a_case_nobody_knows_is_refused(filled: SqliteStore) ->
 @pytest.mark.parametrize(
     "change",
     [
-        """data = replace(data, 'approved', 'rejected')""", "actor = 'person:eve'", "at = '2026-03-02T11:00:00.000000Z'",
-        "type = 'task_released'", "node = ''", "digest = zeroblob(32)", "hash = zeroblob(32)", "salt = ''", "cause = 1",
-        "data = 'no json'",
+        "data = replace(data, 'approved', 'rejected')", "data = 'no json'", "actor = 'person:eve'", "cause = 1",
+        "at = '2026-03-02T11:00:00.000000Z'", "type = 'task_released'", "node = 'elsewhere'", "salt = ''",
+        "digest = zeroblob(32)", "hash = zeroblob(32)",
     ],
 )  # fmt: skip
 async def test_row_G7_an_event_changed_by_hand_is_named(filled: SqliteStore, change: str) -> None:
@@ -142,7 +144,7 @@ async def test_row_G7_an_event_changed_by_hand_is_named(filled: SqliteStore, cha
     findings = [finding for finding in await found(filled) if finding.invariant == "I39"]
     assert findings[0].case_no == 1
     assert findings[0].seq in (7, 8)
-    with pytest.raises(StoreCorrupt, match="event [78]"):
+    with pytest.raises(StoreCorrupt, match=r"event [78]"):
         await filled.rebuild(1)
 
 
@@ -169,7 +171,12 @@ async def test_inv_02_a_chain_forged_whole_is_found_by_its_anchor(filled: Sqlite
 
 
 async def test_inv_05_a_reference_to_nothing_is_named(filled: SqliteStore) -> None:
-    by_hand(filled, "PRAGMA foreign_keys = OFF", "UPDATE inbox SET case_no = 1", "UPDATE tasks SET case_no = 77 WHERE task = '1.q2'")
+    by_hand(
+        filled,
+        "PRAGMA foreign_keys = OFF",
+        "UPDATE inbox SET case_no = 1",
+        "UPDATE tasks SET case_no = 77 WHERE task = '1.q2'",
+    )
     findings = await found(filled)
     assert any(finding.invariant == "I5" and "tasks" in finding.message for finding in findings)
 
@@ -179,8 +186,6 @@ async def test_inv_08_a_signal_in_inbox_and_history_is_named(filled: SqliteStore
     (item,) = await filled.inbox(1)
     row = await filled.load(CaseRef(1))
     assert row is not None
-    from tests.support.cases import received
-
     await filled.write([turn(row, received(item))])  # `taken` was forgotten
     assert [(finding.invariant, finding.seq) for finding in await found(filled)] == [("I8", 11)]
 
@@ -196,7 +201,11 @@ async def test_inv_12_two_live_cases_of_a_key_are_named(filled: SqliteStore) -> 
 def timer(kind: str, **data: Any) -> Any:
     event = noted()
     event.type = kind
-    more = {"due": "2026-03-02T11:00:00.000000Z", "because": "cooling", "kind": "pause", "whose": "sales"} if kind == "timer_set" else {}
+    more = (
+        {"due": "2026-03-02T11:00:00.000000Z", "because": "cooling", "kind": "pause", "whose": "sales"}
+        if kind == "timer_set"
+        else {}
+    )
     event.data = {"timer": "1.t1", **more, **data}
     return event
 
@@ -204,7 +213,13 @@ def timer(kind: str, **data: Any) -> Any:
 def attempt(number: int, kind: str = "attempt_started") -> Any:
     event = noted()
     event.type = kind
-    event.data = {"call": "1.c1", "attempt": number, "worker": 1, "error": {"type": "E"}, "next_try": "2026-03-02T13:00:00.000000Z"}
+    event.data = {
+        "call": "1.c1",
+        "attempt": number,
+        "worker": 1,
+        "error": {"type": "E"},
+        "next_try": "2026-03-02T13:00:00.000000Z",
+    }
     return event
 
 
@@ -226,23 +241,18 @@ def escalated(level: int) -> Any:
         ("I24", (timer("timer_fired"),)),
         ("I21", (timer("timer_set", due="2026-03-02T12:00:00.000001Z"), timer("timer_fired"))),
         ("I25", (asked(), decided(), decided())),
-        ("I25", (asked(), decided(), voted("eve"))),
         ("I32", (asked(), escalated(2))),
         ("I32", (asked(), escalated(1), escalated(1))),
         ("I32", (scheduled(expected=""),)),
     ],
 )
-async def test_a_broken_promise_in_the_history_is_named(store: SqliteStore, invariant: str, events: tuple[Any, ...]) -> None:
-    import copy
-
+async def test_a_broken_promise_in_the_history_is_named(
+    store: SqliteStore, invariant: str, events: tuple[Any, ...]
+) -> None:
     (base,) = await store.start([new_case("k1")])
     await store.write([turn(base, entered(), receive())])
-    for event in copy.deepcopy(events):
-        try:
-            await store.edit(CaseRef(1), do(event))
-        except KeyError:
-            event.type = "duplicate_ignored"  # the fold itself refuses it
-    assert invariant in await invariants(store) or "vote_given" in [event.type for event in events]
+    await store.edit(CaseRef(1), do(*copy.deepcopy(events)))
+    assert await invariants(store) == {invariant}
 
 
 @pytest.mark.parametrize(
@@ -256,8 +266,6 @@ async def test_a_broken_promise_in_the_history_is_named(store: SqliteStore, inva
     ],
 )
 async def test_a_kept_promise_is_not_named(store: SqliteStore, events: tuple[Any, ...]) -> None:
-    import copy
-
     (base,) = await store.start([new_case("k1")])
     await store.write([turn(base, entered(), receive())])
     await store.edit(CaseRef(1), do(*copy.deepcopy(events)))

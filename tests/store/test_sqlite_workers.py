@@ -8,13 +8,13 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from tests.support.cases import NOON_TEXT, entered, new_case, receive, turn
+from tests.support.processes import line, process
 
 from longcase.env import Env
 from longcase.errors import UsageError
 from longcase.store.port import CaseRef
 from longcase.store.sqlite import SqliteStore, open_sqlite
-from tests.support.cases import NOON_TEXT, closed, entered, new_case, receive, turn
-from tests.support.processes import line, process
 
 WORKER = """
 store = await open_sqlite(path, Env())
@@ -45,7 +45,9 @@ async def test_inv_18_a_worker_in_another_process_is_alive_until_it_dies(
     assert await store.dead_workers() == [number]
 
 
-async def test_inv_18_a_paused_worker_is_not_dead(store: SqliteStore, worker: tuple[int, subprocess.Popen[str]]) -> None:
+async def test_inv_18_a_paused_worker_is_not_dead(
+    store: SqliteStore, worker: tuple[int, subprocess.Popen[str]]
+) -> None:
     _, child = worker
     os.kill(child.pid, signal.SIGSTOP)
     assert await store.dead_workers() == []
@@ -96,7 +98,9 @@ async def test_a_worker_that_closes_its_store_leaves_nothing_behind(
     assert os.listdir(f"{path}-workers") == []
 
 
-async def test_a_missing_lock_file_is_death(store: SqliteStore, path: str, worker: tuple[int, subprocess.Popen[str]]) -> None:
+async def test_a_missing_lock_file_is_death(
+    store: SqliteStore, path: str, worker: tuple[int, subprocess.Popen[str]]
+) -> None:
     number, _ = worker
     os.unlink(f"{path}-workers/{number}.lock")
     assert await store.dead_workers() == [number]

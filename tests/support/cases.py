@@ -20,7 +20,9 @@ def new_env(seed: int = 7) -> Env:
     return Env(VirtualClock(NOON), seed=seed)
 
 
-def new_case(key: str, *, workflow: str = "onboarding", dedup: DedupKey | None = None, again: bool = False, **more: Any) -> NewCase:
+def new_case(
+    key: str, *, workflow: str = "onboarding", dedup: DedupKey | None = None, again: bool = False, **more: Any
+) -> NewCase:
     """Return a case to be started; `more` are fields of its object."""
     data = {
         "uid": f"uid-{key}", "tenant": "main", "workflow": workflow, "key": key, "stage": "intake", "owner": "sales",
@@ -59,15 +61,17 @@ def closed(name: str = "active") -> Event:
 def scheduled(call: str = "1.c1", *, attempt: int = 1, worker: int = 1, **more: Any) -> Event:
     data = {
         "call": call, "activity": "check_registry", "digest": "d", "input": {}, "key": f"key-{call}", "nth": 1,
-        "owner": "integrations", "system": "registry", "expected": "2026-03-02T13:00:00.000000Z", "deadline": "", "start_by": "",
-        "attempt": attempt, "worker": worker, **more,
+        "owner": "integrations", "system": "registry", "expected": "2026-03-02T13:00:00.000000Z", "deadline": "",
+        "start_by": "", "attempt": attempt, "worker": worker, **more,
     }  # fmt: skip
     return Event("activity_scheduled", data, 1, node="intake/activity:check_registry", n=1, strand="0")
 
 
 def completed(call: str = "1.c1", attempt: int = 1, result: Any = "ok") -> Event:
     data = {"call": call, "activity": "check_registry", "attempt": attempt, "result": result}
-    return Event("activity_completed", data, 1, actor="worker:1", node="intake/activity:check_registry", n=1, strand="0")
+    return Event(
+        "activity_completed", data, 1, actor="worker:1", node="intake/activity:check_registry", n=1, strand="0"
+    )
 
 
 def asked(task: str = "1.q1", **more: Any) -> Event:

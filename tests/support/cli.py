@@ -8,16 +8,21 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from longcase import errors
 from longcase.app import Longcase
 from longcase.cli.main import run_command
 from longcase.testing import Simulation
 
+SOURCE = str(Path(errors.__file__).parents[1])  # also where the package is not installed
 CLAIMS = Path(__file__).parents[1] / "surface" / "claims.py"
 
 
@@ -89,7 +94,7 @@ class Cli:
     def process(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command as a process of its own."""
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
+        environment = {**os.environ, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
         return subprocess.Popen(
             [sys.executable, "-m", "longcase", *words], cwd=self.folder, env=environment, text=True, **options
         )
@@ -99,6 +104,32 @@ class Cli:
         process = self.process(*words, **options)
         out, err = process.communicate(timeout=60)
         return Result(process.returncode, out or "", err or "")
+
+    @contextmanager
+    def worker(self, *words: str, command: str = "worker") -> Iterator[subprocess.Popen[str]]:
+        """Run a worker that has joined the store; on leaving, ask it to stop as an operator does."""
+        process = self.process(command, *words)
+        try:
+            assert process.stdout is not None
+            hello = process.stdout.readline()
+            assert hello.startswith("worker "), (hello, process.communicate(timeout=30))
+            yield process
+            process.terminate()
+            out, err = process.communicate(timeout=30)
+            assert (process.returncode, err) == (0, ""), err
+            assert "has stopped" in out
+        finally:
+            process.kill()
+            process.communicate()
+
+    def until(self, case: str, wanted: Callable[[Any], bool]) -> Any:
+        """Look at a case until it is as wanted; a bound, not a sleep, ends a hopeless wait."""
+        deadline = time.monotonic() + 30
+        while True:
+            shown = self.ok("show", case, "--json").json
+            if wanted(shown):
+                return shown
+            assert time.monotonic() < deadline, shown
 
 
 def freeze(cli: Cli, sim: Simulation) -> None:

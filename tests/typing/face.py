@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from enum import StrEnum
 from typing import Literal, assert_type
 
 from pydantic import BaseModel
@@ -25,7 +23,6 @@ from longcase import (
     hours,
     injected,
     minutes,
-    one_of,
     seconds,
 )
 

@@ -47,7 +47,8 @@ def test_the_hash_is_what_the_page_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["visit", "type", "version", "at", "actor", "on_behalf", "channel", "cause", "map", "node", "n", "strand", "seq"]
+    "field",
+    ["visit", "type", "version", "at", "actor", "on_behalf", "channel", "cause", "map", "node", "n", "strand", "seq"],
 )
 def test_inv_39_a_change_of_any_column_is_found(field: str) -> None:
     events = sealed("case_started", "stage_entered", "case_closed")
@@ -81,7 +82,16 @@ def test_rule_B21_equal_payloads_have_unequal_digests() -> None:
     assert payload_digest("a", '{"iban":"NL1"}') != payload_digest("b", '{"iban":"NL1"}')
 
 
-@given(kind=TEXT, at=TEXT, actor=TEXT, on_behalf=TEXT, channel=TEXT, node=TEXT, strand=TEXT, cause=st.none() | st.integers())
+@given(
+    kind=TEXT,
+    at=TEXT,
+    actor=TEXT,
+    on_behalf=TEXT,
+    channel=TEXT,
+    node=TEXT,
+    strand=TEXT,
+    cause=st.none() | st.integers(),
+)
 def test_the_envelope_is_the_json_of_its_columns(
     kind: str, at: str, actor: str, on_behalf: str, channel: str, node: str, strand: str, cause: int | None
 ) -> None:

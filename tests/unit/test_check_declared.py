@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.definitions import PREAMBLE, check, codes, load, stage_source
 
 from longcase.model.check import check_module, import_findings
 from longcase.model.finding import RULES, Finding
-from tests.definitions import PREAMBLE, check, codes, load, stage_source
 
 GOOD = "await notify('x')\nreturn last"
 
@@ -160,13 +160,18 @@ def test_row_B9_all_missing_owners_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_row_B9_an_owner_that_is_gone_is_named(tmp_path: Path) -> None:
-    (found,) = import_error(tmp_path, PREAMBLE + "\n@activity(owner=purchasing)\nasync def book(sku: str) -> str: ...\n")
+    (found,) = import_error(
+        tmp_path, PREAMBLE + "\n@activity(owner=purchasing)\nasync def book(sku: str) -> str: ...\n"
+    )
     assert found.code == "not_importable"
     assert "purchasing" in found.message
 
 
 def test_a_definition_error_is_a_finding_at_the_authors_line(tmp_path: Path) -> None:
-    source = stage_source(GOOD) + "\n@wf.stage(owner=desk, expect=days(1))\nasync def FIRST(case: Case[Order]) -> Next:\n    return last\n"
+    source = (
+        stage_source(GOOD)
+        + "\n@wf.stage(owner=desk, expect=days(1))\nasync def FIRST(case: Case[Order]) -> Next:\n    return last\n"
+    )
     (found,) = import_error(tmp_path, source)
     assert found.code == "not_importable"
     assert "two stages named FIRST" in found.message

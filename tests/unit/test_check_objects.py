@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.definitions import check, codes
 
 FIELDS = {
@@ -61,7 +60,8 @@ OWNERLESS = {
         "if is_big(case.object) == 'yes':\n    await notify('x')\nreturn last",
     ),
     "an if that asks": (
-        "if case.object.rating is None:\n    await case.require(lambda o: o.rating, asked_of=sales, within=days(1))\nreturn last",
+        "if case.object.rating is None:\n"
+        "    await case.require(lambda o: o.rating, asked_of=sales, within=days(1))\nreturn last",
         "rating = await case.require(lambda o: o.rating, asked_of=sales, within=days(1))\nreturn last",
     ),
     "an if on a field in a variable": (
@@ -73,8 +73,10 @@ OWNERLESS = {
         "await notify('x')\nreturn last if is_big(case.object) == 'yes' else wf.close('small')",
     ),
     "a match": (
-        "await notify('x')\nmatch case.object.route:\n    case 'fast': return last\n    case 'slow': return wf.close('slow')",
-        "n = 0\nmatch case.object.route:\n    case 'fast': n = 1\n    case 'slow': n = 2\nawait notify('x')\nreturn last",
+        "await notify('x')\nmatch case.object.route:\n    case 'fast': return last\n"
+        "    case 'slow': return wf.close('slow')",
+        "n = 0\nmatch case.object.route:\n    case 'fast': n = 1\n    case 'slow': n = 2\nawait notify('x')\n"
+        "return last",
     ),
     "arms that differ": (
         "if case.object.amount > 5:\n    await notify('x')\nelse:\n    await reserve('x')\nreturn last",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.definitions import check, codes
 
 EXTRA = """
@@ -40,13 +39,25 @@ def two(statement: str) -> str:
 
 REFUSED = {
     "time.time": (two("now = time.time()"), ["time_in_stage"], two("now = case.now()")),
-    "datetime.now": (two("now = datetime.datetime.now()"), ["time_in_stage"], two("now = datetime.datetime(2026, 1, 1)")),
+    "datetime.now": (
+        two("now = datetime.datetime.now()"),
+        ["time_in_stage"],
+        two("now = datetime.datetime(2026, 1, 1)"),
+    ),
     "datetime.now under another name": (two("now = moment.now()"), ["time_in_stage"], two("now = moment(2026, 1, 1)")),
     "date.today": (two("day = datetime.date.today()"), ["time_in_stage"], two("day = case.now().date()")),
-    "time imported in the stage": (two("import time as t\nnow = t.monotonic()"), ["time_in_stage"], two("import math as t\nnow = t.pi")),
+    "time imported in the stage": (
+        two("import time as t\nnow = t.monotonic()"),
+        ["time_in_stage"],
+        two("import math as t\nnow = t.pi"),
+    ),
     "a blocking sleep": (two("nap(1)"), ["time_in_stage"], two("nap_ = 1")),
     "random": (two("n = random.random()"), ["random_in_stage"], two("n = case.random().random()")),
-    "a generator of its own": (two("n = random.Random(7).random()"), ["random_in_stage"], two("n = case.random().randint(1, 7)")),
+    "a generator of its own": (
+        two("n = random.Random(7).random()"),
+        ["random_in_stage"],
+        two("n = case.random().randint(1, 7)"),
+    ),
     "secrets": (two("n = secrets.token_hex()"), ["random_in_stage"], two("n = case.uuid().hex")),
     "uuid4": (two("n = uuid.uuid4()"), ["random_in_stage"], two("n = uuid.uuid5(uuid.NAMESPACE_DNS, case.key)")),
     "open": (two("text = open('x').read()"), ["io_in_stage"], two("text = 'x'.upper()")),
@@ -58,14 +69,30 @@ REFUSED = {
         two("file = Path('x')\ntext = file.name"),
     ),
     "a subprocess": (two("subprocess.run(['x'])"), ["io_in_stage"], two("words = ['x']")),
-    "requests imported in the stage": (two("import requests\nrequests.get('x')"), ["io_in_stage"], two("import json\njson.loads('1')")),
-    "httpx imported in the stage": (two("from httpx import get\nget('x')"), ["io_in_stage"], two("from json import loads\nloads('1')")),
+    "requests imported in the stage": (
+        two("import requests\nrequests.get('x')"),
+        ["io_in_stage"],
+        two("import json\njson.loads('1')"),
+    ),
+    "httpx imported in the stage": (
+        two("from httpx import get\nget('x')"),
+        ["io_in_stage"],
+        two("from json import loads\nloads('1')"),
+    ),
     "print": (two("print('x')"), ["print_in_stage"], two("case.log('x')")),
     "a thread": (two("threading.Thread(target=len).start()"), ["thread_in_stage"], two("thread = 1")),
     "eval": (two("n = eval('1')"), ["dynamic_code"], two("n = int('1')")),
     "module state": (two("global seen\nseen = 1"), ["module_state"], two("seen = 1")),
-    "the clock in a helper of a helper": (two("if late(case.object):  # longcase: technical\n    pass"), ["time_in_stage"], two("fine(case.object)")),
-    "a decision inside a helper": (two("text = decides(case.object)"), ["helper_not_a_part"], two("text = fine(case.object)")),
+    "the clock in a helper of a helper": (
+        two("if late(case.object):  # longcase: technical\n    pass"),
+        ["time_in_stage"],
+        two("fine(case.object)"),
+    ),
+    "a decision inside a helper": (
+        two("text = decides(case.object)"),
+        ["helper_not_a_part"],
+        two("text = fine(case.object)"),
+    ),
     "a change inside a helper": (two("writes(case)"), ["helper_not_a_part"], two("case.update(amount=1)")),
 }
 
@@ -81,7 +108,8 @@ A9 = {
     "as_completed": (
         "for f in asyncio.as_completed([reserve(i) for i in case.object.items]):\n    await f\nreturn last",
         {"asyncio_not_replayable"},
-        "async for name in case.as_completed([reserve(i) for i in case.object.items]):\n    await notify(name)\nreturn last",
+        "async for name in case.as_completed([reserve(i) for i in case.object.items]):\n    await notify(name)\n"
+        "return last",
     ),
     "all_tasks": (two("tasks = asyncio.all_tasks()"), {"asyncio_not_replayable"}, two("task = asyncio.current_task()")),
     "to_thread": ("await asyncio.to_thread(len, 'x')\nreturn last", {"asyncio_not_replayable"}, two("len('x')")),
@@ -110,7 +138,11 @@ A9 = {
         {"set_order"},
         two("known = 'x' in set(case.object.items) | {'x'}"),
     ),
-    "a set joined": (two("text = ','.join(frozenset(case.object.items))"), {"set_order"}, two("n = len(frozenset(case.object.items))")),
+    "a set joined": (
+        two("text = ','.join(frozenset(case.object.items))"),
+        {"set_order"},
+        two("n = len(frozenset(case.object.items))"),
+    ),
     "a set of small integers": (
         "for n in {'a', 'b'}:\n    await notify(n)\nreturn last",
         {"set_order"},
@@ -180,9 +212,11 @@ A7 = {
         'try:\n    await reserve("a")\nfinally:\n    n = 1\nreturn last',
     ),
     "a bare except": (
-        'while True:\n    try:\n        await case.receive(paid, within=days(1))\n    except:\n        pass\n    else:\n        return last',
+        "while True:\n    try:\n        await case.receive(paid, within=days(1))\n    except:\n        pass\n"
+        "    else:\n        return last",
         ["cancel_swallowed"],
-        'while True:\n    try:\n        await case.receive(paid, within=days(1))\n    except ValueError:\n        pass\n'
+        "while True:\n    try:\n        await case.receive(paid, within=days(1))\n    except ValueError:\n"
+        "        pass\n"
         "    else:\n        return last",
     ),
     "BaseException around code that does not wait": (
@@ -202,7 +236,11 @@ def test_rule_A7_an_interrupt_ends_the_visit(tmp_path: Path, what: str) -> None:
 
 
 B14 = {
-    "a sleep": ("await asyncio.sleep(60)\nreturn last", ["sleep_in_stage"], 'await case.pause(minutes(1), because="cooling-off")\nreturn last'),
+    "a sleep": (
+        "await asyncio.sleep(60)\nreturn last",
+        ["sleep_in_stage"],
+        'await case.pause(minutes(1), because="cooling-off")\nreturn last',
+    ),
     "a sleep of nothing": ("await asyncio.sleep(0.1)\nreturn last", ["sleep_in_stage"], two("await asyncio.sleep(0)")),
     "an event of the module": (
         'async with asyncio.timeout(5):\n    await ready.wait()\nawait notify("x")\nreturn last',

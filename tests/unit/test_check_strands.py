@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.definitions import check, codes
 
 B3 = {
@@ -19,11 +18,13 @@ B3 = {
     ),
     "a task assigned twice": (
         'task = asyncio.create_task(reserve("a"))\ntask = asyncio.create_task(charge(1))\nawait task\nreturn last',
-        'one = asyncio.create_task(reserve("a"))\ntwo = asyncio.create_task(charge(1))\nawait one\nawait two\nreturn last',
+        'one = asyncio.create_task(reserve("a"))\ntwo = asyncio.create_task(charge(1))\nawait one\nawait two\n'
+        "return last",
     ),
     "tasks in a list that is not awaited": (
         'tasks = [asyncio.create_task(reserve(i)) for i in case.object.items]\nawait notify("x")\nreturn last',
-        "tasks = [asyncio.create_task(reserve(i)) for i in case.object.items]\nfor task in tasks:\n    await task\nreturn last",
+        "tasks = [asyncio.create_task(reserve(i)) for i in case.object.items]\nfor task in tasks:\n"
+        "    await task\nreturn last",
     ),
     "tasks appended and not awaited": (
         'tasks = []\ntasks.append(asyncio.create_task(reserve("a")))\nawait notify("x")\nreturn last',
@@ -61,7 +62,10 @@ async def rate(case: Case[Order]) -> str:
 """
 A11 = {
     "gather": "await asyncio.gather(sign(case), rate(case))\nreturn last",
-    "a task group": "async with asyncio.TaskGroup() as group:\n    group.create_task(sign(case))\n    group.create_task(rate(case))\nreturn last",
+    "a task group": (
+        "async with asyncio.TaskGroup() as group:\n    group.create_task(sign(case))\n"
+        "    group.create_task(rate(case))\nreturn last"
+    ),
     "a task beside": "task = asyncio.create_task(rate(case))\nawait sign(case)\nawait task\nreturn last",
 }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.definitions import PREAMBLE, check, codes, load
 
 from longcase.model.check import check_workflow
-from tests.definitions import PREAMBLE, check, codes, load
 
 EXTRA = """
 night = Team("night")          # no calendar
@@ -22,7 +22,11 @@ def approval(arguments: str) -> str:
 
 
 REFUSED = {
-    "an approval without an end": (approval("of=sales"), ["wait_without_expectation"], approval("of=sales, within=days(1)")),
+    "an approval without an end": (
+        approval("of=sales"),
+        ["wait_without_expectation"],
+        approval("of=sales, within=days(1)"),
+    ),
     "an approval with a ladder only": (
         approval("of=sales, escalate=[(days(1), boss)]"),
         ["wait_without_expectation"],
@@ -31,7 +35,8 @@ REFUSED = {
     "a choice without an end": (
         'way = await case.choice("Way?", answers=Route, of=sales)\nawait notify(way.answer)\nreturn last',
         ["wait_without_expectation"],
-        'way = await case.choice("Way?", answers=Route, of=sales, within=days(1))\nawait notify(way.answer)\nreturn last',
+        'way = await case.choice("Way?", answers=Route, of=sales, within=days(1))\nawait notify(way.answer)\n'
+        "return last",
     ),
     "a receive without an end": (
         "await case.receive(paid)\nreturn last",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.definitions import PREAMBLE, codes, load, stage_source
 
 from longcase.model.check import check_module
-from tests.definitions import PREAMBLE, codes, load
+from longcase.model.map import compile_map
 
 
 def stages(tmp_path: Path, **bodies: str) -> list[str]:
@@ -74,7 +75,8 @@ def test_a_stage_that_goes_again_without_a_wait_is_refused(tmp_path: Path) -> No
 LOOPS = {
     "while True without a wait": (
         "while True:\n    case.update(amount=1)\nreturn last",
-        "while True:\n    await case.receive(paid, within=days(1))\n    case.update(amount=1)\n    if case.key: return last",
+        "while True:\n    await case.receive(paid, within=days(1))\n    case.update(amount=1)\n"
+        "    if case.key: return last",
     ),
     "while True that only sleeps(0)": (
         "n = 0\nwhile True:\n    n += 1\nreturn last",
@@ -104,9 +106,6 @@ def test_row_A4_the_exception_paths_are_on_the_map(tmp_path: Path) -> None:
     async def stop(case: Case[Order], body: Paid) -> Next:
         return wf.close("stopped")
     """
-    from longcase.model.map import compile_map
-    from tests.definitions import stage_source
-
     found, _ = compile_map(load(tmp_path, stage_source("await notify('x')\nreturn last", extra)).wf)
     paths = [(edge.source, edge.target, edge.label) for edge in found.edges if edge.kind == "exception"]
     assert paths == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import textwrap
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -12,14 +13,15 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from tests.definitions import load, stage_source
+from tests.typing import face
+
 from longcase.errors import ActivityFailed
 from longcase.model.case import Case
 from longcase.model.host import current_host
 from longcase.model.map import WorkflowMap, compile_map, node_known, order_findings
 from longcase.model.places import node_id, slug
 from longcase.model.workflow import Workflow
-from tests.definitions import load, stage_source
-from tests.typing import face
 
 RUNS_LIMIT = 500
 _strand: ContextVar[list[Any]] = ContextVar("strand")
@@ -154,7 +156,9 @@ def strands(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asynci
     return asyncio.Task(run(), loop=loop, **kwargs)
 
 
-def every_run(map: WorkflowMap, workflow: Workflow[Any], stage: str, start: Mapping[str, Any]) -> list[list[tuple[str, int, str]]]:
+def every_run(
+    map: WorkflowMap, workflow: Workflow[Any], stage: str, start: Mapping[str, Any]
+) -> list[list[tuple[str, int, str]]]:
     """Run a stage over every sequence of outcomes and return the arrivals of each run."""
     outcomes = Outcomes()
     runs = []
@@ -171,10 +175,8 @@ def every_run(map: WorkflowMap, workflow: Workflow[Any], stage: str, start: Mapp
 
             await asyncio.create_task(root())
 
-        try:
+        with contextlib.suppress(ActivityFailed, ExceptionGroup):  # an incident: nothing more of the turn
             asyncio.run(visit())
-        except (ActivityFailed, ExceptionGroup):
-            pass  # an incident: nothing more of the turn
         runs.append(world.events)
         if not outcomes.advance():
             return runs

@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.definitions import compiled
 
 from longcase.model.map.block import Exit, Guard, Jump, Loop, Par, Seq, Step, block_from_json, block_to_json, seq
 from longcase.model.map.flow import START, STRAND, completes, flow_of
-from tests.definitions import compiled
 
 EXTRA = """
 @wf.part
@@ -38,7 +38,7 @@ RELATIONS = {
         ["is_big last", "charge close:big"],
     ),
     "a loop": (
-        'for i in case.object.items:\n    await reserve(i)\nawait charge(1)',
+        "for i in case.object.items:\n    await reserve(i)\nawait charge(1)",
         ["^ reserve", "reserve reserve", "reserve charge", "^ charge"],
         ["charge reserve"],
     ),
@@ -139,7 +139,9 @@ def full(name: str) -> str:
         return START if name == "^" else STRAND
     part, _, name = name.rpartition("/")
     kinds = {"is_big": "decision:is_big", "last": "exit:to:last", "change": "change", "timeout": "timeout"}
-    place = kinds.get(name, f"exit:{name}" if name.startswith("close:") else name if ":" in name else f"activity:{name}")
+    place = kinds.get(
+        name, f"exit:{name}" if name.startswith("close:") else name if ":" in name else f"activity:{name}"
+    )
     return "/".join(filter(None, ("first", part, place)))
 
 
@@ -166,7 +168,9 @@ def test_a_block_that_jumps_away_does_not_complete() -> None:
 
 
 def test_blocks_survive_json() -> None:
-    block = seq(Par((Step("s/activity:a"), Jump("return")), each=True), Guard(Step("s/activity:b")), Exit("s/exit:again"))
+    block = seq(
+        Par((Step("s/activity:a"), Jump("return")), each=True), Guard(Step("s/activity:b")), Exit("s/exit:again")
+    )
     assert block_from_json(block_to_json(block)) == block
 
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from longcase.model.map import WorkflowMap, compile_map
 from tests.definitions import PREAMBLE, compiled, load, stage_source
 from tests.typing import face
+
+from longcase.model.map import WorkflowMap, compile_map
 
 BODY = """
 go = await case.approval(
@@ -55,7 +56,11 @@ def test_the_tutorial_is_understood_completely() -> None:
 
 
 def test_the_arms_of_a_decision_and_of_an_approval_are_labelled() -> None:
-    labelled = {(source.rpartition("/")[2], target.rpartition("/")[2]): label for source, target, label in edges(onboarding(), "next") if label}
+    labelled = {
+        (source.rpartition("/")[2], target.rpartition("/")[2]): label
+        for source, target, label in edges(onboarding(), "next")
+        if label
+    }
     assert labelled == {
         ("decision:needs_sign_off", "exit:to:activate"): "no",
         ("decision:needs_sign_off", "approval:sign-off"): "yes",
@@ -66,7 +71,9 @@ def test_the_arms_of_a_decision_and_of_an_approval_are_labelled() -> None:
 
 
 def test_a_wildcard_arm_is_labelled_with_the_answers_it_stands_for(tmp_path: Path) -> None:
-    assert ("first/approval:ship-it", "first/exit:close:no", "rejected / returned") in edges(compiled(tmp_path, BODY), "next")
+    assert ("first/approval:ship-it", "first/exit:close:no", "rejected / returned") in edges(
+        compiled(tmp_path, BODY), "next"
+    )
 
 
 def test_exits_failures_ladders_expiries_paths_and_undos_are_edges() -> None:
@@ -96,7 +103,9 @@ def test_a_handled_failure_leads_to_its_handler(tmp_path: Path) -> None:
     failures = edges(compiled(tmp_path, body), "failure")
     assert ("first/activity:reserve", "first/activity:notify", "ActivityFailed") in failures
     assert ("first/timeout", "first/exit:close:late", "TimeoutError") in failures
-    assert not any(source == "first/activity:reserve" and target.startswith("incident") for source, target, _ in failures)
+    assert not any(
+        source == "first/activity:reserve" and target.startswith("incident") for source, target, _ in failures
+    )
 
 
 def test_a_node_carries_its_expectation_in_words(tmp_path: Path) -> None:
@@ -137,7 +146,10 @@ def test_a_step_more_changes_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_rule_A9_the_fingerprint_is_the_same_under_every_hash_seed() -> None:
-    script = "from longcase.model.map import compile_map\nfrom tests.typing import face\nprint(compile_map(face.onboarding)[0].fingerprint)"
+    script = (
+        "from longcase.model.map import compile_map\nfrom tests.typing import face\n"
+        "print(compile_map(face.onboarding)[0].fingerprint)"
+    )
     found = set()
     for seed in ("0", "1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -172,7 +184,9 @@ def test_children_are_known_by_their_earlier_names(tmp_path: Path) -> None:
 
 
 def test_earlier_names_of_stages_and_activities_lead_to_the_present_node(tmp_path: Path) -> None:
-    source = PREAMBLE + """
+    source = (
+        PREAMBLE
+        + """
 @activity(owner=sales, was=("book",))
 async def order(sku: str) -> str: ...
 
@@ -186,6 +200,7 @@ async def finish(case: Case[Order]) -> Next:
     await notify("x")
     return wf.close("done")
 """
+    )
     map, findings = compile_map(load(tmp_path, source).wf)
     assert findings == []
     for old in ("start/activity:order", "begin/activity:book", "start/activity:book"):

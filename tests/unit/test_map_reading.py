@@ -6,9 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-from longcase.model.map import compile_map
-from tests.definitions import check, codes, compiled, load, places, stage_source
+from tests.definitions import compiled, places
 
 UNDERSTOOD = {
     "a direct await": ('await reserve("a")', ["activity:reserve"]),
@@ -21,7 +19,10 @@ UNDERSTOOD = {
         """,
         ["activity:reserve", "activity:charge"],
     ),
-    "gather over a comprehension": ("await asyncio.gather(*[reserve(i) for i in case.object.items])", ["activity:reserve"]),
+    "gather over a comprehension": (
+        "await asyncio.gather(*[reserve(i) for i in case.object.items])",
+        ["activity:reserve"],
+    ),
     "an awaiting comprehension": ("names = [await reserve(i) for i in case.object.items]", ["activity:reserve"]),
     "a filter that awaits": ("names = [i for i in case.object.items if await reserve(i)]", ["activity:reserve"]),
     "asyncio.timeout": (
@@ -64,13 +65,19 @@ UNDERSTOOD = {
         'await (reserve("a") if is_big(case.object) == "yes" else charge(1))',
         ["decision:is_big", "activity:reserve", "activity:charge"],
     ),
-    "a walrus": ('if (name := await reserve("a")) == "x":\n    await charge(1)', ["activity:reserve", "activity:charge"]),
+    "a walrus": (
+        'if (name := await reserve("a")) == "x":\n    await charge(1)',
+        ["activity:reserve", "activity:charge"],
+    ),
     "an await in a loop's test": (
         'while await reserve("a") == "no":\n    await charge(1)',
         ["activity:reserve", "activity:charge"],
     ),
     "an await in an f-string": ('text = f"{await reserve(chr(65))}"', ["activity:reserve"]),
-    "for over an awaited list": ('for part in (await reserve("a")).split():\n    await notify(part)', ["activity:reserve", "activity:notify"]),
+    "for over an awaited list": (
+        'for part in (await reserve("a")).split():\n    await notify(part)',
+        ["activity:reserve", "activity:notify"],
+    ),
     "a table of activities, in place": (
         'await one_of({"fast": reserve, "slow": notify})[case.object.route]("a")',
         ["activity:reserve", "activity:notify"],
@@ -83,7 +90,10 @@ UNDERSTOOD = {
         'await reserve("a")\nawait reserve.labelled("after-correction")("b")',
         ["activity:reserve", "activity:reserve:after-correction"],
     ),
-    "a labelled name of the module": ('await reserve("a")\nawait again("b")', ["activity:reserve", "activity:reserve:again"]),
+    "a labelled name of the module": (
+        'await reserve("a")\nawait again("b")',
+        ["activity:reserve", "activity:reserve:again"],
+    ),
     "a part": ("await both(case, 3)", ["both/activity:charge", "both/activity:notify"]),
     "a part under two labels": (
         'await both(case, 3)\nawait both.labelled("second")(case, 4)',
@@ -133,7 +143,10 @@ UNDERSTOOD = {
         ["activity:reserve", "activity:charge"],
     ),
     "sleep(0)": ('await asyncio.sleep(0)\nawait reserve("a")', ["activity:reserve"]),
-    "a ruling": ('ruled = is_big.ruling(case.object)\nawait notify(ruled.because)', ["decision:is_big", "activity:notify"]),
+    "a ruling": (
+        "ruled = is_big.ruling(case.object)\nawait notify(ruled.because)",
+        ["decision:is_big", "activity:notify"],
+    ),
     "a ruling ruled again is the same place": (
         "if is_big(case.object) == case.rule_again(is_big, case.object).answer:\n    await notify('same')",
         ["decision:is_big", "activity:notify"],
@@ -143,7 +156,10 @@ UNDERSTOOD = {
         ["decision:is_big", "decision:is_big:second"],
     ),
     "a change, twice": ("case.update(amount=1)\nwith case.change() as order:\n    order.amount = 2", ["change"]),
-    "require": ("rating = await case.require(lambda order: order.rating, asked_of=sales, within=days(2))", ["require:rating"]),
+    "require": (
+        "rating = await case.require(lambda order: order.rating, asked_of=sales, within=days(2))",
+        ["require:rating"],
+    ),
     "receive": ("body = await case.receive(paid, within=days(2))", ["receive:paid"]),
     "pause": ('await case.pause(days(1), because="Cooling off!")', ["pause:cooling-off"]),
     "ask": (
@@ -179,7 +195,7 @@ UNDERSTOOD = {
         ["activity:reserve"],
     ),
 }
-EXTRA = '''
+EXTRA = """
 CHECKS = one_of({"fast": reserve, "slow": notify})
 again = reserve.labelled("again")
 
@@ -206,7 +222,7 @@ async def outer(case: Case[Order]) -> None:
 @wf.part
 async def ask(case: Case[Order], of: Team) -> bool:
     return (await case.approval("Go?", label="go", of=of, within=days(1))).answer == "approved"
-'''
+"""
 
 
 @pytest.mark.parametrize("construct", UNDERSTOOD)

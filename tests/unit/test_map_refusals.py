@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from longcase.model.map import compile_map
 from tests.definitions import check, codes, load, stage_source
 
-EXTRA = '''
+from longcase.model.map import compile_map
+
+EXTRA = """
 HANDLERS = {"fast": reserve, "slow": notify}
 CHECKS = one_of(HANDLERS)
 NEXT = {}
@@ -35,7 +35,7 @@ refund = payments.signal("refund", Paid)
 async def settle(case: Case[Order]) -> Next:
     await case.receive(refund, within=days(1))
     return payments.close("settled")
-'''
+"""
 
 # construct: (refused, the codes found, understood twin)
 REFUSED = {
@@ -108,7 +108,7 @@ REFUSED = {
         'await reserve("a")\nawait reserve.labelled("second")("b")\nreturn last',
     ),
     "a decision used twice": (
-        'text = is_big(case.object) + is_big(case.object)\nawait notify(text)\nreturn last',
+        "text = is_big(case.object) + is_big(case.object)\nawait notify(text)\nreturn last",
         ["same_place_twice"],
         'text = is_big(case.object) + is_big.labelled("second")(case.object)\nawait notify(text)\nreturn last',
     ),
@@ -167,7 +167,8 @@ REFUSED = {
     "a close whose name is made at run time": (
         'await notify("x")\nif is_big(case.object) == "yes":\n    return last\nreturn wf.close(case.key)',
         ["exit_not_readable"],
-        'await notify("x")\nif is_big(case.object) == "yes":\n    return last\nreturn wf.close("small", reason=case.key)',
+        'await notify("x")\nif is_big(case.object) == "yes":\n    return last\n'
+        'return wf.close("small", reason=case.key)',
     ),
     "a stage that is not there": (
         'await notify("x")\nreturn lst',
@@ -238,7 +239,8 @@ REFUSED = {
     "suppress around an await": (
         'import contextlib\nwith contextlib.suppress(ActivityFailed):\n    await reserve("a")\nreturn last',
         ["suppress_around_await"],
-        'import contextlib\nname = await reserve("a")\nwith contextlib.suppress(ValueError):\n    int(name)\nreturn last',
+        'import contextlib\nname = await reserve("a")\nwith contextlib.suppress(ValueError):\n    int(name)\n'
+        "return last",
     ),
     "an await inside a change": (
         'with case.change() as order:\n    order.rating = await reserve("a")\nreturn last',
@@ -248,7 +250,8 @@ REFUSED = {
     "async for over something else": (
         "async for item in case.object.stream:\n    await notify(item)\nreturn last",
         ["async_for_not_readable"],
-        "async for item in case.as_completed([reserve(i) for i in case.object.items]):\n    await notify(item)\nreturn last",
+        "async for item in case.as_completed([reserve(i) for i in case.object.items]):\n    await notify(item)\n"
+        "return last",
     ),
     "async with over something else": (
         'async with service:\n    await notify("x")\nreturn last',

@@ -6,9 +6,10 @@ import re
 import textwrap
 from pathlib import Path
 
-from longcase.model.map import compile_map, render_mermaid, render_text
 from tests.definitions import compiled
 from tests.typing import face
+
+from longcase.model.map import compile_map, render_mermaid, render_text
 
 EVERY_SHAPE = """
 try:
@@ -83,14 +84,14 @@ def test_every_shape_of_a_stage_has_its_lines(tmp_path: Path) -> None:
         with a timeout
           at once, for each
             - activity reserve (by sales, on erp)
-              x finally lost: incident of sales
+                x finally lost: incident of sales
         on TimeoutError: => closed late
         together, until all are done
           beside what follows
             - part both
-              activity reserve (by sales, on erp)
-                x finally lost: incident of sales
-              change
+                activity reserve (by sales, on erp)
+                  x finally lost: incident of sales
+                change
           activity charge (by sales, on erp)
             x finally lost: incident of sales
         for item in case.object.items
@@ -108,7 +109,9 @@ def test_every_shape_of_a_stage_has_its_lines(tmp_path: Path) -> None:
 def test_mermaid_has_a_subgraph_per_stage_and_every_kind_of_edge() -> None:
     text = render_mermaid(compile_map(face.onboarding)[0])
     assert text.startswith("flowchart TB\n")
-    assert len(re.findall(r"^    subgraph ", text, re.MULTILINE)) == len(re.findall(r"^    end$", text, re.MULTILINE)) == 5
+    assert (
+        len(re.findall(r"^    subgraph ", text, re.MULTILINE)) == len(re.findall(r"^    end$", text, re.MULTILINE)) == 5
+    )
     for label in (
         "failed: finally lost",
         "escalated after 24 business hours",

@@ -6,12 +6,6 @@ import copy
 from dataclasses import fields
 
 import pytest
-
-from longcase.errors import BugError
-from longcase.history.event import CATALOGUE, Event
-from longcase.history.state import CaseState, apply, fold
-from longcase.history.waits import next_due, waits
-from longcase.model.codec import dump_json
 from tests.support.cases import (
     NOON_TEXT,
     asked,
@@ -27,6 +21,12 @@ from tests.support.cases import (
     scheduled,
     voted,
 )
+
+from longcase.errors import BugError
+from longcase.history.event import CATALOGUE, Event
+from longcase.history.state import CaseState, apply, fold
+from longcase.history.waits import next_due, waits
+from longcase.model.codec import dump_json
 
 
 def history(*events: Event) -> list[Event]:

@@ -128,7 +128,7 @@ def answer_task(
     given = {
         "task": ref, "vote": vote, "decides": decided, "shown": task["shown"] if current == task["digest"] else shown_text(
             task["fields"], task["constants"], state.object
-        ), "verified": bool(task["members"]), "question": task["question"],
+        ), "verified": any(actor.person in task["members"].get(team, ()) for team in task["whose"]), "question": task["question"],
     }  # fmt: skip
     events.append(_event(state, "vote_given", given, task, actor.name, actor))
     if not decided:

@@ -665,7 +665,8 @@ class Visit:
             outcome: Mapping[str, Json] = await self._until(ref)
         except asyncio.CancelledError:
             if not self._ends_here and ref in self.state.children:
-                self._emit("child_released", {"child": ref, "cancel": on_close == "cancel"}, place)
+                released = {"child": ref, "cancel": on_close == "cancel", "workflow": workflow.name, "key": body[workflow.key_field]}
+                self._emit("child_released", released, place)
             raise
         return outcome
 

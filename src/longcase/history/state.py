@@ -472,7 +472,8 @@ def _attempt_verified(state: CaseState, event: Event) -> None:
 @_on("call_retried")
 def _call_retried(state: CaseState, event: Event) -> None:
     call = state.calls[event.data["call"]]
-    call["status"] = "backoff"
+    # Nobody waits for a call that an undo has to settle: it is ready, as one in backoff would be given up.
+    call["status"] = "backoff" if call["awaited"] or call["undoes"] else "ready"
     call["next_try"] = event.at
     call["failures"] = 0
     call["deadline"] = event.data["deadline"]

@@ -260,6 +260,9 @@ class Turns:
         )  # fmt: skip
         write.children = [self._child(resident, event) for event in events if event.type == "child_started"]
         write.cancel_children = list(resident.cancel_children)
+        for event in events:
+            if event.type == "child_released" and event.data["cancel"] and "key" in event.data:
+                write.cancel_children.append((event.data["workflow"], event.data["key"], "the parent no longer waits for it"))
         write.notify = [
             (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None)) for case_no, ref, data in resident.notify
         ]

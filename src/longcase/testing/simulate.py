@@ -310,6 +310,7 @@ class Simulation:
         fake = self._fakes.get(activity.name)
         if fake is None:
             return activity
+        _ = activity.codecs  # made of the declaration: a fake need not be annotated
         twin: Activity[..., Any] = Activity.__new__(Activity)
         twin.__dict__.update(activity.__dict__)
         twin._raw = _accepting(fake, activity)

@@ -22,11 +22,16 @@ _READING: Final = frozenset(
 )  # fmt: skip
 
 
+_TELLING: Final = frozenset({"table_info", "table_xinfo", "table_list"})  # pragmas that list names of columns
+
+
 def _only_reading(
     operation: int, first: str | None, second: str | None, database: str | None, source: str | None
 ) -> int:
     if operation == apsw.SQLITE_FUNCTION and second == "load_extension":
         return apsw.SQLITE_DENY
+    if operation == apsw.SQLITE_PRAGMA:
+        return apsw.SQLITE_OK if first in _TELLING else apsw.SQLITE_DENY
     return apsw.SQLITE_OK if operation in _READING else apsw.SQLITE_DENY
 
 

@@ -6,8 +6,8 @@ microseconds each) and see every commit that was answered.
 
 from __future__ import annotations
 
-import json
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 

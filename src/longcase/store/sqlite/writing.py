@@ -15,7 +15,7 @@ from longcase.history.chain import GENESIS, link
 from longcase.history.event import BESIDE, TASK_CLOCKS, Event
 from longcase.history.state import CaseState
 from longcase.history.waits import next_due
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, Written
+from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
 from longcase.store.sqlite import rows
 from longcase.store.sqlite.rows import Row, text_of
 from longcase.store.sqlite.transaction import (
@@ -304,5 +304,7 @@ def _cancel(tx: Transaction, ref: CaseRef, reason: str) -> None:
     event = Event("cancel_requested", {"reason": reason}, visit=row.state.visit, at=tx.now)
     prepare([event], tx.salt)
     row.wake_at = tx.now
+    # The stage hears of it by an input, as after a person's cancel.
+    tx.put_input(case_no, Input(f"cancel-{row.state.seq}", "interrupted", {"reason": reason}, "engine", "engine"))
     tx.append(row, [event])
     tx.store(row, [event])
