@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,4 +151,7 @@ QUESTIONS = (COUNTS, CASES, LAST, SUBMISSIONS, UNAPPROVED, PAID_ANYWAY, NOT_MODE
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Report on a store filled by run.py.")
     parser.add_argument("--store", type=Path, required=True)
-    asyncio.run(_main(parser.parse_args().store))
+    named: Path = parser.parse_args().store
+    if not named.exists():
+        sys.exit(f"report: no store at {named}\n\nhint: python run.py --data PATH --store {named}")
+    asyncio.run(_main(named))

@@ -1,6 +1,8 @@
 """Longcase: business workflows that survive production. The face: names only, no logic."""
 
 from longcase.app import Longcase
+from longcase.client import LongcaseClient
+from longcase.engine.tasks import Actor
 from longcase.errors import (
     ActivityFailed,
     DoNotRetry,
@@ -23,6 +25,7 @@ __all__ = [
     "NOT_HAPPENED",
     "Activity",
     "ActivityFailed",
+    "Actor",
     "Approval",
     "Calendar",
     "Case",
@@ -32,6 +35,7 @@ __all__ = [
     "DoNotRetry",
     "Escalation",
     "Longcase",
+    "LongcaseClient",
     "LongcaseError",
     "Next",
     "NotHappened",

@@ -19,7 +19,7 @@ from longcase.history.state import CaseState, fold
 from longcase.testing.shuffled import Abandoning, Chances, ShuffledMover
 from tests.conformance import orders as shop
 
-ROUNDS = 400
+ROUNDS = 30
 
 
 @dataclass
@@ -70,7 +70,7 @@ async def on_worker(scenario: Scenario, path: Path) -> dict[str, Any]:
             async def settle() -> None:
                 # The worker is done when two looks in a row find nothing under way.
                 quiet = 0
-                for _ in range(2_000):
+                for _ in range(200):
                     ready = await app.store.ready(instant_text(clock.now()), worker.number, 1) if worker.number else [0]
                     quiet = 0 if ready or worker.running_attempts or worker._queue or worker._look else quiet + 1
                     if quiet == 3:

@@ -388,3 +388,20 @@ async def test_many_callers_at_once_lose_nothing(store: Any) -> None:
     rows = await store.load_many([base.case_no for base in cases])
     assert {row.state.seq for row in rows.values()} == {8}
     assert await findings(store) == []
+
+
+async def test_rule_A2_a_cause_inside_the_turn_moves_with_it(store: Any) -> None:
+    base = await start(store)
+    await store.write([turn(base, entered())])
+    row = await store.load(CaseRef(base.case_no))
+    first, second = receive(), receive("letter", "1.r2")
+    first.cause, second.cause = 2, 3  # the entry, and the event before it in the turn
+    late = turn(row, first, second)
+    (bad,) = await store.start([new_case("bad")])
+    await store.edit(CaseRef(base.case_no), do(noted()))
+    # The other entry fails, so that this one is written a second time, by itself.
+    written = await store.write([late, turn(bad, entered(owner=""))], partial=True)
+    assert [one.outcome for one in written] == ["done", "failed"]
+    causes = [event.cause for event in await store.events(base.case_no, after=3)]
+    assert causes == [2, 4]
+    assert [finding for finding in await findings(store) if "bad" not in finding] == []

@@ -136,7 +136,7 @@ def play(data: Path, store: Path, *more: str, fault: str = "") -> subprocess.Com
     """Run the example to its end, or to the named fault."""
     environment = {**os.environ, "LONGCASE_FAULT": fault}
     return subprocess.run(
-        command(data, store, *more), capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900
+        command(data, store, *more), capture_output=True, text=True, cwd=ROOT, env=environment, timeout=1800
     )
 
 
@@ -178,6 +178,17 @@ def test_every_kind_of_path_is_reported(tmp_path: Path) -> None:
     assert figures == FIGURES
     assert list(figures) == list(FIGURES)
     assert "incidents" not in text
+
+
+def test_the_report_of_a_store_can_be_printed_again(tmp_path: Path) -> None:
+    store = tmp_path / "cases.db"
+    text, figures = reported(play(log_of(PATHS, tmp_path / "log.csv"), store))
+    line = [sys.executable, str(RUN.with_name("report.py")), "--store"]
+    again = subprocess.run([*line, str(store)], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert again.stdout == f"{text}\n{json.dumps(figures)}\n"
+    missing = subprocess.run([*line, str(tmp_path / "no.db")], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert missing.returncode == 1
+    assert "no store at" in missing.stderr
 
 
 def test_what_the_workflow_does_not_model_is_in_the_report_and_in_the_history(tmp_path: Path) -> None:
@@ -283,7 +294,7 @@ def test_killed_in_the_middle_of_the_real_log_it_ends_with_the_same_report(tmp_p
 
 @needs_data
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_whole_log_gives_every_published_figure(tmp_path: Path) -> None:
     text, figures = reported(play(LOG, tmp_path / "cases.db"))
     assert figures == REAL_FIGURES

@@ -92,7 +92,7 @@ def test_rule_B2_each_visit_replays_without_older_history() -> None:
         snapshot = [e for e in history if e.type == "stage_entered"][2].data["snapshot"]
         assert [entry["activity"] for entry in snapshot["undo"]] == ["book"]
         assert [kept["signal"] for kept in snapshot["signals"]] == ["go"]
-        assert list(snapshot["once"].values())[0]["result"] == 5
+        assert next(iter(snapshot["once"].values()))["result"] == 5
 
     in_both(scenario, wf)
 

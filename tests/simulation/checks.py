@@ -210,22 +210,28 @@ def _votes(events: Sequence[Event]) -> Iterator[str]:
 def _signals(events: Sequence[Event]) -> Iterator[str]:
     """I8, I10, I11: applied once, consumed once and in order of arrival per name, never lost at the close."""
     kept: list[tuple[str, str]] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
+    used: list[str] = []
     for event in events:
         data = event.data
         match event.type:
             case "signal_received":
                 if data["id"] in seen:
                     yield f"I8: signal {data['id']} is applied twice"
-                seen.add(data["id"])
+                seen[data["id"]] = data["signal"]
                 kept.append((data["id"], data["signal"]))
             case "signal_consumed" | "signal_unhandled":
                 same = [ident for ident, name in kept if name == data["signal"]]
                 if event.type == "signal_consumed" and (not same or same[0] != data["id"]):
                     yield f"I11: {data['id']} is consumed, {same[:1]} was first"
+                if event.type == "signal_consumed":
+                    used.append(data["id"])
                 kept = [(ident, name) for ident, name in kept if ident != data["id"]]
-            case "interrupted" if data["by"] == "move":
-                pass
+            case "stage_entered":
+                if data["reason"] == "restart":
+                    back = {ident for ident, _ in kept} | set(used)
+                    kept = [(ident, name) for ident, name in seen.items() if ident in back]
+                used = []
     if events[-1].type == "case_closed" and kept:
         yield f"I10: closed with {kept} neither consumed nor listed"
 

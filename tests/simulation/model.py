@@ -61,6 +61,9 @@ class Model:
         self.root: Strand | None = None
         self.receivers: list[tuple[str, str, Strand]] = []  # (signal, label, strand), first come first
         self.signals: list[tuple[str, str, str]] = []  # (signal, id, text), in order of arrival
+        self.arrived: list[tuple[str, str, str]] = []
+        self.used: list[tuple[str, str, str]] = []  # consumed in this visit
+        self.restarting = False
         self.scopes: dict[str, Strand] = {}
         self.settled: set[str] = set()  # calls whose end is on record although the stage never saw it
         self.reused: dict[str, Any] = {}
@@ -145,6 +148,7 @@ class Model:
         assert first is not None
         self.emit("signal_consumed", f"{label}<{first[1]}")
         self.signals.remove(first)
+        self.used.append(first)
         return first[2]
 
     def race(self, step: Step) -> Walk:
@@ -247,6 +251,10 @@ class Model:
     def enter(self, stage: str) -> None:
         self.visit += 1
         self.stage = stage
+        if self.restarting:  # B6: a restart returns what its visit consumed, in order
+            self.signals = [kept for kept in self.arrived if kept in self.signals or kept in self.used]
+        self.restarting = False
+        self.used = []
         self.scopes.clear()
         self.receivers.clear()
         self.emit("stage_entered", stage)
@@ -302,6 +310,7 @@ class Model:
                 self.give("task", label, (data["answer"], data["expired"]))
             case "signal_received":
                 self.signals.append((data["signal"], data["id"], data["body"]["text"]))
+                self.arrived.append(self.signals[-1])
                 for name, _, strand in list(self.receivers):
                     if name == data["signal"]:
                         self.move(strand, next(kept for kept in self.signals if kept[0] == name))
@@ -310,7 +319,10 @@ class Model:
                 self.give("child", label, data["name"])
             case "undo_finished":
                 self.give("undo", "", None)
+            case "moved":
+                self.restarting = bool(data["restart"])
             case "interrupted":
+                self.restarting = self.restarting and data["by"] == "move"
                 self.root = None
                 self.enter(data["path"])
             case "corrected":
@@ -398,4 +410,5 @@ def _is_outside(group: list[tuple[Event, str]]) -> bool:
 
 def _settle(model: Model, event: Event, label: str) -> None:
     if event.type == "result_late" or (event.type == "attempt_failed" and event.data.get("final")):
-        model.settled.add(label)
+        if event.data["call"].partition(".")[0] == str(model.visit):
+            model.settled.add(label)

@@ -43,7 +43,7 @@ PLANTED: dict[str, tuple[Change, ...]] = {
         plant("store.sqlite.writing:_may_follow", "<= BESIDE", "is not None"),
     ),
     "mover_records_ignored": (plant("store.sqlite.writing:_may_follow", "<= BESIDE", "is not None"),),
-    "timer_early": (plant("engine.advance:_Run._due", 'if timer["due"] <= until', 'if timer["due"][:15] <= until[:15]'),),
+    "timer_early": (plant("engine.advance:_Run._due", 'if timer["due"] <= until', 'if timer["due"][:13] <= until[:13]'),),
     "seq_gap": (
         plant("store.sqlite.transaction:refold", "event.seq = state.seq + 1", "event.seq = state.seq + 1 + (event.type == 'vote_given')"),
         plant("history.state:apply", "if event.seq != state.seq + 1:", "if False:"),
@@ -69,7 +69,7 @@ PLANTED: dict[str, tuple[Change, ...]] = {
         ),
     ),
     "inputs_batched_in_one_turn": (
-        plant("engine.visit:Visit.feed", "self._offer_signals()", "self._offer_signals()\n            return"),
+        plant("engine.visit:Visit.feed", "self._offer_signals()", "return self._offer_signals()"),
     ),
     "incident_swallowed": (plant("engine.advance:refuse_input", "resident.append(event, work.now)\n    return result", "return result"),),
     "lease_never_recovered": (
@@ -84,7 +84,7 @@ PLANTED: dict[str, tuple[Change, ...]] = {
         ),
     ),
     "vote_after_decision": (plant("engine.tasks:answer_task", 'if task["status"] == "decided":', "if False:"),),
-    "stale_vote_counts": (plant("engine.tasks:answer_task", "if is_stale(task, state.object):", "if False:"),),
+    "stale_vote_counts": (plant("engine.tasks:shown_again", "not is_stale(", "True or not is_stale("),),
     "one_vote_is_a_quorum": (plant("engine.tasks:decides", '>= task["quorum"]', ">= 1"),),
     "snapshot_without_signals": (
         plant("engine.turn:Resident.enter", 'data["snapshot"] = state.to_json()', 'data["snapshot"] = {**state.to_json(), "signals": []}'),

@@ -108,3 +108,19 @@ async def test_a_worker_that_could_not_join_holds_no_lock(path: str, env: Env, d
     assert store._locks.held == []
     assert await store.join("here", 1) > 0
     await store.close()
+
+
+async def test_reads_fail_with_the_disk_and_come_back_with_it(path: str, env: Env, disk: Disk) -> None:
+    store = await open_sqlite(path, env, faults=disk.name)
+    (base,) = await store.start([new_case("k1", text="x" * 100_000)])
+    store._reader.pragma("cache_size", 1)  # type: ignore[union-attr]
+    disk.fail(1, forever=True, on="read")
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        await store.load(CaseRef(base.case_no))
+    with pytest.raises(StoreUnavailable):
+        await store.load(CaseRef(base.case_no))
+    disk.heal()
+    row = await store.load(CaseRef(base.case_no))
+    assert row is not None
+    assert len(row.state.object["text"]) == 100_000
+    await store.close()

@@ -129,3 +129,10 @@ async def test_history_cannot_be_changed_by_sql(path: str, env: Env) -> None:
     for statement in ("UPDATE history SET actor = 'person:eve'", "DELETE FROM history"):
         with pytest.raises(apsw.ConstraintError, match="append-only"):
             sql(path, statement)
+
+
+async def test_a_newer_history_format_is_refused(path: str, env: Env) -> None:
+    await create(path, env)
+    sql(path, "UPDATE settings SET value = '2' WHERE name = 'history_format'")
+    with pytest.raises(SchemaMismatch, match="history format 2, this release reads up to 1"):
+        await open_sqlite(path, env)

@@ -9,6 +9,7 @@ import pytest
 
 from longcase.env import Env
 from longcase.errors import LongcaseError, StoreUnavailable, UsageError
+from longcase.store.port import CaseRef
 from longcase.store.sqlite import open_sqlite
 
 
@@ -60,3 +61,5 @@ async def test_a_closed_store_says_so(path: str, env: Env) -> None:
     await store.close()
     with pytest.raises(LongcaseError, match="closed"):
         await store.start([])
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.load(CaseRef(1))

@@ -99,6 +99,14 @@ class Cli:
             [sys.executable, "-m", "longcase", *words], cwd=self.folder, env=environment, text=True, **options
         )
 
+    def end(self, process: subprocess.Popen[str]) -> Result:
+        """Wait for the end of a process; what it wrote since the last line that was read."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout as out, process.stderr as err:  # not communicate(): it forgets what readline has buffered
+            written = out.read(), err.read()
+        return Result(process.wait(60), *written)
+
     def spawn(self, *words: str, **options: Any) -> Result:
         """Run a command as a process of its own, to its end."""
         process = self.process(*words, **options)
@@ -112,15 +120,18 @@ class Cli:
         try:
             assert process.stdout is not None
             hello = process.stdout.readline()
-            assert hello.startswith("worker "), (hello, process.communicate(timeout=30))
+            assert hello.startswith("worker "), (hello, self.end(process))
             yield process
             process.terminate()
-            out, err = process.communicate(timeout=30)
-            assert (process.returncode, err) == (0, ""), err
-            assert "has stopped" in out
+            ended = self.end(process)
+            assert (ended.status, ended.err) == (0, ""), ended
+            assert "has stopped" in ended.out
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def until(self, case: str, wanted: Callable[[Any], bool]) -> Any:
         """Look at a case until it is as wanted; a bound, not a sleep, ends a hopeless wait."""

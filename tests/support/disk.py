@@ -56,6 +56,10 @@ class _File(apsw.VFSFile):
         self._disk.did("write")
         super().xWrite(data, offset)
 
+    def xRead(self, amount: int, offset: int) -> Any:
+        self._disk.did("read")
+        return super().xRead(amount, offset)
+
     def xSync(self, flags: int) -> None:
         self._disk.did("sync")
         super().xSync(flags)

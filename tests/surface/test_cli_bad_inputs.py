@@ -101,6 +101,7 @@ PYTHON_ROWS: list[tuple[str, Any, str]] = [
     ("row_06_infinity", {"id": "C", "ratio": math.inf}, "non_finite_number"),
     ("row_10_2_63", {"id": "C", "amount": 2**63}, "number_out_of_range"),
     ("row_11_5000_digits", {"id": "C", "amount": 9**5240}, "number_out_of_range"),
+    ("row_12_money_as_a_float", {"id": "C", "price": 0.1}, "does_not_fit"),
     ("row_13_nul", {"id": "C", "name": "\x00"}, "invalid_text"),
     ("row_14_surrogate", {"id": "C", "name": "\ud800"}, "invalid_text"),
     ("row_18_depth", {"id": "C", "tags": [[[]] * 1]}, "does_not_fit"),
@@ -121,6 +122,14 @@ def test_rows_5_to_43_at_the_python_api(sim: Simulation, row: str, body: Any, re
         sim.start("claims", body)
     assert caught.value.reason == reason
     assert sim.query("SELECT count(*) AS n FROM case_overview")[0]["n"] == 0
+
+
+def test_row_12_money_is_text_and_stays_exact(cli: Cli) -> None:
+    error = cli.refused(2, *START, '{"id": "C-1", "price": 0.1}').error
+    assert (error["details"]["problems"][0][0], error["hint"]) == ("/price", 'send it as text: "0.1"')
+    cli.ok(*START, '{"id": "C-1", "price": "0.10"}')
+    cli.ok(*START, '{"id": "C-2", "price": 3}')
+    assert cli.ok("show", "claims/C-1", "--json").json["object"]["price"] == "0.10"
 
 
 def test_rows_25_to_27_name_each_place_by_json_pointer(cli: Cli) -> None:

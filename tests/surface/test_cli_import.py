@@ -90,21 +90,19 @@ def test_a_file_that_breaks_off_in_a_quote_is_refused_at_that_row(cli: Cli) -> N
 
 
 def test_row_91_ctrl_c_in_the_middle_leaves_whole_cases_and_the_same_command_goes_on(cli: Cli) -> None:
-    write(cli.folder / "rows.csv", 20_000)
+    write(cli.folder / "rows.csv", 6_000)
     process = cli.process(*IMPORT, "rows.csv", "--json")
     assert process.stdout is not None
     head = [process.stdout.readline() for _ in range(10)]
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    lines = "".join([*head, out]).splitlines()
+    ended = cli.end(process)
+    assert ended.status == 130, ended.err
+    assert "Traceback" not in ended.err
+    lines = "".join([*head, ended.out]).splitlines()
     assert '"interrupted": true' in lines[-1]
     told = len(lines) - 1
-    assert 0 < told < 20_000
+    assert 0 < told < 6_000
     assert told % 200 == 0
-    kept = len(cli.ok("list", "--json", "--limit", "1000").json)
-    assert kept == min(told, 1_000) or kept == min(told, 1_001) - (told > 1_000)
     assert cli.ok("verify", "--json").json == {"cases": told, "findings": [], "count": 0}
     write(cli.folder / "rows.csv", told + 300)
     again = cli.ok(*IMPORT, "rows.csv", "--json").lines[-1]

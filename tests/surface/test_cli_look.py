@@ -100,8 +100,11 @@ def test_list_transcript(cli: Cli, sim: Simulation) -> None:
     freeze(cli, sim)
     lines = cli.ok("list", "--status", "all").out.splitlines()
     assert [line[:27].rstrip() for line in lines] == [
-        "CASE        STATUS    STAGE", "claims/C-1  rejected  revie", "claims/C-2  open      payme", "claims/C-3  open      intak",
-    ]  # fmt: skip
+        "CASE        STATUS    STAGE",
+        "claims/C-1  rejected  revie",
+        "claims/C-2  open      payme",
+        "claims/C-3  open      intak",
+    ]
     assert "Wed 2026-01-07 09:00 late" in lines[3]
 
 

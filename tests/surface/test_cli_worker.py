@@ -1,4 +1,4 @@
-"""`worker` and `dev` as real processes: they drain when told to stop, share a scaled clock, and outlive bad surroundings."""
+"""`worker` and `dev` as real processes: they drain when told to stop, and share a scaled clock."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_a_worker_that_is_told_to_stop_lets_running_attempts_end(cli: Cli, numbe
     assert process.stderr is not None
     assert "stopping when 1 running attempts have ended" in process.stderr.readline()
     (cli.folder / "go").touch()
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    assert json.loads(out) == {"stopped": 1}
+    ended = cli.end(process)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.json == {"stopped": 1}
     shown = cli.ok("show", "jobs/J-1", "--json").json
     events = [event["type"] for event in cli.ok("history", "jobs/J-1", "--json").lines]
     assert "activity_completed" in events, (shown, events)
@@ -92,9 +92,9 @@ def test_a_second_ctrl_c_stops_at_once(cli: Cli) -> None:
     process.send_signal(signal.SIGINT)
     assert "again to stop at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    assert "has stopped" in out
+    ended = cli.end(process)
+    assert ended.status == 0, ended
+    assert "has stopped" in ended.out
 
 
 def test_dev_says_where_cases_live_and_keeps_a_scaled_clock_for_every_process(cli: Cli) -> None:
@@ -115,9 +115,9 @@ def test_dev_says_where_cases_live(cli: Cli) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == f"worker 1 moves claims; cases live in sqlite:///{cli.db}\n"
     process.terminate()
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    assert "longcase start claims" in out
+    ended = cli.end(process)
+    assert (ended.status, ended.err) == (0, "")
+    assert "longcase start claims" in ended.out
 
 
 def test_a_factor_that_is_none(cli: Cli) -> None:

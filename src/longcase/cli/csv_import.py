@@ -11,6 +11,7 @@ import csv
 import io
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 BATCH: Final = 200  # rows of one transaction
 FILE_BYTES: Final = 256 * 1024 * 1024
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+class ResultsUnread(LongcaseError):
+    """Whoever read the results has gone; the import has stopped behind the batch in hand."""
+
+    code = "results_unread"
 
 
 class RowsRefused(RefusedError):
@@ -58,11 +65,17 @@ def import_csv(session: Session, workflow: str, file: str, results: str | None, 
         header = _header(text, file, fields, service.codes[workflow].workflow.key_field)
         importing = _Import(service, workflow, fields, header, again)
         with _results_file(results) as out, _progress(session, text) as tick, _ctrl_c() as stopped:
-            counts = {"started": 0, "existing": 0, "refused": 0}
+            counts = Counter({"started": 0, "existing": 0, "refused": 0})
             for batch in _batches(importing.rows(text, file)):
-                for result in importing.accept(batch):
-                    counts[result.did] += 1
-                    _tell(session, result, out, verbose=results is None)
+                done = importing.accept(batch)
+                counts.update(result.did for result in done)
+                try:
+                    for result in done:
+                        _tell(session, result, out, verbose=results is None)
+                except BrokenPipeError:
+                    terminal.turn_away()
+                    told = f"nobody reads the results any more; stopped after {sum(counts.values())} rows"
+                    raise ResultsUnread(told, hint="run it again, with --results FILE") from None
                 tick(sum(counts.values()))
                 if stopped:
                     break
@@ -191,7 +204,7 @@ def _results_file(path: str | None) -> Iterator[Any]:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     with file:
         writer = csv.writer(file)
-        writer.writerow([name for name in RowResult.__slots__])
+        writer.writerow(list(RowResult.__slots__))
         yield writer
 
 

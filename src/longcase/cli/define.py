@@ -95,7 +95,8 @@ def describe(
 def _print_described(one: dict[str, Any]) -> None:
     for workflow in one["workflows"]:
         terminal.line(
-            f"workflow {workflow['name']}: {workflow['object']} by {workflow['key']}, owner {workflow['owner']}, {workflow['expect']}"
+            f"workflow {workflow['name']}: {workflow['object']} by {workflow['key']},"
+            f" owner {workflow['owner']}, {workflow['expect']}"
         )
         terminal.table(
             ["STAGE", "OWNER", "EXPECTED", "GOAL"],
@@ -113,13 +114,20 @@ def _print_described(one: dict[str, Any]) -> None:
         terminal.line(f"activity {activity['name']}{': ' + activity['goal'] if activity['goal'] else ''}")
         terminal.facts(
             [
-                ("  input", activity["input_text"]), ("  output", activity["output_text"]), ("  effect", activity["effect"]),
-                ("  owner", activity["owner"]), ("  system", activity["system"]), ("  retry", activity["retry"]),
+                ("  input", activity["input_text"]),
+                ("  output", activity["output_text"]),
+                ("  effect", activity["effect"]),
+                ("  owner", activity["owner"]),
+                ("  system", activity["system"]),
+                ("  retry", activity["retry"]),
                 ("  timeouts", ", ".join(f"{n.replace('_', '-')} {t}" for n, t in activity["timeouts"].items())),
-                ("  key", activity["idempotency_key"]), ("  undo", activity["undo"]), ("  undoes", activity["undoes"]),
-                ("  limits", ", ".join(f"{n} {v}" for n, v in activity["limits"].items())), ("  on cancel", activity["on_cancel"]),
+                ("  key", activity["idempotency_key"]),
+                ("  undo", activity["undo"]),
+                ("  undoes", activity["undoes"]),
+                ("  limits", ", ".join(f"{n} {v}" for n, v in activity["limits"].items())),
+                ("  on cancel", activity["on_cancel"]),
             ]
-        )  # fmt: skip
+        )
         terminal.line()
     for decision in one["decisions"]:
         terminal.line(f"decision {decision['name']}: {decision['question']}")

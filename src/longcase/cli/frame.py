@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from longcase.cli import terminal
 from longcase.errors import BugError, LongcaseError, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +121,14 @@ def command(
 
         def run(**values: Any) -> None:
             session = Session(*(values.pop(p.name) for p in shared))
-            function(session, **values)
+            try:
+                function(session, **values)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            except BrokenPipeError:
+                # Under another name: the option parser would make it a failure.
+                terminal.turn_away()
+                raise terminal.ReaderGone from None
 
         run.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -61,10 +61,10 @@ def run_command(arguments: list[str]) -> int:
     """Run one command; returns its exit status. Errors are on stderr."""
     as_json = "--json" in arguments
     try:
-        status = _quietly(lambda: app(arguments, prog_name="longcase", standalone_mode=False))
+        status = app(arguments, prog_name="longcase", standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except BrokenPipeError:
-        return 0  # the reader has seen enough: `longcase list | head`
+    except terminal.ReaderGone:
+        return 0  # it has seen enough
     except (KeyboardInterrupt, typer.Abort):
         _tell({"code": "interrupted", "message": "interrupted", "exit": INTERRUPTED}, as_json)
         return INTERRUPTED
@@ -81,21 +81,6 @@ def run_command(arguments: list[str]) -> int:
             _tell(_usage(error), as_json)
             return 2
         return _unexpected(error, as_json)
-
-
-def _quietly(work: Callable[[], Any]) -> Any:
-    """Run, and let a closed pipe be noticed here rather than by the interpreter's last words."""
-    try:
-        try:
-            return work()
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        raise
 
 
 def _usage(error: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Mend a case: `retry`, `skip`, `set-result`, `move`, `restart`, `correct`, `cancel`. Each is recorded with who and why."""
+"""Mend a case: `retry`, `skip`, `set-result`, `move`, `restart`, `correct`, `cancel`; recorded with who and why."""
 
 from __future__ import annotations
 

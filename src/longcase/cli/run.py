@@ -101,7 +101,7 @@ def _say_hello(session: Session, longcase: Longcase, number: int, app: str | Non
         where = f" --app {app}" if app else ""
         terminal.line(f"now is {now}; stop with Ctrl-C")
         terminal.line()
-        terminal.line(f'  longcase start {first.name} \'{{"{first.key_field}": "C-1", ...}}\' --app ...')
+        terminal.line(f'  longcase start {first.name} \'{{"{first.key_field}": "C-1", ...}}\'{where}')
         terminal.line("  longcase list")
         terminal.line(f"  longcase show {first.name}/C-1")
 

@@ -7,6 +7,7 @@ sequence or bidi override of a customer's name ever reaches a terminal.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -18,6 +19,17 @@ _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ud800-\udfff]"
 )
 _WIDEST: Final = 60  # of one column of a table
+
+
+class ReaderGone(Exception):
+    """Nobody reads the answer any more: `longcase list | head`."""
+
+
+def turn_away() -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter's last flush finds no closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def escape(text: object) -> str:

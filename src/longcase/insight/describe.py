@@ -36,23 +36,35 @@ def _each(things: Iterable[Any], kind: type[Any]) -> list[Any]:
 
 def _workflow(workflow: Workflow[Any]) -> dict[str, Any]:
     return {
-        "name": workflow.name, "owner": workflow.owner.name, "expect": describe_span(workflow.expect),
-        "object": workflow.object.__name__, "key": workflow.key_field, "schema": workflow.codec.schema(),
+        "name": workflow.name,
+        "owner": workflow.owner.name,
+        "expect": describe_span(workflow.expect),
+        "object": workflow.object.__name__,
+        "key": workflow.key_field,
+        "schema": workflow.codec.schema(),
         "stages": [
-            {"name": stage.name, "owner": stage.owner.name, "expect": describe_span(stage.expect) if stage.expect else "", "goal": _goal(stage.fn)}
+            {
+                "name": stage.name,
+                "owner": stage.owner.name,
+                "expect": describe_span(stage.expect) if stage.expect else "",
+                "goal": _goal(stage.fn),
+            }
             for stage in workflow.stages.values()
         ],
         "signals": [
-            {"name": signal.name, "owner": signal.owner.name, "body": signal.codec.schema()} for signal in workflow.signals.values()
+            {"name": signal.name, "owner": signal.owner.name, "body": signal.codec.schema()}
+            for signal in workflow.signals.values()
         ],
         "exception_paths": [
             {
-                "name": path.stage.name, "on": path.signal.name if path.signal else "cancel", "owner": path.stage.owner.name,
+                "name": path.stage.name,
+                "on": path.signal.name if path.signal else "cancel",
+                "owner": path.stage.owner.name,
                 "during": [stage.name for stage in path.during] or "any stage",
             }
             for path in workflow.paths.values()
         ],
-    }  # fmt: skip
+    }
 
 
 def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
@@ -61,28 +73,40 @@ def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
         "rate": f"{activity.rate[0]} per {describe_span(activity.rate[1])}" if activity.rate else None,
     }
     timeouts = {
-        "start_to_close": activity.timeout, "schedule_to_start": activity.schedule_to_start,
-        "schedule_to_close": activity.schedule_to_close, "heartbeat": activity.heartbeat,
-    }  # fmt: skip
+        "start_to_close": activity.timeout,
+        "schedule_to_start": activity.schedule_to_start,
+        "schedule_to_close": activity.schedule_to_close,
+        "heartbeat": activity.heartbeat,
+    }
     return {
-        "name": activity.name, "goal": _goal(activity.raw), "owner": activity.owner.name,
+        "name": activity.name,
+        "goal": _goal(activity.raw),
+        "owner": activity.owner.name,
         "system": activity.system.name if activity.system else None,
         "input": {name: codec.schema() for name, codec in activity.codecs.items()},
-        "input_text": _input(activity), "output": activity.result_codec.schema(), "output_text": _name(activity.result_codec.type),
-        "effect": activity.effect or "not declared", "verify": activity.verify_function is not None,
+        "input_text": _input(activity),
+        "output": activity.result_codec.schema(),
+        "output_text": _name(activity.result_codec.type),
+        "effect": activity.effect or "not declared",
+        "verify": activity.verify_function is not None,
         "undo": activity.undo_activity.name if activity.undo_activity else None,
         "undoes": activity.undoes.name if activity.undoes else None,
-        "retry": activity.retry.describe(), "timeouts": {n: describe_span(t) for n, t in timeouts.items() if isinstance(t, timedelta)},
+        "retry": activity.retry.describe(),
+        "timeouts": {n: describe_span(t) for n, t in timeouts.items() if isinstance(t, timedelta)},
         "idempotency_key": f"one per {activity.once_per}" + (", injected" if activity.injects_key else ""),
-        "on_cancel": activity.cancel, "limits": {name: value for name, value in limits.items() if value is not None},
-    }  # fmt: skip
+        "on_cancel": activity.cancel,
+        "limits": {name: value for name, value in limits.items() if value is not None},
+    }
 
 
 def _decision(decision: Decision[..., Any]) -> dict[str, Any]:
     return {
-        "name": decision.name, "owner": decision.owner.name, "question": decision.question, "policy": decision.policy,
+        "name": decision.name,
+        "owner": decision.owner.name,
+        "question": decision.question,
+        "policy": decision.policy,
         "answers": list(decision.answers),
-    }  # fmt: skip
+    }
 
 
 def _goal(fn: Any) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from random import Random
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -377,7 +378,9 @@ class _Recorder:
         return _Recorder((*self._path, name))
 
 
-@lru_cache(maxsize=4096)
+_by_code: dict[CodeType, str] = {}
+
+
 def _selected(selector: Callable[[Any], Any]) -> str:
     try:
         chosen = selector(_Recorder())
@@ -392,7 +395,13 @@ def _selected(selector: Callable[[Any], Any]) -> str:
 
 def selected_field(selector: Callable[[Any], Any]) -> str:
     """Return the field a selector like `lambda client: client.legal_entity` names."""
-    return _selected(selector)
+    # A lambda is a new object at every call: cached by its code, or the cache would keep alive what it closes over.
+    code = getattr(selector, "__code__", None)
+    if code is None or selector.__closure__:
+        return _selected(selector)
+    if code not in _by_code:
+        _by_code[code] = _selected(selector)
+    return _by_code[code]
 
 
 def _not_a_selector(why: str) -> DefinitionError:

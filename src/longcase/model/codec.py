@@ -11,6 +11,7 @@ import json
 import json.encoder
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -65,13 +66,14 @@ def digest(value: Json) -> str:
 class Codec:
     """Encode and decode values of one declared type."""
 
-    __slots__ = ("_adapter", "_has_sets", "_plain", "type")
+    __slots__ = ("_adapter", "_has_decimals", "_has_sets", "_plain", "type")
 
     def __init__(self, declared: Any) -> None:
         self.type = declared
         self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
         self._plain = declared if declared in _PLAIN else (type(None) if declared is None else None)
         self._has_sets = "'type': 'set'" in (schema := repr(self._adapter.core_schema)) or "'frozenset'" in schema
+        self._has_decimals = "'type': 'decimal'" in schema
 
     def encode(self, value: Any, what: str) -> Json:
         """Return `value` as JSON-able data, or raise InvalidInput naming each field that does not fit.
@@ -98,11 +100,14 @@ class Codec:
         if self._plain is not None and type(data) is self._plain:
             return data
         try:
-            return self._adapter.validate_json(_dump(data), strict=True, extra="forbid")
+            value = self._adapter.validate_json(_dump(data), strict=True, extra="forbid")
         except pydantic.ValidationError as error:
             raise invalid(error, what) from None
         except ValueError as error:
             raise InvalidInput(f"{what}: {error}", reason="not_json") from None
+        if self._has_decimals:
+            _refuse_rounded_decimals(value, data, what, "")
+        return value
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the type (for forms and `describe`)."""
@@ -156,6 +161,28 @@ def _refuse_non_finite(value: Json, what: str) -> None:
     elif isinstance(value, list):
         for item in value:
             _refuse_non_finite(item, what)
+
+
+def _refuse_rounded_decimals(value: Any, data: Json, what: str, place: str) -> None:
+    """Refuse a decimal that came as a JSON float: it has been rounded to binary already (an amount of 0.1)."""
+    if isinstance(value, Decimal):
+        if isinstance(data, float):
+            problems = [(place or "/", "a decimal as a float")]
+            hint = f'send it as text: "{data}"'
+            message = f"{what}: {place or '/'}: {data} is a binary fraction, expected a decimal as text"
+            raise InvalidInput(message, problems=problems, reason="does_not_fit", hint=hint)
+    elif isinstance(value, BaseModel) and isinstance(data, dict):
+        for name, field in type(value).model_fields.items():
+            for key in (name, field.alias):
+                if key in data:
+                    _refuse_rounded_decimals(getattr(value, name), data[key], what, f"{place}/{key}")
+    elif isinstance(value, dict) and isinstance(data, dict):
+        for key, item in value.items():
+            if key in data:
+                _refuse_rounded_decimals(item, data[key], what, f"{place}/{key}")
+    elif isinstance(value, (list, tuple)) and isinstance(data, list):
+        for position, (item, given) in enumerate(zip(value, data, strict=False)):
+            _refuse_rounded_decimals(item, given, what, f"{place}/{position}")
 
 
 def _with_sorted_sets(value: Any, dumped: Json) -> Json:

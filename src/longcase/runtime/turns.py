@@ -137,6 +137,11 @@ class Turns:
                 prepared.append(entry)
         return prepared
 
+    async def _prepare_again(self, case_no: int, local: list[Item]) -> _Prepared | None:
+        """Prepare a case anew from what the store holds by now."""
+        prepared = await self._prepare({case_no: local}, {case_no})
+        return prepared[0] if prepared else None
+
     async def _prepare_one(self, case_no: int, row: CaseRow | None, local: list[Item], inbox: Sequence[Input]) -> _Prepared | None:
         resident = self._residents.get(case_no)
         if resident is not None and row is not None and resident.state.seq != row.state.seq:
@@ -184,6 +189,9 @@ class Turns:
                 row = (await self.store.load_many([case_no])).get(case_no)
                 if row is None:
                     return None
+                if row.state.seq != base_seq:
+                    # Another process moved the case meanwhile: what was discarded may not be so any more.
+                    return await self._prepare_again(case_no, local)
                 log.info("%s: turn discarded: %s: %s", row.state.address, discarded.kind, discarded.message)
                 resident = None
                 if applied:
@@ -203,7 +211,8 @@ class Turns:
         self._residents[case_no] = resident
         self._residents.move_to_end(case_no)
         entry.write = self._write(resident, result, base_seq, base_seen, now, more, row)
-        if entry.write is not None and row is not None:
+        if entry.write is not None and row is not None and not any(e.type in ("stage_entered", "case_closed") for e in entry.write.events):
+            # What was refused for as long as an exception path ran is looked at again where the visit ends (B7).
             entry.write.heard = max((item.no for item in inbox), default=0)
         return entry
 

@@ -42,6 +42,9 @@ BEAT_EVERY = 1.0  # seconds between heartbeat details made durable for one attem
 THREADS = 32
 
 
+_MOVES_OTHERS = frozenset({"child_started", "child_released", "case_closed", "interrupted"})
+
+
 class Worker:
     """Moves cases until told to stop."""
 
@@ -171,6 +174,7 @@ class Worker:
             cases.setdefault(case_no, [])
             look.add(case_no)
         if len(cases) < self.batch and self._store_may_have_more() and not self._draining:
+            self.env.signal_point("before_claim")
             ready = await self.store.ready(self._now(), self.number, self.batch - len(cases))
             for case_no in ready:
                 cases.setdefault(case_no, [])
@@ -179,12 +183,14 @@ class Worker:
                 self._due_known = await self.store.next_wake(self._now())
         if not cases:
             return False
+        self.env.signal_point("before_record")
         try:
             moved = await self.turns.advance(cases, look)
         except LongcaseError:
             for case_no, items in cases.items():
                 self._put_back(case_no, items)
             raise
+        self.env.signal_point("after_record")
         for entry in moved:
             self._carry_out(entry)
         # Attempts of this batch start, and those that do not wait end, before the next batch is taken.
@@ -247,6 +253,8 @@ class Worker:
         self._look.pop(moved.case_no, None) if not moved.again else self._look.setdefault(moved.case_no)
         if moved.wake_at and self._due_known is not None and (not self._due_known or moved.wake_at < self._due_known):
             self._due_known = moved.wake_at
+        if any(event.type in _MOVES_OTHERS for event in moved.events):
+            self._due_known = None  # the same commit may have made another case ready
         if moved.left:
             self._put_back(moved.case_no, moved.left)
         inputs = {event.data["call"]: event for event in moved.events if event.type in ("activity_scheduled", "undo_started")}
@@ -288,6 +296,7 @@ class Worker:
             commanded = commanded or await self.store.event(case_no, call["seq"])
             if number > 1 and activity.heartbeat is not None and running.previous_details is None:
                 running.previous_details = await self.store.last_beat(case_no, command.call)
+            self.env.signal_point("before_effect")
             if call["undoes"]:
                 original = await self.store.event(case_no, commanded.data["of"])
                 done = await self.store.event(case_no, commanded.data["result"])
@@ -296,6 +305,8 @@ class Worker:
                 outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
         except UnavailableError as error:
             outcome = Failure("error", type(error).__name__, error.message)
+        else:
+            self.env.signal_point("after_effect")
         finally:
             self._forget(running.task)
             self._attempts.pop(key, None)

@@ -25,6 +25,7 @@ from longcase.store.sqlite.filesystem import network_kind
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x4C43_4153  # "LCAS"; tells `file` and us whose database it is
+WAL_LIMIT: Final = 64 * 1024 * 1024  # what the log is cut to when a checkpoint has emptied it
 BUSY_SECONDS: Final = 30.0  # how long a writer waits for another process's transaction
 _OPEN: Final = apsw.SQLITE_OPEN_READWRITE
 _CREATE: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
@@ -106,6 +107,7 @@ def connect(path: str, *, create: bool = False, synchronous: str = "FULL", vfs: 
         connection.pragma("trusted_schema", False)
         connection.pragma("cache_size", -16_000)
         connection.pragma("temp_store", "MEMORY")
+        connection.pragma("journal_size_limit", WAL_LIMIT)
     except BaseException:
         connection.close()
         raise
@@ -126,6 +128,8 @@ def our_error(error: BaseException, path: str) -> BaseException:
     if isinstance(error, LongcaseError) or not isinstance(error, apsw.Error):
         return error
     match error:
+        case apsw.ConnectionClosedError() | apsw.CursorClosedError():
+            return StoreUnavailable(f"the store {path} is closed", hint="open it again")
         case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
             return StoreUnavailable(
                 f"the store {path} is locked by another process for longer than {BUSY_SECONDS:g} s",

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+import apsw
+
 from longcase.env import ScaledClock
-from longcase.history.event import instant_of, instant_text
+from longcase.errors import SchemaMismatch
+from longcase.history.event import HISTORY_FORMAT, instant_of, instant_text
 from longcase.model.codec import Json
 from longcase.store.sqlite.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
@@ -28,6 +31,23 @@ def write(tx: Transaction, name: str, value: Json) -> None:
         "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (name, text_of(value, name)),
     )
+
+
+def check_history_format(connection: apsw.Connection) -> None:
+    """Refuse histories written in a format this release does not read.
+
+    Raises:
+        SchemaMismatch: the store's format is newer.
+    """
+    text = connection.execute("SELECT value FROM settings WHERE name = 'history_format'").get
+    found = json.loads(str(text)) if text is not None else HISTORY_FORMAT
+    if found > HISTORY_FORMAT:
+        raise SchemaMismatch(
+            f"the store {connection.filename} has history format {found}, this release reads up to {HISTORY_FORMAT}",
+            hint="upgrade Longcase to the release that wrote it",
+            found=found,
+            needed=HISTORY_FORMAT,
+        )
 
 
 def clock_setting(epoch_real: float, epoch: datetime, factor: float) -> Json:

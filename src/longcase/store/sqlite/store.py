@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -109,6 +110,8 @@ class SqliteStore:
         self._version = 0
         self._closed = False
         self._locks = workers.Locks(path)
+        self._reader: apsw.Connection | None = None
+        self._reading = threading.Lock()  # inline: callers in several threads take turns
         with mapped(path):
             self._prepare(create)
             self._committer = Committer(
@@ -133,6 +136,7 @@ class SqliteStore:
             if create and migrate.current(connection) == 0:
                 migrate.migrate(connection, self._now(), self._env.signal_point)
             migrate.check(connection)
+            settings.check_history_format(connection)
         finally:
             connection.close()
 
@@ -150,13 +154,17 @@ class SqliteStore:
         return instant_text(self._env.now())
 
     def _read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        with mapped(self.path):
+        with self._reading, mapped(self.path):
+            if self._reader is None:
+                self._open_reader()
+            assert self._reader is not None
             try:
                 return self._reader.execute(sql, parameters).fetchall()
             except apsw.IOError:
-                # The file may be well again; this connection is not trusted any more.
-                self._reader.close(True)
-                self._open_reader()
+                # The file may be well again by the next read; this connection is not trusted any more.
+                if self.path != MEMORY:
+                    broken, self._reader = self._reader, None
+                    broken.close(True)
                 raise
 
     @property
@@ -172,8 +180,10 @@ class SqliteStore:
                 await self.leave(worker)
         finally:
             await self._committer.close()
-            self._reader.close()
             self._questions.close()
+            with self._reading:
+                if self._reader is not None:
+                    self._reader.close()
 
     # -- writing ---------------------------------------------------------------------------------
 

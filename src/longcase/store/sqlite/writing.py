@@ -224,7 +224,8 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
         return
     tx.execute("SAVEPOINT entry")
     try:
-        shift = row.state.seq - write.base_seq
+        # From the numbers the events bear now, so that writing them once more shifts nothing twice.
+        shift = row.state.seq + 1 - write.events[0].seq if write.events else 0
         for event in write.events:
             if event.cause is not None and event.cause > write.base_seq:
                 event.cause += shift

@@ -1,0 +1,129 @@
+"""Longcase from synchronous programs (Django, Flask, scripts): start, signal, decide, repair, ask.
+
+The asynchronous door is written once; this face drives its coroutines to their end on a store that
+never suspends (`inline=True`). It runs no worker: a worker of another process moves the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping
+from threading import RLock
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from longcase.app import Longcase
+from longcase.engine.tasks import Actor
+from longcase.env import Env
+from longcase.errors import BugError
+from longcase.history.event import Event
+from longcase.model.codec import Json
+from longcase.model.signal import Signal
+from longcase.model.workflow import Stage, Workflow
+from longcase.service.service import Accepted, CaseView, Receipt, TaskView
+
+T = TypeVar("T")
+
+
+class LongcaseClient:
+    """The door for code without an event loop; safe to share between threads.
+
+        with LongcaseClient([onboarding], url="sqlite:///cases.db") as longcase:
+            longcase.start(onboarding, Client(id="C-1", name="Acme"))
+
+    Arguments as for `Longcase`; every method is the one of the same name of `Service`.
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Workflow[Any] | ModuleType] = (),
+        *,
+        url: str | None = None,
+        env: Env | None = None,
+        actor: str | None = None,
+    ) -> None:
+        self._app = Longcase(workflows, url=url, env=env, inline=True, actor=Actor(actor) if actor else None)
+        self._lock = RLock()
+        self._do(self._app.open())
+
+    def close(self) -> None:
+        """Close the store."""
+        self._do(self._app.close())
+
+    def __enter__(self) -> LongcaseClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def start(self, workflow: Workflow[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any) -> Receipt:
+        """Start a case, or return the one that has the key."""
+        return self._do(self._app.service.start(workflow, body, **options))
+
+    def signal(self, case: str, signal: Signal[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any) -> Accepted:
+        """Send a signal to a case."""
+        return self._do(self._app.service.signal(case, signal, body, **options))
+
+    def decide(self, case: str, answer: Json, **options: Any) -> Accepted:
+        """Answer a task of a case."""
+        return self._do(self._app.service.decide(case, answer, **options))
+
+    def tasks(self, case: str) -> list[TaskView]:
+        """Return the open tasks of a case."""
+        return self._do(self._app.service.open_tasks(case))
+
+    def set_fields(self, case: str, fields: Mapping[str, Json], **options: Any) -> Accepted:
+        """Provide data a case waits for."""
+        return self._do(self._app.service.set_fields(case, fields, **options))
+
+    def correct(self, case: str, fields: Mapping[str, Json], **options: Any) -> Accepted:
+        """Correct fields of the object."""
+        return self._do(self._app.service.correct(case, fields, **options))
+
+    def retry(self, case: str, **options: Any) -> Accepted:
+        """Try the incident's call, or its input, again."""
+        return self._do(self._app.service.retry(case, **options))
+
+    def skip(self, case: str, **options: Any) -> Accepted:
+        """Go on without the incident's call."""
+        return self._do(self._app.service.skip(case, **options))
+
+    def set_result(self, case: str, result: Json, **options: Any) -> Accepted:
+        """Supply the result of the incident's call."""
+        return self._do(self._app.service.set_result(case, result, **options))
+
+    def move(self, case: str, stage: Stage[Any] | str, **options: Any) -> Accepted:
+        """Move a case to another stage."""
+        return self._do(self._app.service.move(case, stage, **options))
+
+    def restart(self, case: str, **options: Any) -> Accepted:
+        """Begin the current visit anew."""
+        return self._do(self._app.service.restart(case, **options))
+
+    def cancel(self, case: str, **options: Any) -> Accepted:
+        """Cancel a case."""
+        return self._do(self._app.service.cancel(case, **options))
+
+    def show(self, case: str) -> CaseView:
+        """Return what one screen says of a case."""
+        return self._do(self._app.service.show(case))
+
+    def history(self, case: str) -> list[Event]:
+        """Return a case's events in order."""
+        return self._do(self._app.service.history(case))
+
+    def query(self, sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+        """Read from the documented views."""
+        return self._do(self._app.service.query(sql, parameters))
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that never suspends to its end."""
+        with self._lock:
+            try:
+                work.send(None)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            work.close()
+            raise BugError("an inline store suspended")
