@@ -287,3 +287,26 @@ def test_light_commands_import_no_terminal_library_and_no_compiler(cli: Cli) -> 
     ).stdout
     assert out.splitlines()[-1] == "[]"
     assert json.loads(out.splitlines()[0])[0]["case"] == "claims/C-1"
+
+
+def test_the_store_may_be_named_as_a_file(cli: Cli) -> None:
+    cli.ok("start", "claims", '{"id": "C-1"}', "--store", "other.db")
+    assert [row["case"] for row in cli.ok("list", "--json", "--store", "sqlite:///other.db").json] == ["claims/C-1"]
+    assert not cli.db.exists()
+
+
+def test_every_command_that_a_hint_names_is_there() -> None:
+    import re
+
+    import typer
+
+    from longcase.cli.main import app
+    from tests.support.cli import SOURCE
+
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = {
+        (path.name, word)
+        for path in (Path(SOURCE) / "longcase").rglob("*.py")
+        for word in re.findall(r"[\"'`]longcase ([a-z][a-z-]+)", path.read_text("utf-8"))
+    }
+    assert {(file, word) for file, word in named if word not in commands} == set()

@@ -36,7 +36,11 @@ _APP = Annotated[
 ]
 _STORE = Annotated[
     str | None,
-    typer.Option("--store", metavar="URL", help="Where cases live; LONGCASE_DATABASE_URL, else sqlite:///longcase.db."),
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Where cases live, a URL or a file; LONGCASE_DATABASE_URL, else sqlite:///longcase.db.",
+    ),
 ]
 
 
@@ -121,6 +125,8 @@ def command(
 
         def run(**values: Any) -> None:
             session = Session(*(values.pop(p.name) for p in shared))
+            if session.store and "://" not in session.store:
+                session.store = f"sqlite:///{session.store}"
             try:
                 function(session, **values)
                 if sys.stdout is not None:

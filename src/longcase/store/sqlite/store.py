@@ -321,7 +321,7 @@ class SqliteStore:
     async def recover(self, worker: int) -> int:
         if self._locks.alive(worker):
             raise UsageError(
-                f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase workers"
+                f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase doctor"
             )
         freed = 0
         while some := await self._committer.run(lambda tx: workers.free_some(tx, worker)):
