@@ -64,6 +64,7 @@ class Model:
         self.arrived: list[tuple[str, str, str]] = []
         self.used: list[tuple[str, str, str]] = []  # consumed in this visit
         self.restarting = False
+        self.ready: deque[Strand] = deque()
         self.scopes: dict[str, Strand] = {}
         self.settled: set[str] = set()  # calls whose end is on record although the stage never saw it
         self.reused: dict[str, Any] = {}
@@ -190,8 +191,7 @@ class Model:
                     strand.wait = asked
                     step = self.find(label)
                     strand.branches = [Strand(self.run(steps), strand) for steps in step["branches"]]
-                    for branch in list(strand.branches):
-                        self.move(branch)
+                    self.ready.extend(strand.branches)  # a task starts when those before it have had their turn
                     return
                 case ("signal", label):
                     strand.wait = asked
@@ -294,6 +294,11 @@ class Model:
 
     def apply(self, event: Event, label: str) -> None:
         """Take one input, and go on until nothing moves."""
+        self.take_input(event, label)
+        while self.ready:
+            self.move(self.ready.popleft())
+
+    def take_input(self, event: Event, label: str) -> None:
         data = event.data
         match event.type:
             case "case_started":

@@ -29,7 +29,7 @@ from tests.simulation.plans import Grammar, codes
 from tests.simulation.world import World, enter
 
 PEOPLE = ("ann", "bob", "cem", "dot")
-ROUNDS = 400
+ROUNDS = 150
 
 
 class Broken(AssertionError):
@@ -73,7 +73,7 @@ class Sim:
         self.world = World(Random(seed + 1), self.trouble)
         self.chances = Chances(
             lose=0.2 * wild, double=0.2 * wild, repeat=0.15 * wild, evict=self.random.choice([0.02, 0.2]),
-            crash=0.012 * wild, fail=0.02 * wild, unknown=0.04 * wild,
+            crash=0.03 * wild, fail=0.03 * wild, unknown=0.06 * wild,
         )  # fmt: skip
         self.codes = codes()
         self.mover = ShuffledMover(self.store, self.env, self.codes, seed=seed + 2, hands=2, chances=self.chances)

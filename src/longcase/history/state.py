@@ -196,6 +196,7 @@ class CaseState:
     object: dict[str, Json] = field(default_factory=dict)
     seq: int = 0
     seen_seq: int = 0
+    entered_seq: int = 0  # of the visit's `stage_entered`: replay reads from there
     applied_seq: int = 0  # the last seen event a turn has run the stage over
     at: str = ""
     calls: dict[str, Call] = field(default_factory=dict)
@@ -297,6 +298,7 @@ def _stage_entered(state: CaseState, event: Event) -> None:
     state.stage = data["stage"]
     state.kind = data["kind"]
     state.visit = event.visit
+    state.entered_seq = event.seq
     state.lineage = data["lineage"]
     state.owner = data["owner"]
     state.stage_expected = data["expected"]

@@ -127,22 +127,42 @@ class Turns:
         unknown = [case_no for case_no in todo if case_no in looking or case_no not in self._residents]
         rows = await self.store.load_many(unknown) if unknown else {}
         inboxes = await self.store.inboxes([case_no for case_no in unknown if case_no in rows and rows[case_no].pending]) if rows else {}
+        asked = set(unknown)
+        recorded = await self._recorded(rows)
         prepared: list[_Prepared] = []
         for case_no, items in todo.items():
             row = rows.get(case_no)
-            if row is None and case_no in unknown:
+            if row is None and case_no in asked:
                 continue
-            entry = await self._prepare_one(case_no, row, items, inboxes.get(case_no, ()))
+            entry = await self._prepare_one(case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no))
             if entry is not None:
                 prepared.append(entry)
         return prepared
+
+    async def _recorded(self, rows: Mapping[int, CaseRow]) -> dict[int, list[Event]]:
+        """Read the current visits of the cases that must be rebuilt, in one query.
+
+        Up to what their rows say: another process may have appended to a history since.
+        """
+        wanted = [
+            (case_no, row.state.entered_seq, row.state.seq)
+            for case_no, row in rows.items()
+            if row.state.visit and row.state.status == "open" and not self._is_resident(case_no, row)
+        ]
+        return await self.store.ranges(wanted) if wanted else {}
+
+    def _is_resident(self, case_no: int, row: CaseRow) -> bool:
+        resident = self._residents.get(case_no)
+        return resident is not None and resident.visit is not None and resident.state.seq == row.state.seq
 
     async def _prepare_again(self, case_no: int, local: list[Item]) -> _Prepared | None:
         """Prepare a case anew from what the store holds by now."""
         prepared = await self._prepare({case_no: local}, {case_no})
         return prepared[0] if prepared else None
 
-    async def _prepare_one(self, case_no: int, row: CaseRow | None, local: list[Item], inbox: Sequence[Input]) -> _Prepared | None:
+    async def _prepare_one(
+        self, case_no: int, row: CaseRow | None, local: list[Item], inbox: Sequence[Input], recorded: Sequence[Event] | None = None
+    ) -> _Prepared | None:
         resident = self._residents.get(case_no)
         if resident is not None and row is not None and resident.state.seq != row.state.seq:
             self.evict(case_no)
@@ -174,8 +194,10 @@ class Turns:
                 events: Sequence[Event] = ()
                 rebuild = resident.visit is None and resident.state.status == "open" and not blocked(resident.state)
                 if rebuild and resident.state.visit:
-                    # Up to the row: another process may have appended to the history since the row was read.
-                    events = await self.store.events(case_no, visit=resident.state.visit, until=resident.state.seq)
+                    first, last = resident.state.entered_seq, resident.state.seq
+                    if recorded is None or not recorded or recorded[0].seq != first or recorded[-1].seq != last:
+                        recorded = (await self.store.ranges([(case_no, first, last)]))[case_no]
+                    events = recorded
                 with self.watchdog:
                     result = self._turn(resident, events, work, rebuild)
                 break

@@ -29,7 +29,7 @@ from longcase.runtime.seam import AskVerify, AttemptsOverTurns, Go
 from longcase.runtime.turns import Moved, Turns
 from longcase.store.port import Store
 
-STEPS = 100_000
+STEPS = 10_000
 WRITES = frozenset({"start", "write", "edit", "release", "leave", "recover"})
 
 

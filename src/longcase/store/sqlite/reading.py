@@ -92,7 +92,8 @@ class Questions:
             ) from error
         except (apsw.SQLError, apsw.BindingsError) as error:
             raise UsageError(
-                f"the query does not run: {error}", hint="SELECT name, sql FROM sqlite_schema WHERE type = 'view' lists views and columns"
+                f"the query does not run: {error}",
+                hint="SELECT name, sql FROM sqlite_schema WHERE type = 'view' lists views and columns",
             ) from error
         finally:
             connection.authorizer = None

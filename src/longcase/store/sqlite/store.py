@@ -49,6 +49,14 @@ SELECT case_no FROM cases
 WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers))
 ORDER BY wake_at, case_no LIMIT ?
 """
+_RANGES: Final = f"""
+WITH wanted (wanted_case, first, last) AS (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)
+)
+SELECT case_no, {rows.EVENT_COLUMNS}
+FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
+ORDER BY case_no, seq
+"""
 _BEAT: Final = """
 INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
@@ -63,7 +71,10 @@ _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = ? AND fingerprint =
 _ADD_MAP: Final = """
 INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
-_VISIT_BEGIN: Final = "SELECT min(seq) FROM history WHERE case_no = ? AND visit = ? AND type = 'stage_entered'"
+_VISIT_BEGIN: Final = """
+SELECT coalesce(min(seq), 1) FROM history INDEXED BY history_visits
+WHERE case_no = ? AND visit = ? AND type = 'stage_entered'
+"""
 
 
 async def open_sqlite(
@@ -246,7 +257,7 @@ class SqliteStore:
             if visit:
                 # A visit's events begin at its stage_entered: nothing older is read (B2).
                 begin = self._read(_VISIT_BEGIN, (case_no, visit))[0][0]
-                parameters[1] = max(after, (begin or 1) - 1)
+                parameters[1] = max(after, begin - 1)
             sql += " AND visit = ?"
             parameters.append(visit)
         if until is not None:
@@ -257,6 +268,12 @@ class SqliteStore:
             sql += " LIMIT ?"
             parameters.append(limit)
         return [rows.event_from(row) for row in self._read(sql, parameters)]
+
+    async def ranges(self, wanted: Sequence[tuple[int, int, int]]) -> dict[int, list[Event]]:
+        found: dict[int, list[Event]] = {case_no: [] for case_no, _, _ in wanted}
+        for case_no, *row in self._read(_RANGES, (text_of([list(one) for one in wanted], "cases"),)):
+            found[case_no].append(rows.event_from(tuple(row)))
+        return found
 
     async def event(self, case_no: int, seq: int) -> Event:
         found = self._read(f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq))

@@ -22,7 +22,16 @@ from longcase.store.sqlite.transaction import Transaction
 RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
 
 _WORKERS: Final = """
-SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no) FROM workers ORDER BY no
+SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no AND lease <> 0)
+FROM workers ORDER BY no
+"""
+# `lease <> 0` lets SQLite use the index over the leased cases alone.
+_FREE_SOME: Final = """
+UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE wake_at END
+WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? AND lease <> 0 LIMIT ?)
+"""
+_FORGET: Final = """
+DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ? AND lease <> 0)
 """
 
 
@@ -121,25 +130,19 @@ def join(tx: Transaction, locks: Locks, host: str, pid: int) -> int:
 def leave(tx: Transaction, worker: int) -> None:
     """Give back every lease and remove the incarnation's row."""
     # Whoever takes such a case over settles what it was leased for, so it wants a turn now.
-    tx.execute("UPDATE cases SET lease = 0, wake_at = ? WHERE lease = ?", (tx.now, worker))
+    tx.execute("UPDATE cases SET lease = 0, wake_at = ? WHERE lease = ? AND lease <> 0", (tx.now, worker))
     tx.execute("DELETE FROM workers WHERE no = ?", (worker,))
 
 
 def free_some(tx: Transaction, worker: int) -> int:
     """Void leases of a dead incarnation, some cases at a time; returns how many."""
-    tx.execute(
-        "UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE wake_at END "
-        "WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? LIMIT ?)",
-        (tx.now, worker, RECOVERY_CHUNK),
-    )
+    tx.execute(_FREE_SOME, (tx.now, worker, RECOVERY_CHUNK))
     return tx.cursor.connection.changes()
 
 
 def forget(tx: Transaction, worker: int) -> None:
     """Remove a dead incarnation, unless it still holds leases."""
-    tx.execute(
-        "DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ?)", (worker, worker)
-    )
+    tx.execute(_FORGET, (worker, worker))
 
 
 def rows_of(read: Callable[[str], list[tuple[int, str, int, str, str, int]]], locks: Locks) -> list[WorkerRow]:

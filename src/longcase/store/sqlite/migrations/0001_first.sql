@@ -70,7 +70,7 @@ CREATE TABLE history (
     hash      BLOB    NOT NULL CHECK (length(hash) = 32),
     UNIQUE (case_no, seq)
 ) STRICT;
-CREATE INDEX history_visits ON history (case_no, visit) WHERE type = 'stage_entered';
+CREATE INDEX history_visits ON history (case_no, visit, seq) WHERE type = 'stage_entered';
 CREATE TRIGGER history_is_never_changed BEFORE UPDATE ON history
 BEGIN
     SELECT raise(ABORT, 'history is append-only: an event is never changed (I2)');
