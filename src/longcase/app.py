@@ -22,7 +22,7 @@ from longcase.model.workflow import Workflow
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
-from longcase.store.port import Store
+from longcase.store.port import NewCase, Started, Store
 from longcase.store.sqlite import maintenance, open_sqlite
 from longcase.store.sqlite.doctor import Symptom, doctor
 from longcase.store.sqlite.maintenance import Progress
@@ -87,6 +87,7 @@ class Longcase:
             for name in (workflow.name, *workflow.was):
                 self.codes[name] = code
         self._service = Service(self._store, self.env, self.codes, actor=self._actor, on_change=self._wake)
+        self._service.starter = self._start
         return self
 
     async def close(self) -> None:
@@ -160,6 +161,12 @@ class Longcase:
         """Return a worker over the open store; `await worker.run()` until `worker.stop()`."""
         self.worker = Worker(self.store, self.env, self.codes, live=self.live)
         return self.worker
+
+    async def _start(self, new: Sequence[NewCase]) -> list[Started]:
+        """Let a worker of this process begin the cases as it accepts them; else only accept them."""
+        if self.worker is not None and self.worker.accepts:
+            return await self.worker.start(new)
+        return await self.store.start(new)
 
     def _wake(self, case_no: int) -> None:
         if self.worker is not None:

@@ -43,7 +43,10 @@ PLANTED: dict[str, tuple[Change, ...]] = {
         plant("store.sqlite.writing:_may_follow", "<= BESIDE", "is not None"),
     ),
     "mover_records_ignored": (plant("store.sqlite.writing:_may_follow", "<= BESIDE", "is not None"),),
-    "timer_early": (plant("engine.advance:_Run._due", 'if timer["due"] <= until', 'if timer["due"][:13] <= until[:13]'),),
+    "timer_early": (
+        plant("engine.advance:_Run._clocks", "earliest > until", "earliest[:13] > until[:13]"),
+        plant("engine.advance:_Run._due", 'if timer["due"] <= until', 'if timer["due"][:13] <= until[:13]'),
+    ),
     "seq_gap": (
         plant("store.sqlite.transaction:refold", "event.seq = state.seq + 1", "event.seq = state.seq + 1 + (event.type == 'vote_given')"),
         plant("history.state:apply", "if event.seq != state.seq + 1:", "if False:"),

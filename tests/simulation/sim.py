@@ -69,7 +69,7 @@ class Sim:
         self.store = SqliteStore(":memory:", self.env, inline=True, create=True, synchronous="NORMAL", faults=None)
         # Intensity itself is drawn: in a storm the rare paths are never reached, in calm neither.
         wild = self.random.choice([0.0, 0.3, 1.0, 1.0])
-        self.trouble = self.random.choice([0.0, 0.1, 0.3])
+        self.trouble = self.random.choice([0.0, 0.1, 0.3, 0.6])
         self.world = World(Random(seed + 1), self.trouble)
         self.chances = Chances(
             lose=0.2 * wild, double=0.2 * wild, repeat=0.15 * wild, evict=self.random.choice([0.02, 0.2]),
@@ -190,7 +190,7 @@ class Sim:
                 await self.ask(Sent("correct", case, {}), lambda: self.service.set_fields(case, {"memo": "here"}))
             case "repair":
                 await self.operate(case, state)
-            case "rare" if self.random.random() < 0.25:
+            case "rare" if self.random.random() < 0.5:
                 what = self.random.choice(["halt", "halt", "cancel", "restart"])
                 if what == "halt":
                     await self.signal(case, "halt", again=self.random.random() < 0.3)

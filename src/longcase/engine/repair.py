@@ -187,6 +187,8 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             reuse[names[data["call"]]]["result"] = data["result"]
+        elif event.type == "activity_reused" and data["reuse"]:
+            reuse[data["reuse"]] = {"digest": data["digest"], "key": data["key"], "result": data["result"]}
     return reuse
 
 
@@ -196,6 +198,9 @@ def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: 
     for ref, incident in state.incidents.items():
         if incident["blocks"]:
             repair.events.append(_close(ref, "moved", actor, reason, state))
+            if incident["pending"]:  # its end is on record nowhere else
+                pending = incident["pending"]
+                repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
     return repair
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from longcase.engine.attempts import unsettled
+from longcase.engine.attempts import completed, unsettled
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
 from longcase.engine.visit import Begin, Visit
@@ -179,6 +179,7 @@ class Resident:
         """
         state = self.state
         visit, self.visit = self.visit, None
+        held = [opened["pending"] for opened in state.incidents.values() if opened["pending"]]
         event = self.append(Event("interrupted", data, actor=actor, channel=channel, on_behalf=on_behalf, cause=cause), at)
         if visit is not None and visit.interrupt():
             self.append(Event("unwind_refused", {"stage": state.stage}, cause=event.seq), at)
@@ -199,7 +200,20 @@ class Resident:
         for ref, call_ in list(state.calls.items()):
             if call_["awaited"] and not call_["undoes"]:
                 self.append(self._placed("activity_cancelled", {"call": ref, "waits": False}, call_, event.seq), at)
+        for pending in held:
+            self._release_held(pending, at, event.seq)
         return event
+
+    def _release_held(self, pending: dict[str, Json], at: str, cause: int) -> None:
+        """Settle the call whose end an incident held back: the stage that was to see it is gone (A4)."""
+        ref = pending.get("call", "")
+        call = self.state.calls.get(ref)
+        if call is None:
+            return
+        if pending["type"] == "activity_completed":
+            self.append(completed(self.state, ref, call, call["attempt"], pending["result"], "engine"), at)
+        elif pending["type"] == "activity_failed":
+            self.append(Event("undo_skipped", {"call": ref, "status": "nothing", "drop": ref}, cause=cause), at)
 
     def _placed(self, kind: str, data: dict[str, Json], place: Any, cause: int) -> Event:
         return Event(kind, data, cause=cause, node=place["node"], n=place.get("n", 1), strand=place.get("strand", "0"))

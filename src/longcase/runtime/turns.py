@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longcase.engine.advance import Accepted, Advance, Command, Ended, Item, Verified, Work, advance, blocked, refuse_input, wake_at
@@ -22,13 +22,13 @@ from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
 from longcase.engine.turn import Resident
 from longcase.env import Env
-from longcase.errors import BugError, LongcaseError
+from longcase.errors import BugError, LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import CaseState
+from longcase.history.state import CaseState, apply
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
-from longcase.store.port import CaseRow, CaseWrite, DedupKey, Input, NewCase, Store, Written
+from longcase.store.port import CaseRef, CaseRow, CaseWrite, DedupKey, Input, NewCase, Started, Store, Written, differing
 
 log = logging.getLogger("longcase.runtime")
 
@@ -78,6 +78,7 @@ class Turns:
         self._dead: set[int] = set()  # death is final, so it is asked for once
         self._residents: OrderedDict[int, Resident] = OrderedDict()
         self._reserved: list[Activity[..., Any]] = []
+        self._unsure: list[_Prepared] = []
         self._doubtful: dict[int, dict[tuple[str, int], Activity[..., Any]]] = {}
 
     @property
@@ -120,6 +121,82 @@ class Turns:
             if not todo:
                 return moved
         raise BugError(f"cases {sorted(todo)} lost every race for the row")
+
+    async def start(self, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
+        """Accept cases and run each to its first wait, in one transaction: a start without a second commit.
+
+        A case whose first turn cannot be committed is accepted all the same; its next turn opens the incident.
+        """
+        entries = [self._first_turn(one) for one in new]
+        try:
+            outcomes = await self.store.write([entry.write for entry in entries if entry.write is not None])
+        except LongcaseError as error:
+            for entry in entries:
+                entry.resident.discard()
+                if isinstance(error, UnavailableError) and entry.reserved:
+                    self._unsure.append(entry)
+                else:
+                    self._release(entry.reserved)
+            raise
+        started: list[Started] = []
+        moved: list[Moved] = []
+        for entry, one, outcome in zip(entries, new, outcomes, strict=True):
+            resident = entry.resident
+            resident.case_no = outcome.case_no
+            state = outcome.state or resident.state
+            if outcome.outcome == "existing":
+                resident.discard()
+                self._release(entry.reserved)
+                differs = differing(state.object, one.started.data["object"])
+                started.append(Started(outcome.case_no, True, state, differs))
+                continue
+            started.append(Started(outcome.case_no, False, state))
+            commands = [replace(command, case_no=outcome.case_no) for command in entry.result.commands]
+            entry.result.commands = commands
+            self._residents[outcome.case_no] = resident
+            moved.append(self._written(entry, outcome))
+        return started, moved
+
+    async def settle_starts(self) -> list[int]:
+        """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
+        found: list[int] = []
+        for entry in list(self._unsure):
+            state = entry.resident.state
+            row = await self.store.load(CaseRef(0, state.workflow, state.key, state.tenant))
+            self._unsure.remove(entry)
+            if row is not None and row.state.uid == state.uid:
+                entry.resident.case_no = row.case_no
+                self._doubt(entry)
+                found.append(row.case_no)
+            else:
+                self._release(entry.reserved)
+        return found
+
+    def _first_turn(self, new: NewCase) -> _Prepared:
+        now = self.now()
+        started = new.started
+        code = self.codes[started.data["workflow"]]
+        for entered in (True, False):
+            state = CaseState()
+            started.seq, started.at = 1, now
+            apply(state, started)
+            resident = Resident(0, code, state, self._begin)
+            self._reserved = []
+            result = Advance()
+            if entered:
+                try:
+                    with self.watchdog:
+                        result = self._turn(resident, (), Work(now, (), self._is_dead, self.env.random.random), False)
+                except TurnDiscarded:
+                    resident.discard()
+                    self._release(self._reserved)
+                    continue
+            break
+        entry = _Prepared(resident, result, [], None, self._reserved, [], False, 0)
+        entry.write = self._write(resident, result, 1, 1, now, not entered, None)
+        assert entry.write is not None
+        entry.write.new = new
+        return entry
 
     # -- preparing -----------------------------------------------------------------------------------
 

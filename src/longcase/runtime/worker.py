@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,11 +28,12 @@ from longcase.model.codec import Json
 from longcase.runtime.limits import Slots
 from longcase.runtime.performing import Deadlines, Running, perform, verify
 from longcase.runtime.turns import LIVE_CASES, Moved, Turns
-from longcase.store.port import Store
+from longcase.store.port import NewCase, Started, Store
 
 log = logging.getLogger("longcase.worker")
 
 BATCH = 64  # cases moved in one commit: bounds what a crash repeats, and costs 2 % of a commit each
+IN_FLIGHT = 2 * BATCH  # attempts and outcomes above which new cases are accepted but not begun at once
 POLL = 0.05  # seconds between looks at what other processes have committed
 SWEEP = 1.0  # seconds between looks for dead workers
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
@@ -138,6 +139,33 @@ class Worker:
         self._look[case_no] = None
         self._bell.set()
 
+    @property
+    def accepts(self) -> bool:
+        """Whether cases may be started by this worker: it has joined and is not draining."""
+        return self._turns is not None and not self._draining and not self._stopping
+
+    async def start(self, new: Sequence[NewCase]) -> list[Started]:
+        """Accept cases of this process's workflows, BATCH to a transaction.
+
+        Each is begun as it is accepted, one commit for both, unless enough work is in flight already:
+        then it is only accepted and begun in its turn, so that what is begun is also finished.
+        """
+        started: list[Started] = []
+        for begin in range(0, len(new), self.batch):
+            some = new[begin : begin + self.batch]
+            if len(self._tasks) + len(self._queue) >= IN_FLIGHT:
+                started.extend(await self.store.start(some))
+                self._due_known = None
+            else:
+                answers, moved = await self.turns.start(some)
+                started.extend(answers)
+                for entry in moved:
+                    self._carry_out(entry)
+            self._bell.set()
+            if len(new) > self.batch:
+                await asyncio.sleep(0)
+        return started
+
     async def _leave(self) -> None:
         for task in list(self._tasks):
             task.cancel()
@@ -227,6 +255,8 @@ class Worker:
             self._due_known = None
         if loop.time() >= self._sweep_at:
             await self._recover()
+            for case_no in await self.turns.settle_starts():
+                self.wake(case_no)
         if self._slots.retry_at is not None and self._slots.retry_at <= self.env.now():
             self._slots.retry_at = None
             self._begin_held_back()

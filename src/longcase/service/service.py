@@ -6,7 +6,7 @@ a rule. Reading never runs user code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ from longcase.model.signal import Signal
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage, Workflow
 from longcase.service import queries
-from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Input, Locked, NewCase, Store
+from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Input, Locked, NewCase, Started, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Service:
         self.tenant = tenant
         self.actor = actor or Actor("service:api")
         self.on_change = on_change
+        self.starter: Callable[[Sequence[NewCase]], Awaitable[list[Started]]] | None = None
 
     # -- addressing --------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class Service:
 
     async def start_prepared(self, new: Sequence[NewCase]) -> list[Receipt]:
         """Accept validated cases in one transaction; receipts in the order given."""
-        started = await self.store.start(new)
+        started = await (self.starter or self.store.start)(new)
         receipts: list[Receipt] = []
         for answer in started:
             if not answer.existing:

@@ -196,6 +196,11 @@ class Stored:
     tasks: dict[str, dict[str, Json]]  # by name in the case: the row of the tasks projection
 
 
+def differing(existing: Mapping[str, Json], sent: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return the fields of two objects that differ, sorted."""
+    return tuple(sorted(name for name in existing.keys() | sent.keys() if existing.get(name) != sent.get(name)))
+
+
 class Store(Protocol):
     """A place where cases live."""
 

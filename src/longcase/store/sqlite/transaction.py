@@ -16,7 +16,7 @@ from longcase.history.chain import GENESIS, link, payload_digest
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.model.codec import Json
-from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, Started
+from longcase.store.port import differing, CaseRef, CaseRow, DedupKey, Input, NewCase, Started
 from longcase.store.sqlite import rows
 from longcase.store.sqlite.rows import Row, text_of
 
@@ -223,11 +223,6 @@ def task_rows(case_no: int, state: CaseState, events: Sequence[Event]) -> list[R
 def tasks_of(case_no: int, tasks: Mapping[str, Task]) -> list[Row]:
     """Return rows of the tasks projection, ready for `put_tasks`."""
     return [(case_no, name, *rows.task_values(task)) for name, task in tasks.items()]
-
-
-def differing(existing: dict[str, Json], sent: dict[str, Json]) -> tuple[str, ...]:
-    """Return the fields of two objects that differ, sorted."""
-    return tuple(sorted(name for name in existing.keys() | sent.keys() if existing.get(name) != sent.get(name)))
 
 
 def earliest(*instants: str) -> str:

@@ -1,4 +1,5 @@
 -- The documented views: what any SQL tool may ask of a store. Read-only; '' of the tables is NULL here.
+-- Written for SQLite 3.38 and newer: a reader's library that cannot parse one of them cannot open the file at all.
 -- Columns that all of them share:
 --     case_no, tenant, workflow, key    the case; workflow/key is its address
 --     instants                          UTC, ISO 8601 with microseconds and Z; text order is time order
@@ -12,8 +13,8 @@ SELECT CASE
     ELSE (
         SELECT strftime(
             '%Y-%m-%dT%H:%M:%f000Z',
-            unixepoch(value ->> 'epoch', 'subsec')
-                + (unixepoch('now', 'subsec') - (value ->> 'epoch_real')) * (value ->> 'factor'),
+            (julianday(value ->> 'epoch') - 2440587.5) * 86400
+                + ((julianday('now') - 2440587.5) * 86400 - (value ->> 'epoch_real')) * (value ->> 'factor'),
             'unixepoch'
         )
         FROM settings WHERE name = 'clock'
@@ -91,7 +92,7 @@ WITH waits (case_no, kind, what, whose, since, expected, node, event) AS (
             WHEN j.value ->> 'quorum' = 1 THEN ''
             ELSE ' (' || json_array_length(j.value, '$.votes') || ' of ' || (j.value ->> 'quorum') || ')'
         END,
-        (SELECT group_concat(w.value, ', ' ORDER BY w.key) FROM json_each(j.value, '$.whose') AS w),
+        (SELECT group_concat(w.value, ', ') FROM (SELECT value FROM json_each(j.value, '$.whose') ORDER BY key) AS w),
         j.value ->> 'since', j.value ->> 'expected', j.value ->> 'node', j.value ->> 'seq'
     FROM cases, json_each(cases.state, '$.tasks') AS j
     WHERE j.value ->> 'status' IN ('ready', 'reserved')
