@@ -33,7 +33,7 @@ async def fail(n: int) -> int:
 @wf.stage
 async def orders(case: Case[Order]) -> Next:
     tasks = {asyncio.create_task(step(n)) for n in range(6)}
-    case.update(note=" ".join(task.get_name() for task in asyncio.all_tasks()))
+    case.update(note=" ".join(task.get_name() for task in tasks))
     done, _ = await asyncio.wait(tasks)
     for task in done:
         await step.labelled("done")(task.result())
@@ -96,6 +96,8 @@ async def refuse(case: Case[Order]) -> Next:
                 await asyncio.create_subprocess_exec("true")
             case "open_connection":
                 await asyncio.open_connection("localhost", 1)
+            case "all_tasks":
+                asyncio.all_tasks()
             case "signal handler":
                 asyncio.get_running_loop().add_signal_handler(2, print)
     except Exception:
@@ -113,6 +115,7 @@ async def refuse(case: Case[Order]) -> Next:
         ("sleep", "asyncio.sleep", "case.pause"),
         ("subprocess", "subprocess_exec", "@activity"),
         ("open_connection", "", "@activity"),
+        ("all_tasks", "all_tasks", "list"),
         ("signal handler", "add_signal_handler", "@activity"),
     ],
 )

@@ -64,6 +64,7 @@ class Model:
         self.arrived: list[tuple[str, str, str]] = []
         self.used: list[tuple[str, str, str]] = []  # consumed in this visit
         self.restarting = False
+        self.leaving = False
         self.ready: deque[Strand] = deque()
         self.scopes: dict[str, Strand] = {}
         self.settled: set[str] = set()  # calls whose end is on record although the stage never saw it
@@ -332,7 +333,7 @@ class Model:
                 self.enter(data["path"])
             case "corrected":
                 self.memo = data["patch"].get("memo", self.memo)
-                for strand in list(self.strands(self.root)):
+                for strand in [] if self.leaving else list(self.strands(self.root)):
                     if strand.wait == ("memo", "memo") and self.memo is not None:
                         self.move(strand)
 
@@ -389,6 +390,8 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
                 if event.type == "activity_reused":
                     model.reused[label] = event.data["result"]
             model.facts = Counter()
+            # A visit that is to end by a move sees nothing any more.
+            model.leaving = any(event.type == "moved" for event, _ in group)
             # A turn answers a whole run of outside events, and sees the object as the last one leaves it.
             for event, label in sorted(group, key=lambda entry: entry[0].type == "case_started"):
                 if CATALOGUE[event.type].road != "record":

@@ -102,7 +102,9 @@ PLANTED: dict[str, tuple[Change, ...]] = {
     "undo_begun_twice": (plant("engine.attempts:undo_steps", "begun is not None and", "False and"),),
     "undo_in_order_of_command": (plant("engine.attempts:undo_steps", "in reversed(state.undo)", "in list(state.undo)"),),
     "input_before_due_timer": (plant("engine.advance:_Run.all", "self._clocks(item.at)", "pass"),),
-    "events_newer_than_the_row": (plant("runtime.turns:Turns._prepare_one", "until=resident.state.seq", "until=None"),),
+    "begun_attempts_not_carried_out": (plant("engine.advance:advance", "run._begin()", "pass"),),
+    "held_result_dropped": (plant("engine.turn:Resident.interrupt", "for pending in held:", "for pending in []:"),),
+    "refused_on_an_old_row": (plant("runtime.turns:Turns._prepare_one", "row.state.seq != base_seq", "False"),),
 }
 
 

@@ -18,7 +18,7 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.tasks import due_actions, expiry_outcome, shown_again
 from longcase.engine.turn import Resident
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import Call, CaseState
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState
 from longcase.history.waits import all_due, next_due
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
@@ -128,7 +128,7 @@ def advance(resident: Resident, work: Work) -> Advance:
     try:
         run.all()
     except Stopped:
-        pass
+        run._begin()  # what the turns before the limit have begun must be carried out
     except TurnDiscarded as discarded:
         discarded.applied = run.result.applied  # type: ignore[attr-defined]
         discarded.item = run.current  # type: ignore[attr-defined]
@@ -223,7 +223,9 @@ class _Run:
             stale = shown_again(self.state, ref)
             if stale is not None:
                 self.resident.append(stale, self.work.now)
-        self._undo()
+        if self.state.undoing is not None:
+            self._step()
+            self._undo()
         self._begin()
         if self.state.status == "closed":
             self._stop_all()
@@ -310,7 +312,9 @@ class _Run:
             self._unhandled(item, "the call is no longer open")
             return True
         if blocked(state) and call["awaited"] and not call["undoes"]:
-            return False
+            if not attempts.left_open(state, ref):
+                return False
+            call = {**call, "awaited": False}
         number = call["attempt"]
         if item.type == "activity_completed":
             more: dict[str, Json] = {"by": item.actor, "why": item.data.get("why", "")}
@@ -442,7 +446,7 @@ class _Run:
             return
         if verdict.follow == "again" and not call["awaited"] and not call["undoes"]:
             # The stage stopped waiting: a failed attempt is not tried again for nobody.
-            unknown = failure.kind in attempts.UNKNOWN_KINDS and attempts.undo_entry(state, ref) is not None
+            unknown = failure.kind in UNKNOWN_KINDS and attempts.undo_entry(state, ref) is not None
             verdict = Verdict("unknown" if unknown else "lost")
         event = self.resident.append(attempts.failed_attempt(state, ref, call, failure, verdict, actor), self.work.now)
         owner = activity.owner.name if activity is not None else call["owner"]
@@ -504,8 +508,14 @@ class _Run:
                 worker = call["worker"]
                 failure = Failure("lost", "WorkerLost", f"worker {worker} died during attempt {call['attempt']}")
                 self._failed(ref, call, failure, worker)
-            elif call["status"] == "unknown" and not self._has_incident(ref):
+            elif call["status"] == "unknown" and not self._has_incident(ref) and self._wants_answer(call):
                 self.result.commands.append(Command("verify", self.resident.case_no, ref, call["attempt"]))
+
+    def _wants_answer(self, call: Call) -> bool:
+        """Tell whether somebody waits for the outcome now. A call nobody awaits is asked about when an undo needs it."""
+        activity = self._activity(call)
+        can_tell = activity is not None and activity.verify_function is not None
+        return call["awaited"] or bool(call["undoes"]) or can_tell
 
     def _has_incident(self, ref: str) -> bool:
         return any(opened["call"] == ref for opened in self.state.incidents.values())
@@ -636,9 +646,10 @@ class _Run:
             data: dict[str, Json] = {"call": ref, "status": "nothing", "drop": ref}
             self.resident.append(Event("undo_skipped", data), self.work.now)
             self._undo()
-        elif call["status"] == "unknown" and not self._has_incident(ref):
+        elif call["status"] in ("unknown", "incident") and not self._has_incident(ref):
+            # An incident of the call that the interrupt superseded has left the outcome as unknown as it was.
             activity = self._activity(call)
-            if activity is None or activity.verify_function is None:
+            if call["status"] == "incident" or activity is None or activity.verify_function is None:
                 message = f"{call['activity']}: attempt {call['attempt']} may have taken effect; undo waits for the answer"
                 self._call_incident("outcome_unknown", message, call["owner"], ref, call, {"attempt": call["attempt"]}, self.state.seq)
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import Call, CaseState, undo_entry
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, undo_entry
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
 
@@ -20,8 +20,6 @@ FailureKind = Literal[
     "unknown_activity", "cancelled",
 ]  # fmt: skip
 FINAL_KINDS = frozenset({"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity"})
-# After these the world may have changed although no answer came.
-UNKNOWN_KINDS = frozenset({"timeout", "heartbeat", "lost"})
 CRASH_ATTEMPTS = 10  # attempts lost with their worker before the call is quarantined as an incident
 
 
@@ -164,8 +162,8 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
         if entry["status"] in ("undone", "nothing", "left") or not entry["undo"]:
             # Without a compensation only the settling matters: a late result must not surprise.
             call = state.calls.get(entry["call"])
-            if entry["status"] == "open" and call is not None and call["status"] == "running":
-                return "wait", entry["call"]
+            if entry["status"] == "open" and call is not None:
+                return ("wait" if call["status"] in ("running", "ready") else "unknown"), entry["call"]
             continue
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":

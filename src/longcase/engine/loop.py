@@ -120,6 +120,16 @@ class VisitTask(asyncio.Task[Any]):
 
     __eq__ = object.__eq__
 
+    def get_loop(self) -> Any:
+        loop: Any = super().get_loop()
+        # asyncio.all_tasks() asks every task for its loop: the one place where it can be seen.
+        frame = sys._getframe(1).f_back
+        while frame is not None and frame.f_code.co_name in ("_get_loop", "<setcomp>"):
+            frame = frame.f_back
+        if frame is not None and frame.f_code is asyncio.all_tasks.__code__ and not loop.dead:
+            loop._refuse("asyncio.all_tasks() in stage code names tasks of other runs", "keep the tasks you create in a list")
+        return loop
+
 
 class VisitLoop:
     """The loop of one visit. `run` drives it until nothing is ready.

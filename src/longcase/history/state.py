@@ -169,6 +169,8 @@ class Incident(TypedDict):
 
 
 _NO_ANSWER: Final = frozenset({"timeout", "heartbeat", "lost"})  # failures after which an effect may have happened
+# Failures after which the world may have changed although no answer came.
+UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
 _TRANSIENT: Final = frozenset({"settled_tasks"})
 
 
@@ -395,10 +397,19 @@ def _close_call_incidents(state: CaseState, call: str) -> None:
 
 @_on("activity_failed")
 def _activity_failed(state: CaseState, event: Event) -> None:
-    call = event.data["call"]
-    state.calls.pop(call, None)
-    _close_call_incidents(state, call)
-    _settle(state, call, "nothing", event.seq)
+    ref = event.data["call"]
+    _close_call_incidents(state, ref)
+    entry = undo_entry(state, ref)
+    call = state.calls.get(ref)
+    if call is not None and entry is not None and entry["undo"] and event.data["error"]["kind"] in UNKNOWN_KINDS:
+        # The stage goes on without it, but the world may have changed: an undo has to find out (A4).
+        call["status"] = "unknown"
+        call["awaited"] = False
+        call["worker"] = 0
+        call["started"] = call["next_try"] = ""
+        return
+    state.calls.pop(ref, None)
+    _settle(state, ref, "nothing", event.seq)
 
 
 @_on("activity_reused")

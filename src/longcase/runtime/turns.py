@@ -17,7 +17,7 @@ from typing import Any
 from longcase.engine.advance import Accepted, Advance, Command, Ended, Item, Verified, Work, advance, blocked, refuse_input, wake_at
 from longcase.engine.attempts import Success
 from longcase.engine.code import WorkflowCode
-from longcase.engine.incidents import TurnDiscarded
+from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
 from longcase.engine.turn import Resident
@@ -27,6 +27,7 @@ from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, apply
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
+from longcase.runtime.performing import storable
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
 from longcase.store.port import CaseRef, CaseRow, CaseWrite, DedupKey, Input, NewCase, Started, Store, Written, differing
 
@@ -104,7 +105,8 @@ class Turns:
             writes = [entry for entry in prepared if entry.write is not None]
             moved.extend(self._unwritten(entry) for entry in prepared if entry.write is None)
             try:
-                outcomes = await self.store.write([entry.write for entry in writes if entry.write is not None]) if writes else []
+                batch = [entry.write for entry in writes if entry.write is not None]
+                outcomes = await self.store.write(batch, partial=True) if batch else []
             except LongcaseError:
                 for entry in writes:
                     self._doubt(entry)
@@ -116,11 +118,27 @@ class Turns:
                     self.evict(entry.resident.case_no)
                     todo[entry.resident.case_no] = entry.items
                     looking.add(entry.resident.case_no)
+                elif outcome.outcome == "failed":
+                    self._release(entry.reserved)
+                    self.evict(entry.resident.case_no)
+                    await self._hold(entry.resident.case_no, outcome.error)
                 else:
                     moved.append(self._written(entry, outcome))
             if not todo:
                 return moved
         raise BugError(f"cases {sorted(todo)} lost every race for the row")
+
+    async def _hold(self, case_no: int, error: Exception | None) -> None:
+        """Open an incident on a case whose turn holds what cannot be stored; the inputs stay where they are."""
+        row = (await self.store.load_many([case_no])).get(case_no)
+        code = self.codes.get(row.state.workflow) if row is not None else None
+        if row is None or code is None or blocked(row.state):
+            return
+        discarded = TurnDiscarded("not_storable", storable(str(error)), owner=code.workflow.owner.name)
+        resident = Resident(case_no, code, row.state, self._begin)
+        seq, seen, now = row.state.seq, row.state.seen_seq, self.now(row.state)
+        resident.append(incident(row.state, discarded, instant_of(now)), now)
+        await self.store.write([CaseWrite(case_no, seq, seen, resident.emitted, row.state, lease=self._lease(row.state, now))])
 
     async def start(self, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
         """Accept cases and run each to its first wait, in one transaction: a start without a second commit.
@@ -254,6 +272,8 @@ class Turns:
             # In the order of acceptance, also if the clock went back in between (I11).
             accepted.append(_accepted(entry_, accepted[-1].at if accepted else ""))
         items: list[Item] = sorted([*local, *accepted], key=lambda item: item.at) if accepted else list(local)
+        if items:
+            now = max(now, items[-1].at)  # the clock may have gone back since it was accepted
         self._reserved = []
         limit: int | None = None
         left: list[Item] = []
@@ -282,6 +302,7 @@ class Turns:
                 applied: int = getattr(discarded, "applied", 0)
                 item: Item | None = getattr(discarded, "item", None)
                 resident.discard()
+                recorded = None  # the discarded state grew on their snapshot
                 self.evict(case_no)
                 self._release(self._reserved)
                 self._reserved = []

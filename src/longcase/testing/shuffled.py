@@ -312,7 +312,8 @@ class ShuffledMover:
             for command in entry.commands:
                 if command.kind != "stop":
                     self.jobs.append(Job(entry, command.kind, command.call, command.number, hand))
-            self.ends += [Job(entry, "end", item.call, item.number, hand, item=item) for item in entry.left if not isinstance(item, Accepted)]
+            owner = hand.reporting.hand if hand.reporting is not None else hand
+            self.ends += [Job(entry, "end", item.call, item.number, owner, item=item) for item in entry.left if not isinstance(item, Accepted)]
             if entry.again:
                 self.hints.append(entry.case_no)
 

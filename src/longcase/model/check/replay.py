@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
+from longcase.model.activity import Activity
 from longcase.model.decision import Decision
 from longcase.model.finding import Finding
 from longcase.model.map.aio import ALLOWED, LOOP_REFUSED, REPLACEMENTS, SHARED, asyncio_name, is_error
@@ -244,8 +245,8 @@ def _plain_function(func: ast.expr, scope: Scope, caller: _Read, model: type[Any
     known = scope.value(func)
     if known is UNKNOWN and isinstance(func, ast.Attribute) and is_object(func.value, caller.case):
         known = getattr(model, func.attr, UNKNOWN)
-    if isinstance(known, Decision):
-        return None  # read by itself
+    if isinstance(known, Activity | Decision):
+        return None  # an activity may do what it likes; a decision is read by itself
     known = getattr(known, "__wrapped__", known)
     return known if isinstance(known, FunctionType) and not inspect.iscoroutinefunction(known) else None
 
