@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.conformance import orders as shop
 
 from longcase import Longcase
 from longcase.engine.tasks import Actor
@@ -17,7 +18,6 @@ from longcase.env import Env, VirtualClock
 from longcase.history.event import instant_of, instant_text
 from longcase.history.state import CaseState, fold
 from longcase.testing.shuffled import Abandoning, Chances, ShuffledMover
-from tests.conformance import orders as shop
 
 ROUNDS = 30
 

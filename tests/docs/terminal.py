@@ -21,7 +21,7 @@ from tests.docs.pages import Block, merged
 from longcase import errors
 
 SOURCE = str(Path(errors.__file__).parents[1])  # also where the package is not installed
-BOUND = 60.0
+BOUND = 30.0
 _LOOKS = ("longcase show", "longcase list", "longcase history", "longcase tasks", "longcase verify", "cat ")
 _VARYING = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+Z)?)?"), "<when>"),

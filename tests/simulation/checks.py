@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from tests.simulation.plans import ACTIVITIES
+from tests.simulation.world import World
+
 from longcase.history.chain import GENESIS, link, payload_digest
 from longcase.history.event import Event, instant_of
 from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
 from longcase.store.port import CaseRow
-from tests.simulation.plans import ACTIVITIES
-from tests.simulation.world import World
 
 CALLED = ("activity_scheduled", "undo_started")
 
@@ -22,7 +23,15 @@ CALLED = ("activity_scheduled", "undo_started")
 def case_checks(row: CaseRow, events: Sequence[Event], latest: str) -> list[str]:
     """Check one case by itself."""
     name = row.state.address
-    found = [*_chain(row, events), *_fold(row, events), *_attempts(events), *_clocks(events, latest), *_votes(events), *_signals(events), *_undo(events)]
+    found = [
+        *_chain(row, events),
+        *_fold(row, events),
+        *_attempts(events),
+        *_clocks(events, latest),
+        *_votes(events),
+        *_signals(events),
+        *_undo(events),
+    ]
     return [f"{name}: {problem}" for problem in found]
 
 
@@ -47,7 +56,6 @@ def _chain(row: CaseRow, events: Sequence[Event]) -> Iterator[str]:
 def _fold(row: CaseRow, events: Sequence[Event]) -> Iterator[str]:
     state = CaseState()
     for event in events:
-        before = dump_json(state.to_json())
         try:
             apply(state, event)
         except Exception as error:
@@ -60,10 +68,9 @@ def _fold(row: CaseRow, events: Sequence[Event]) -> Iterator[str]:
             mine = state.to_json()
             for field in sorted(snapshot.keys() | mine.keys()):
                 if dump_json(snapshot.get(field)) != dump_json(mine.get(field)):
-                    yield f"B2: snapshot at {event.seq}: {field} is {snapshot.get(field)!r}, the fold says {mine.get(field)!r}"
+                    yield f"B2: snapshot at {event.seq}: {field}: {snapshot.get(field)!r}, the fold: {mine.get(field)!r}"
         if event.type == "case_closed" and any(later.seen for later in events[event.seq :]):
             yield "I10: a seen event after the close"
-        del before
     state.settled_tasks.clear()
     stored = row.state
     stored.settled_tasks.clear()
@@ -106,7 +113,9 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
                 yield f"I17: {call}: tried again after a non-retryable error"
             if data.get("next_try") and not lost:
                 pause = instant_of(data["next_try"]) - instant_of(event.at)
-                if pause > policy.cap or pause > policy.initial * policy.factor ** (failures[call] - 1) + timedelta(milliseconds=1):
+                if pause > policy.cap or pause > policy.initial * policy.factor ** (failures[call] - 1) + timedelta(
+                    milliseconds=1
+                ):
                     yield f"I17: {call}: waits {pause} after failure {failures[call]}"
             if event.type == "activity_failed":
                 ended.add(call)
@@ -116,7 +125,7 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
             if call in ended:
                 yield f"I13: {call}: a second outcome (event {event.seq})"
             if event.actor.startswith("worker:") and (data["attempt"] != number.get(call) or not running.get(call)):
-                yield f"I14: {call}: the end of attempt {data['attempt']} counts, current is {number.get(call)} (event {event.seq})"
+                yield f"I14: {call}: attempt {data['attempt']} counts, current is {number.get(call)} (event {event.seq})"
             ended.add(call)
             running[call] = False
 
@@ -155,9 +164,11 @@ def _clocks(events: Sequence[Event], latest: str) -> Iterator[str]:
         if event.type == "signal_received":
             for timer, due in armed.items():
                 if due < data["accepted_at"]:
-                    yield f"B1: {timer}, due {due}, had to come before event {event.seq}, accepted {data['accepted_at']}"
+                    yield f"B1: {timer}, due {due}, belongs before event {event.seq}, accepted {data['accepted_at']}"
         if event.type == "attempt_started" and event.node:
-            tried = [e for e in events[: event.seq - 1] if e.data.get("call") == data["call"] and e.data.get("next_try")]
+            tried = [
+                e for e in events[: event.seq - 1] if e.data.get("call") == data["call"] and e.data.get("next_try")
+            ]
             if tried and event.at < tried[-1].data["next_try"]:
                 yield f"I21: {data['call']} is tried early (event {event.seq})"
 
@@ -256,7 +267,9 @@ def _undo(events: Sequence[Event]) -> Iterator[str]:
                 if running is not None:
                     yield f"B12: {data['undoes']} is undone while {running} is"
                 running = data["undoes"]
-                later = [c for c in order[order.index(running) + 1 :] if c in done and c not in undone and c not in gone]
+                later = [
+                    c for c in order[order.index(running) + 1 :] if c in done and c not in undone and c not in gone
+                ]
                 if later:
                     yield f"B12: {running} is undone before {later}"
                 if running not in done:
@@ -300,7 +313,9 @@ def world_checks(world: World, histories: Mapping[str, Sequence[Event]]) -> list
                 results[keys[data["call"]]] = data["result"]
     for called in world.log:
         if called.attempt not in started.get(called.key, ()):
-            found.append(f"I16: the world saw attempt {called.attempt} of {called.activity} {called.key}, history did not")
+            found.append(
+                f"I16: the world saw attempt {called.attempt} of {called.activity} {called.key}, history did not"
+            )
     for key, result in results.items():
         if world.effects.get(key) != result:
             found.append(f"I13: {key}: history says {result!r}, the world {world.effects.get(key)!r}")

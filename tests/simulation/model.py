@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -216,18 +217,14 @@ class Model:
         strand.wait = None
         branches, strand.branches = strand.branches, []
         for branch in branches:
-            try:
+            with suppress(Gone):
                 self.cancel_branch(branch)
-            except Gone:
-                pass
         self.move(strand, gone=Gone(scope))
 
     def cancel_branch(self, branch: Strand) -> None:
         for inner in branch.branches:
-            try:
+            with suppress(Gone):
                 self.cancel_branch(inner)
-            except Gone:
-                pass
         self.receivers = [entry for entry in self.receivers if entry[2] is not branch]
         branch.walk.throw(Gone())
 
@@ -374,7 +371,10 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
     try:
         while named:
             group = [named.popleft()]
-            while named and CATALOGUE[named[0][0].type].road in ("record", *(("outside",) if _is_outside(group) else ())):
+            while named and CATALOGUE[named[0][0].type].road in (
+                "record",
+                *(("outside",) if _is_outside(group) else ()),
+            ):
                 group.append(named.popleft())
             recorded: Counter[Fact] = Counter()
             model.reused = {}
@@ -385,7 +385,9 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
             entered = False
             for event, label in emitted:
                 entered = entered or event.type == "stage_entered"
-                if CATALOGUE[event.type].road == "emitted" and (not interrupted or entered or event.type not in BY_INTERRUPT):
+                if CATALOGUE[event.type].road == "emitted" and (
+                    not interrupted or entered or event.type not in BY_INTERRUPT
+                ):
                     recorded[event.type, label] += 1
                 if event.type == "activity_reused":
                     model.reused[label] = event.data["result"]
@@ -400,7 +402,9 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
             if model.facts != recorded:
                 missing, more = model.facts - recorded, recorded - model.facts
                 at = group[0][0]
-                return [f"{name}: model: after event {at.seq} {at.type}: expected {dict(missing)}, recorded {dict(more)}"]
+                return [
+                    f"{name}: model: after event {at.seq} {at.type}: expected {dict(missing)}, recorded {dict(more)}"
+                ]
             for event, label in emitted:
                 _settle(model, event, label)
     except Impossible as wrong:
@@ -417,6 +421,6 @@ def _is_outside(group: list[tuple[Event, str]]) -> bool:
 
 
 def _settle(model: Model, event: Event, label: str) -> None:
-    if event.type == "result_late" or (event.type == "attempt_failed" and event.data.get("final")):
-        if event.data["call"].partition(".")[0] == str(model.visit):
-            model.settled.add(label)
+    over = event.type == "result_late" or (event.type == "attempt_failed" and event.data.get("final"))
+    if over and event.data["call"].partition(".")[0] == str(model.visit):
+        model.settled.add(label)

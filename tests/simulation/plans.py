@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from pydantic import BaseModel
+from tests.simulation.world import Down, Never, world
 
 from longcase import (
     NOT_HAPPENED,
@@ -37,7 +38,6 @@ from longcase import (
     seconds,
 )
 from longcase.engine.code import WorkflowCode
-from tests.simulation.world import Down, Never, world
 
 desk, ops, boss = Team("desk"), Team("ops"), Team("boss")
 VISITS = 4
@@ -227,7 +227,10 @@ class Grammar:
         step: Step = {"kind": kind, "at": f"{kind}{self.labels}"}
         match kind:
             case "do":
-                step |= {"name": self.random.choice(["check", "pay", "pay", "send", "fax"]), "catch": self.random.random() < 0.6}
+                step |= {
+                    "name": self.random.choice(["check", "pay", "pay", "send", "fax"]),
+                    "catch": self.random.random() < 0.6,
+                }
             case "pause":
                 step["minutes"] = self.random.choice([1, 30, 300])
             case "get":
@@ -238,7 +241,9 @@ class Grammar:
                     "shows": self.random.random() < 0.5,
                 }  # fmt: skip
             case "all":
-                step["branches"] = [self.steps(self.random.randint(1, 2), depth + 1) for _ in range(self.random.randint(2, 3))]
+                step["branches"] = [
+                    self.steps(self.random.randint(1, 2), depth + 1) for _ in range(self.random.randint(2, 3))
+                ]
             case "race":
                 # An odd number of seconds names the timer in the history.
                 step["seconds"] = self.random.choice([2, 10, 1800, 7200]) + self.labels / 1000
@@ -253,9 +258,14 @@ class Grammar:
         for _ in range(self.random.randint(1, 2)):
             self.labels += 1
             if self.random.random() < 0.7:
-                steps.append({"kind": "do", "at": f"do{self.labels}", "name": self.random.choice(["check", "pay"]), "catch": True})
+                steps.append(
+                    {
+                        "kind": "do",
+                        "at": f"do{self.labels}",
+                        "name": self.random.choice(["check", "pay"]),
+                        "catch": True,
+                    }
+                )
             else:
                 steps.append({"kind": "pause", "at": f"pause{self.labels}", "minutes": self.random.choice([1, 60])})
         return steps
-
-

@@ -12,8 +12,13 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any
+
+from tests.simulation import checks, model
+from tests.simulation.plans import Grammar, codes
+from tests.simulation.world import World, enter
 
 from longcase.engine.tasks import Actor
 from longcase.env import Env, VirtualClock
@@ -24,9 +29,6 @@ from longcase.service.service import Service
 from longcase.store.port import CaseRef
 from longcase.store.sqlite import SqliteStore
 from longcase.testing.shuffled import CALM, Chances, ShuffledMover
-from tests.simulation import checks, model
-from tests.simulation.plans import Grammar, codes
-from tests.simulation.world import World, enter
 
 PEOPLE = ("ann", "bob", "cem", "dot")
 ROUNDS = 150
@@ -115,7 +117,10 @@ class Sim:
         self.bodies[f"main/{key}"] = body
         self.cases.append(f"main/{key}")
         for _ in range(2 if self.random.random() < 0.3 else 1):
-            await self.ask(Sent("start", f"main/{key}", {}), lambda: self.service.start("main", body, idempotency_key=f"start-{key}"))
+            await self.ask(
+                Sent("start", f"main/{key}", {}),
+                lambda: self.service.start("main", body, idempotency_key=f"start-{key}"),
+            )
 
     async def signal(self, case: str, name: str, *, again: bool = False) -> None:
         earlier = [s for s in self.sent if s.kind == "signal" and s.case == case and s.detail["signal"] == name]
@@ -125,36 +130,43 @@ class Sim:
             key = f"s{len(self.sent)}"
             text = f"{name}{len(self.sent)}"
         detail = {"signal": name, "key": key, "text": text}
-        await self.ask(Sent("signal", case, detail), lambda: self.service.signal(case, name, {"text": text}, idempotency_key=key))
+        await self.ask(
+            Sent("signal", case, detail), lambda: self.service.signal(case, name, {"text": text}, idempotency_key=key)
+        )
 
     async def decide(self, case: str, task: str, answer: str, by: str) -> None:
         detail = {"task": task, "answer": answer, "by": by}
-        await self.ask(Sent("decide", case, detail), lambda: self.service.decide(case, answer, task=task, actor=Actor(f"person:{by}")))
+        await self.ask(
+            Sent("decide", case, detail),
+            lambda: self.service.decide(case, answer, task=task, actor=Actor(f"person:{by}")),
+        )
 
     async def operate(self, case: str, state: CaseState) -> bool:
         """Let an operator look at one incident as a careful person would; False if there is none."""
         for number, opened in list(state.incidents.items()):
             call = state.calls.get(opened["call"])
             kind = opened["kind"]
+            work: Callable[[], Awaitable[Any]]
             if kind == "late_effect":
-                work: Callable[[], Awaitable[Any]] = lambda number=number: self.service.skip(case, incident=number, reason="seen")  # noqa: E731
-                what = "skip"
+                work, what = partial(self.service.skip, case, incident=number, reason="seen"), "skip"
             elif call is not None and kind == "outcome_unknown" and call["key"] in self.world.effects:
                 done = self.world.effects[call["key"]]
-                work = lambda number=number, done=done: self.service.set_result(case, done, incident=number, reason="it happened")  # noqa: E731
+                work = partial(self.service.set_result, case, done, incident=number, reason="it happened")
                 what = "set-result"
             elif call is not None and kind == "activity_failed" and not call["undoes"] and self.random.random() < 0.3:
-                work = lambda number=number: self.service.set_result(case, "by-hand", incident=number, reason="done by hand")  # noqa: E731
+                work = partial(self.service.set_result, case, "by-hand", incident=number, reason="done by hand")
                 what = "set-result"
             elif kind == "unsettled_close" and self.tried.get(case, 0) >= 2:
-                # The result stands behind the very timer that closes the case: only a way round helps.
-                work = lambda: self.service.cancel(case, reason="cannot close")  # noqa: E731
-                what = "cancel"
+                # What the close waits for may stand behind it: an operator goes another way round.
+                work, what = partial(self.service.cancel, case, reason="cannot close"), "cancel"
             else:
                 self.tried[case] = self.tried.get(case, 0) + (kind == "unsettled_close")
-                work = lambda number=number: self.service.retry(case, incident=number, reason="again")  # noqa: E731
-                what = "retry"
-            if kind == "unsettled_close" and any(c["status"] == "running" for c in state.calls.values()) and self.faulty:
+                work, what = partial(self.service.retry, case, incident=number, reason="again"), "retry"
+            if (
+                kind == "unsettled_close"
+                and any(c["status"] == "running" for c in state.calls.values())
+                and self.faulty
+            ):
                 continue
             await self.ask(Sent("repair", case, {"what": what, "incident": number, "of": kind}), work)
             return True
@@ -168,7 +180,22 @@ class Sim:
         case = self.random.choice(open_cases)
         state = await self.state(case)
         assert state is not None
-        match self.random.choice(["signal", "signal", "again", "decide", "decide", "decide", "late", "correct", "memo", "repair", "repair", "rare"]):
+        match self.random.choice(
+            [
+                "signal",
+                "signal",
+                "again",
+                "decide",
+                "decide",
+                "decide",
+                "late",
+                "correct",
+                "memo",
+                "repair",
+                "repair",
+                "rare",
+            ]
+        ):
             case "signal":
                 await self.signal(case, self.random.choice(["ping", "pong"]))
             case "again":
@@ -180,7 +207,9 @@ class Sim:
             case "late":
                 earlier = [s for s in self.sent if s.kind == "decide" and s.case == case]
                 if earlier:
-                    await self.decide(case, self.random.choice(earlier).detail["task"], "approved", self.random.choice(PEOPLE))
+                    await self.decide(
+                        case, self.random.choice(earlier).detail["task"], "approved", self.random.choice(PEOPLE)
+                    )
             case "correct":
                 await self.ask(
                     Sent("correct", case, {}),
@@ -195,7 +224,9 @@ class Sim:
                 if what == "halt":
                     await self.signal(case, "halt", again=self.random.random() < 0.3)
                 elif what == "restart" and state.kind == "stage" and state.visit:
-                    await self.ask(Sent("repair", case, {"what": "restart"}), lambda: self.service.restart(case, reason="try"))
+                    await self.ask(
+                        Sent("repair", case, {"what": "restart"}), lambda: self.service.restart(case, reason="try")
+                    )
                 else:
                     await self.ask(Sent("cancel", case, {}), lambda: self.service.cancel(case, reason="enough"))
 
@@ -279,7 +310,12 @@ class Sim:
         for _ in range(ROUNDS):
             await self.mover.settle()
             opened = [c for c in self.cases if (found := await self.state(c)) is not None and found.status == "open"]
-            opened += [row["address"] for row in await self.store.query("SELECT workflow || '/' || key AS address FROM cases WHERE status = 'open'")]
+            opened += [
+                row["address"]
+                for row in await self.store.query(
+                    "SELECT workflow || '/' || key AS address FROM cases WHERE status = 'open'"
+                )
+            ]
             opened = list(dict.fromkeys(opened))
             if not opened:
                 return
@@ -343,9 +379,16 @@ class Sim:
         for row in await self.store.query("SELECT case_no, workflow || '/' || key AS address FROM cases"):
             life.timeline.append(f"-- {row['address']} (case {row['case_no']}): {self.bodies.get(row['address'], '')}")
             for event in await self.store.events(row["case_no"]):
-                shown = {k: v for k, v in event.data.items() if k not in ("snapshot", "request", "body", "object", "input")}
-                life.timeline.append(f"{event.seq:4} {event.at[5:-4]} v{event.visit} {event.type} {event.node}#{event.n} {event.actor} {str(shown)[:200]}")
-        life.timeline += [f"client {sent.told:8} {sent.why} {sent.kind} {sent.case} {sent.detail}" for sent in self.sent]
+                shown = {
+                    k: v for k, v in event.data.items() if k not in ("snapshot", "request", "body", "object", "input")
+                }
+                life.timeline.append(
+                    f"{event.seq:4} {event.at[5:-4]} v{event.visit} {event.type} {event.node}#{event.n} {event.actor} "
+                    f"{str(shown)[:200]}"
+                )
+        life.timeline += [
+            f"client {sent.told:8} {sent.why} {sent.kind} {sent.case} {sent.detail}" for sent in self.sent
+        ]
 
 
 def live(seed: int) -> Life:

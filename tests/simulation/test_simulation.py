@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from tests.simulation.planted import PLANTED, planted
 from tests.simulation.sim import Life, live
 
@@ -19,7 +18,11 @@ BOUND = 60  # seeds within which a planted bug must be found
 
 def report(life: Life) -> str:
     return "\n".join(
-        [f"seed {life.seed}: python -m tests.simulation.run --seeds 1 --from {life.seed}", *life.problems, *life.timeline]
+        [
+            f"seed {life.seed}: python -m tests.simulation.run --seeds 1 --from {life.seed}",
+            *life.problems,
+            *life.timeline,
+        ]
     )
 
 

@@ -361,3 +361,17 @@ def test_a_loop_in_which_people_decide_is_no_retry(tmp_path: Path) -> None:
                 return wf.close("given-up")
     """
     assert codes(tmp_path, body) == []
+
+
+def test_an_activity_that_is_a_plain_function_may_touch_the_world(tmp_path: Path) -> None:
+    """It is called like a helper, and is none: what it asks of the world is recorded, not replayed."""
+    extra = EXTRA + """
+@activity(owner=sales, system=erp, retry=Retry())
+def read_price(sku: str) -> str:
+    return Path(sku).read_text()
+
+def read_price_at_once(sku: str) -> str:
+    return Path(sku).read_text()
+"""
+    assert codes(tmp_path, 'await read_price("a")\nreturn last', extra) == []
+    assert codes(tmp_path, two('read_price_at_once("a")'), extra) == ["io_in_stage"]

@@ -122,6 +122,8 @@ class VisitTask(asyncio.Task[Any]):
 
     def get_loop(self) -> Any:
         loop: Any = super().get_loop()
+        if cast(Any, events._get_running_loop()) is not loop:
+            return loop  # the program's own loop counts its tasks, and meets those of visits
         # asyncio.all_tasks() asks every task for its loop: the one place where it can be seen.
         frame = sys._getframe(1).f_back
         while frame is not None and frame.f_code.co_name in ("_get_loop", "<setcomp>"):

@@ -29,7 +29,7 @@ from longcase.runtime.seam import AskVerify, AttemptsOverTurns, Go
 from longcase.runtime.turns import Moved, Turns
 from longcase.store.port import Store
 
-STEPS = 10_000
+STEPS = 3_000
 WRITES = frozenset({"start", "write", "edit", "release", "leave", "recover"})
 
 
@@ -313,7 +313,11 @@ class ShuffledMover:
                 if command.kind != "stop":
                     self.jobs.append(Job(entry, command.kind, command.call, command.number, hand))
             owner = hand.reporting.hand if hand.reporting is not None else hand
-            self.ends += [Job(entry, "end", item.call, item.number, owner, item=item) for item in entry.left if not isinstance(item, Accepted)]
+            self.ends += [
+                Job(entry, "end", item.call, item.number, owner, item=item)
+                for item in entry.left
+                if not isinstance(item, Accepted)
+            ]
             if entry.again:
                 self.hints.append(entry.case_no)
 

@@ -14,6 +14,7 @@ code; each is named after what it finds (`longcase.model.finding.RULES`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -71,10 +72,19 @@ def check_module(module: ModuleType) -> list[Finding]:
         found.extend(activity_findings(declared))
     for decision in _each(things, Decision):
         found.extend(_decision_rules(decision))
-    found.extend(module_findings(module))
+    for source in {id(each): each for each in [module, *_modules_of(readings)]}.values():
+        found.extend(module_findings(source))
     shared = [thing for thing in things if isinstance(thing, Team | System | Activity | Decision)]
     found.extend(clash_findings(readings, shared))
     return in_order(found)
+
+
+def _modules_of(readings: Iterable[Reading]) -> Iterator[ModuleType]:
+    """Yield the modules that hold the stages and parts of the workflows."""
+    for reading in readings:
+        for function in reading.functions:
+            if (module := sys.modules.get(function.source.fn.__module__)) is not None:
+                yield module
 
 
 def _rules(reading: Reading) -> Iterator[Finding]:

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from longcase.errors import LongcaseError
 from longcase.model.calendar import BusinessSpan, Calendar, due
+from longcase.model.case import VERDICTS
 from longcase.model.finding import Finding
 from longcase.model.map.atlas import FunctionReading, Site
 from longcase.model.map.compile import Reading, place_of
 from longcase.model.map.scope import UNKNOWN, Unknown
-from longcase.model.map.waits import span_words
+from longcase.model.map.waits import COMPUTED, span_words
 from longcase.model.people import Owner
 from longcase.model.signal import Signal
 from longcase.model.span import Span, describe_span
@@ -30,6 +31,7 @@ def wait_findings(reading: FunctionReading) -> Iterator[Finding]:
         yield from _expectation(reading, site)
         yield from _calendars(reading, site)
         yield from _ladder(reading, site)
+        yield from _expiry(reading, site)
 
 
 def stage_findings(reading: Reading) -> Iterator[Finding]:
@@ -144,6 +146,20 @@ def _ladder(reading: FunctionReading, site: Site) -> Iterator[Finding]:
                 f"{span_words(expiry)}",
                 "escalate earlier, or expire later",
             )
+
+
+def _expiry(reading: FunctionReading, site: Site) -> Iterator[Finding]:
+    if site.wait.expires is None:
+        return
+    answers = VERDICTS if site.kind == "approval" else tuple(str(member) for member in site.target or ())
+    answer = site.wait.expires[1]
+    if answers and answer not in (*answers, COMPUTED):
+        yield reading.finding(
+            "unknown_answer",
+            site.call,
+            f'{site.node} expires as "{answer}", which is none of its answers {" / ".join(answers)}',
+            f'expires=(business_days(5), "{answers[-1]}")',
+        )
 
 
 def _too_short(reading: Reading, stage: Stage[Any], expect: Span) -> Iterator[Finding]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from longcase.errors import DefinitionError
 from longcase.model.case import VERDICTS
-from longcase.model.decision import Decision, answer_set
+from longcase.model.decision import answer_set
 from longcase.model.map.atlas import FunctionReading
 from longcase.model.map.calls import called
-from longcase.model.map.locals import is_object
+from longcase.model.map.types import origins, returned, type_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,62 +35,61 @@ class Tested:
 
 
 def answers_of(node: ast.expr, reading: FunctionReading) -> Answers | None:
-    """Return the closed set an expression is answered from: a ruling, `.answer` of a task, a Literal field."""
-    match node:
-        case ast.Call():
-            call = called(node, reading.scope, reading.case)
-            ruled = isinstance(node.func, ast.Attribute) and node.func.attr in ("ruling", "rule_again")
-            return _of_decision(node, call.targets[0]) if call and call.what == "decision" and not ruled else None
-        case ast.Name(name):
-            assigned = reading.locals.once(name)
-            return answers_of(assigned, reading) if assigned is not None and assigned is not node else None
-        case ast.NamedExpr(_, value):
-            return answers_of(value, reading)
-        case ast.Attribute(base, "answer") if (found := _of_task(base, reading)) is not None:
+    """Return the closed set an expression is answered from.
+
+    That is a ruling, the `.answer` of a task, or whatever is declared as a Literal or a StrEnum:
+    a field of the object or of a form, the result of an activity or a part.
+    """
+    if isinstance(node, ast.Attribute) and _is_answer(node):
+        found = _agreed([_of_task(origin, reading) for origin in origins(node.value, reading)])
+        if found is not None:
             return found
-        case ast.Attribute(base, field) if is_object(base, reading.case) or reading.locals.kind(base) == "object":
-            return _of_field(field, reading)
-        case _:
-            return None
+    return _agreed(
+        [
+            answers_of(origin, reading) if _is_answer(origin) and origin is not node else _of_ruling(origin, reading)
+            for origin in origins(node, reading)
+        ]
+    )
+
+
+def _is_answer(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "answer"
+
+
+def _agreed(each: list[Answers | None]) -> Answers | None:
+    """Return the answers that all origins of a value have in common; None if they differ."""
+    first = each[0] if each else None
+    same = first is not None and all(other is not None and other.values == first.values for other in each)
+    return first if same else None
 
 
 def _of_task(node: ast.expr, reading: FunctionReading) -> Answers | None:
-    match node:
-        case ast.Name(name):
-            assigned = reading.locals.once(name)
-            return _of_task(assigned, reading) if assigned is not None and assigned is not node else None
-        case ast.NamedExpr(_, value) | ast.Await(value):
-            return _of_task(value, reading)
-        case ast.Call():
-            found = called(node, reading.scope, reading.case)
-            if found is None:
-                return None
-            if found.what == "approval":
-                return Answers(VERDICTS, node)
-            if found.what == "choice":
-                given = next((keyword.value for keyword in node.keywords if keyword.arg == "answers"), None)
-                known = reading.scope.value(given) if given is not None else None
-                if isinstance(known, type) and issubclass(known, StrEnum):
-                    return Answers(tuple(str(member.value) for member in known), node)
-                return None
-            return _of_decision(node, found.targets[0]) if found.what == "decision" else None
-        case _:
-            return None
-
-
-def _of_field(name: str, reading: FunctionReading) -> Answers | None:
-    field = reading.workflow.object.model_fields.get(name)
-    try:
-        return Answers(answer_set(field.annotation, name)) if field else None
-    except DefinitionError:
+    found = called(node, reading.scope, reading.case) if isinstance(node, ast.Call) else None
+    if found is None:
         return None
+    if found.what == "approval":
+        return Answers(VERDICTS, found.call)
+    if found.what == "choice":
+        given = next((keyword.value for keyword in found.call.keywords if keyword.arg == "answers"), None)
+        return _closed(reading.scope.value(given), found.call) if given is not None else None
+    return _closed(returned(found.targets[0].raw), found.call) if found.what == "decision" else None
 
 
-def _of_decision(call: ast.Call, decision: Decision[Any, Any]) -> Answers | None:
+def _of_ruling(node: ast.expr, reading: FunctionReading) -> Answers | None:
+    if not isinstance(node, ast.Call):
+        return _closed(type_of(node, reading), None)
+    found = called(node, reading.scope, reading.case)
+    if found is not None and found.what == "decision":
+        ruled = isinstance(node.func, ast.Attribute) and node.func.attr in ("ruling", "rule_again")
+        return None if ruled else _closed(returned(found.targets[0].raw), node)
+    return _closed(type_of(node, reading), node)
+
+
+def _closed(annotation: Any, call: ast.Call | None) -> Answers | None:
     try:
-        return Answers(decision.answers, call)
-    except (DefinitionError, NameError):
-        return None  # `check` reports the declaration itself
+        return Answers(answer_set(annotation, "answers"), call)
+    except DefinitionError:
+        return None  # anything may come; of a decision, `check` reports the declaration itself
 
 
 def tested(test: ast.expr, reading: FunctionReading) -> Tested | None:

@@ -138,7 +138,7 @@ def _read_function(
     """Read one function into the atlas; `given` are arguments of a part that are known at its call."""
     try:
         source = source_of(fn)
-        scope = scope_of(fn, source.tree)
+        scope = scope_of(source.fn, source.tree)
         arguments = [*source.tree.args.posonlyargs, *source.tree.args.args]
         case = arguments[0].arg if arguments else ""
         known = locals_of(source.tree, scope, case)

@@ -126,8 +126,8 @@ class _Walker:
                 return (after | _as("skip", tips) if kind_of(node) == "require" else after), {}
             case Seq(items):
                 return self._sequence(items, tips)
-            case Alt(_, arms):
-                return self._alternatives(arms, tips)
+            case Alt(_, arms, by):
+                return self._alternatives(arms, by, tips)
             case Loop():
                 return self._loop(block, tips)
             case Par(branches):
@@ -159,11 +159,11 @@ class _Walker:
             _merge(jumps, leaving)
         return tips, jumps
 
-    def _alternatives(self, arms: tuple[Arm, ...], tips: Tips) -> tuple[Tips, Jumps]:
+    def _alternatives(self, arms: tuple[Arm, ...], by: str, tips: Tips) -> tuple[Tips, Jumps]:
         jumps: Jumps = {}
         ends: list[Tips] = []
         for arm in arms:
-            after, leaving = self.walk(arm.block, _labelled(arm.label, tips))
+            after, leaving = self.walk(arm.block, _labelled(arm.label, by, tips))
             ends.append(after)
             _merge(jumps, leaving)
         # Where several arms pass without a node, which one was taken says nothing about what follows.
@@ -257,10 +257,13 @@ def _as(kind: PairKind, tips: Tips) -> Tips:
     return frozenset(tip if tip.kind == "order" else replace(tip, kind=kind) for tip in tips)
 
 
-def _labelled(label: str, tips: Tips) -> Tips:
+def _labelled(label: str, by: str, tips: Tips) -> Tips:
     if not label:
         return tips
-    return frozenset(replace(tip, label=f"{tip.label}, {label}" if tip.label else label) for tip in tips)
+    # What is left of one node's answers says all that earlier branches on them said.
+    return frozenset(
+        replace(tip, label=f"{tip.label}, {label}" if tip.label and tip.source != by else label) for tip in tips
+    )
 
 
 def _unlabelled(tips: Tips) -> Tips:

@@ -20,11 +20,11 @@ PASSES_LIMIT = 8
 @dataclass(slots=True)
 class Locals:
     """The kind of each local name ("task", "tasks", "set", "object", "group", or a class of asyncio),
-    how often it is assigned, and what was assigned to it if that was one expression."""
+    how often it is assigned, and the expressions assigned to it."""
 
     kinds: dict[str, str] = field(default_factory=dict)
     stores: Counter[str] = field(default_factory=Counter)
-    values: dict[str, ast.expr] = field(default_factory=dict)
+    values: dict[str, list[ast.expr]] = field(default_factory=dict)
 
     def kind(self, node: ast.expr) -> str:
         """Return the kind of what an expression reads: a name, or an item of it."""
@@ -44,7 +44,12 @@ class Locals:
 
     def once(self, name: str) -> ast.expr | None:
         """Return the expression assigned to a name that is assigned only once."""
-        return self.values.get(name) if self.stores[name] == 1 else None
+        return self.every(name)[0] if self.stores[name] == 1 and self.every(name) else None
+
+    def every(self, name: str) -> list[ast.expr]:
+        """Return all expressions assigned to a name; [] if it gets a value in other ways too."""
+        known = self.values.get(name, [])
+        return known if len(known) == self.stores[name] else []
 
 
 def locals_of(tree: FunctionDef, scope: Scope, case: str) -> Locals:
@@ -96,6 +101,10 @@ class _Reader:
             case ast.Assign([ast.Tuple([ast.Name(done), ast.Name(pending)])], ast.Await(ast.Call(func))):
                 if asyncio_name(func, self._scope) == "wait":
                     self._found.kinds[done] = self._found.kinds[pending] = "tasks"
+                else:
+                    self._unpacked(node)
+            case ast.Assign([ast.Tuple()]):
+                self._unpacked(node)
             case ast.For(ast.Name(name), over) | ast.AsyncFor(ast.Name(name), over):
                 self._item(name, over)
             case ast.comprehension(ast.Name(name), over):
@@ -112,8 +121,19 @@ class _Reader:
             case _:
                 pass
 
+    def _unpacked(self, node: ast.Assign) -> None:
+        """Read `a, b = await asyncio.gather(f(), g())`: each name has its own call."""
+        match node:
+            case ast.Assign([ast.Tuple(names)], ast.Await(ast.Call(func, args))) if len(names) == len(args):
+                if asyncio_name(func, self._scope) == "gather" and not any(isinstance(a, ast.Starred) for a in args):
+                    for name, value in zip(names, args, strict=True):
+                        if isinstance(name, ast.Name):
+                            self._assigned(name.id, value)
+
     def _assigned(self, name: str, value: ast.expr) -> None:
-        self._found.values[name] = value
+        known = self._found.values.setdefault(name, [])
+        if not any(value is other for other in known):
+            known.append(value)
         if kind := self.kind(value):
             self._found.kinds.setdefault(name, kind)
 

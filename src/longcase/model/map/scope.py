@@ -81,10 +81,7 @@ class Scope:
             case ast.Name(name):
                 return self._name(name)
             case ast.Attribute(base, name):
-                owner = self.value(base)
-                if isinstance(owner, ModuleType | type):
-                    return getattr(owner, name, UNKNOWN)
-                return UNKNOWN
+                return _attribute(self.value(base), name)
             case ast.Tuple(items) | ast.List(items):
                 values = [self.value(item) for item in items]
                 return UNKNOWN if UNKNOWN in values else tuple(values)
@@ -283,12 +280,21 @@ def _bound(comprehension: ast.comprehension, name: ast.Name) -> bool:
     return any(name is inner for inner in ast.walk(comprehension.target))
 
 
+def _attribute(owner: Any, name: str) -> Any:
+    if isinstance(owner, type):
+        return getattr(owner, name, UNKNOWN)
+    if not isinstance(owner, ModuleType):
+        return UNKNOWN
+    # Not getattr: a module's own __getattr__ may import, and reading a workflow runs none of it.
+    return vars(owner).get(name, sys.modules.get(f"{owner.__name__}.{name}", UNKNOWN))
+
+
 def _imported(name: str) -> Any:
     # Looked up, never imported: reading a workflow runs none of it.
     module, _, attribute = name.rpartition(".")
     if name in sys.modules:
         return sys.modules[name]
-    return getattr(sys.modules.get(module), attribute, UNKNOWN)
+    return _attribute(sys.modules.get(module), attribute)
 
 
 def _made(maker: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -48,7 +48,8 @@ def source_of(fn: Callable[..., Any]) -> Source:
     Raises:
         SourceNotFound: it is no Python function, or its file is gone, too long, or says something else.
     """
-    code = getattr(inspect.unwrap(fn), "__code__", None)
+    fn = inspect.unwrap(fn)
+    code = getattr(fn, "__code__", None)
     if code is None:
         raise SourceNotFound(f"{fn!r} is not a Python function")
     file = code.co_filename

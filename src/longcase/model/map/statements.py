@@ -29,6 +29,7 @@ from longcase.model.map.calls import called
 from longcase.model.map.exits import ExitReader
 from longcase.model.map.expressions import ExpressionReader
 from longcase.model.map.flow import completes
+from longcase.model.map.scope import own_nodes
 from longcase.model.map.source import shown
 
 _NEVER_RETURN = (typing.assert_never, sys.exit)
@@ -51,9 +52,32 @@ class StatementReader:
         before = self._narrowed
         self._narrowed = {**before, subject: left} if subject else dict(before)
         try:
-            return seq(*(self._statement(statement) for statement in statements))
+            return seq(*(self._next(statement) for statement in statements))
         finally:
             self._narrowed = before
+
+    def _next(self, statement: ast.stmt) -> Block:
+        if isinstance(statement, ast.For | ast.AsyncFor | ast.While):
+            self._forget(statement)  # a later round may come with other answers
+        block = self._statement(statement)
+        self._forget(statement)
+        if isinstance(statement, ast.While) and not _breaks(statement):
+            self._left(statement)
+        return block
+
+    def _forget(self, statement: ast.stmt) -> None:
+        """Forget what was ruled out about names that the statement assigns."""
+        stored = [n.id for n in own_nodes(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        for name in stored:
+            for key in [key for key in self._narrowed if f"id='{name}'" in key]:
+                del self._narrowed[key]
+
+    def _left(self, loop: ast.While) -> None:
+        """Note that behind a loop its test is false."""
+        known = tested(loop.test, self._reading)
+        if known is not None:
+            possible = remaining(self._narrowed, known.subject, known.answers)
+            self._narrowed[ast.dump(known.subject)] = tuple(a for a in possible if a not in known.true)
 
     def _statement(self, node: ast.stmt) -> Block:
         expr = self._expressions.expr
@@ -240,7 +264,8 @@ class StatementReader:
         name = asyncio_name(context.func, self._reading.scope) if isinstance(context, ast.Call) else ""
         if isinstance(context, ast.Call) and name in LIMITS:
             before = seq(*(self._expressions.expr(arg) for arg in context.args))
-            if not timer_of(name, context):
+            # A timeout of None under a name may be set later: `limit.reschedule(...)`.
+            if not timer_of(name, context) and first.optional_vars is None:
                 return seq(before, self._async_with(rest, body, node))
             return seq(before, self._expressions.limited(context, lambda: self._async_with(rest, body, node)))
         if name == "TaskGroup":
@@ -294,6 +319,17 @@ def caught(handler: ast.ExceptHandler, value: Any) -> tuple[type[BaseException],
     named = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     known = [value(name) for name in named]
     return tuple(kind for kind in known if isinstance(kind, type) and issubclass(kind, BaseException))
+
+
+def _breaks(loop: ast.While) -> bool:
+    todo: list[ast.AST] = list(loop.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Break):
+            return True
+        if not isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.FunctionDef | ast.AsyncFunctionDef):
+            todo.extend(ast.iter_child_nodes(node))
+    return False
 
 
 def _first_await(body: Sequence[ast.stmt]) -> ast.AST | None:

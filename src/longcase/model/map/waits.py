@@ -35,6 +35,8 @@ _FIRST: Final[Mapping[str, str]] = {
     "undo": "since",
 }
 """The parameter that may be given by position."""
+COMPUTED: Final = "(computed)"
+"""Stands for a span or an answer that is made at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,7 @@ class WaitReader:
         span, answer = parts
         return (
             span if isinstance(span, timedelta | BusinessSpan) else UNKNOWN,
-            str(answer.value) if isinstance(answer, StrEnum) else answer if isinstance(answer, str) else "(computed)",
+            str(answer.value) if isinstance(answer, StrEnum) else answer if isinstance(answer, str) else COMPUTED,
         )
 
     def _ladder(self, node: ast.expr | None) -> tuple[tuple[Span | Unknown, tuple[Owner, ...]], ...]:
@@ -348,10 +350,10 @@ def _is_whole_object(node: ast.expr, reading: FunctionReading) -> bool:
 
 
 def span_words(span: Span | Unknown | None) -> str:
-    """Return a span as a reader sees it; "" for none, "(computed)" for one made at run time."""
+    """Return a span as a reader sees it; "" for none, COMPUTED for one made at run time."""
     if span is None:
         return ""
-    return "(computed)" if span is UNKNOWN else describe_span(span)
+    return COMPUTED if span is UNKNOWN else describe_span(span)
 
 
 def _names(owners: tuple[Owner, ...]) -> str:
