@@ -32,7 +32,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Return every page a reader may open."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
+    examples = sorted(ROOT.glob("examples/*/*.md"))
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *examples]
 
 
 def name(page: Path) -> str:

@@ -84,8 +84,13 @@ class Terminal:
             self._kill("-9" in command)
             return ""
         ended = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=BOUND
-        )  # fmt: skip
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=BOUND,
+        )
         assert "Traceback" not in ended.stderr, f"{command}\n{ended.stderr}"
         assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
         return ended.stdout

@@ -104,7 +104,13 @@ class VisitTask(asyncio.Task[Any]):
 
     def __new__(cls, coro: Coroutine[Any, Any, Any], *, loop: VisitLoop, **kwargs: Any) -> VisitTask:
         self = super().__new__(cls)
-        # Task.__init__ hashes the task, so the number must be there before it.
+        # Task.__init__ puts the task into asyncio's set of all tasks, where the first tasks of many visits
+        # meet: with their creation numbers as hashes they would all collide there.
+        self.number = object.__hash__(self)
+        return self
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: VisitLoop, **kwargs: Any) -> None:
+        super().__init__(coro, loop=cast(Any, loop), **kwargs)
         self.number = loop.next_number()
         self.children = 0
         parent = cast(Any, events._get_running_loop()) is loop and asyncio.tasks.current_task(cast(Any, loop))
@@ -113,7 +119,6 @@ class VisitTask(asyncio.Task[Any]):
             parent.children += 1
         else:
             self.strand = "0"
-        return self
 
     def __hash__(self) -> int:
         return self.number
@@ -294,7 +299,7 @@ class VisitLoop:
             coro.close()
             return self.create_future()
         self._refuse_as_completed(coro)
-        task = VisitTask(coro, loop=cast(Any, self), name=name or f"task-{self._numbers + 1}", context=context)
+        task = VisitTask(coro, loop=self, name=name or f"task-{self._numbers + 1}", context=context)
         self.tasks.append(task)
         return task
 

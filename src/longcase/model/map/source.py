@@ -73,7 +73,11 @@ def parsed(lines: list[str]) -> ast.Module:
 @lru_cache(maxsize=64)
 def _parse(text: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        try:
+            return ast.parse(text)
+        except SystemError:
+            # Python 3.11 fails so if a collected task's traceback is logged, and parsed, in the middle of this.
+            return ast.parse(text)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise SourceNotFound(f"the source cannot be parsed: {error}") from None
 
