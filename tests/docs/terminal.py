@@ -26,6 +26,7 @@ _LOOKS = ("longcase show", "longcase list", "longcase history", "longcase tasks"
 _VARYING = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+Z)?)?"), "<when>"),
     (re.compile(r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) <when>"), "<when>"),
+    (re.compile(r" in \d+\.\d+s$"), " in <time>"),
     (re.compile(r"\((\d+ \w+ ?)+ago\)"), "(<ago>)"),
     (re.compile(r"^ *\d* *<when>"), "<when>"),  # the number of an event depends on how often something was tried
     (re.compile(r"\bperson:\S+ +case started"), "<somebody> case started"),

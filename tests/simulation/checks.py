@@ -68,7 +68,7 @@ def _fold(row: CaseRow, events: Sequence[Event]) -> Iterator[str]:
             mine = state.to_json()
             for field in sorted(snapshot.keys() | mine.keys()):
                 if dump_json(snapshot.get(field)) != dump_json(mine.get(field)):
-                    yield f"B2: snapshot at {event.seq}: {field}: {snapshot.get(field)!r}, the fold: {mine.get(field)!r}"
+                    yield f"B2: snapshot at {event.seq}: {field}: {snapshot.get(field)!r}, fold: {mine.get(field)!r}"
         if event.type == "case_closed" and any(later.seen for later in events[event.seq :]):
             yield "I10: a seen event after the close"
     state.settled_tasks.clear()
@@ -125,7 +125,7 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
             if call in ended:
                 yield f"I13: {call}: a second outcome (event {event.seq})"
             if event.actor.startswith("worker:") and (data["attempt"] != number.get(call) or not running.get(call)):
-                yield f"I14: {call}: attempt {data['attempt']} counts, current is {number.get(call)} (event {event.seq})"
+                yield f"I14: {call}: attempt {data['attempt']} counts, not {number.get(call)} (event {event.seq})"
             ended.add(call)
             running[call] = False
 
@@ -190,7 +190,7 @@ def _votes(events: Sequence[Event]) -> Iterator[str]:
             case "task_opened":
                 votes[ref], task[ref], shown[ref] = {}, data["request"], str(amount)
             case "vote_stale":
-                votes[ref] = {}
+                votes[ref] = {by: answer for by, answer in votes[ref].items() if by not in data["asked_again"]}
                 shown[ref] = str(amount)
             case "vote_given":
                 by, answer = data["vote"]["by"], data["vote"]["answer"]

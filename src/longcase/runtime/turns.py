@@ -37,6 +37,9 @@ LIVE_CASES = 512  # coroutines kept in memory; a parked case beyond it is rows a
 ITEMS_A_TURN = 256  # inputs of one case applied in one commit; a bound on what a crash repeats
 
 
+_NOBODY = CaseState()
+
+
 @dataclass(slots=True)
 class Moved:
     """What became of one case in a commit: commands to carry out, and whether it wants more."""
@@ -79,6 +82,7 @@ class Turns:
         self._dead: set[int] = set()  # death is final, so it is asked for once
         self._residents: OrderedDict[int, Resident] = OrderedDict()
         self._reserved: list[Activity[..., Any]] = []
+        self._batch_now = ""
         self._unsure: list[_Prepared] = []
         self._doubtful: dict[int, dict[tuple[str, int], Activity[..., Any]]] = {}
 
@@ -219,10 +223,12 @@ class Turns:
     # -- preparing -----------------------------------------------------------------------------------
 
     async def _prepare(self, todo: Mapping[int, list[Item]], looking: set[int]) -> list[_Prepared]:
-        unknown = [case_no for case_no in todo if case_no in looking or case_no not in self._residents]
+        residents = self._residents
+        unknown = [case_no for case_no in todo if case_no in looking or case_no not in residents]
         rows = await self.store.load_many(unknown) if unknown else {}
         inboxes = await self.store.inboxes([case_no for case_no in unknown if case_no in rows and rows[case_no].pending]) if rows else {}
         asked = set(unknown)
+        self._batch_now = instant_text(self.env.now())
         recorded = await self._recorded(rows)
         prepared: list[_Prepared] = []
         for case_no, items in todo.items():
@@ -266,7 +272,8 @@ class Turns:
         code = self.codes.get(name)
         if code is None:
             return None  # this process does not have the workflow; another worker moves the case
-        now = self.now(resident.state if resident is not None else row.state if row is not None else None)
+        # One reading of the clock serves the batch; never before what the case has already seen.
+        now = max(self._batch_now, (resident.state if resident is not None else row.state if row is not None else _NOBODY).at)
         accepted: list[Accepted] = []
         for entry_ in inbox[:ITEMS_A_TURN]:
             # In the order of acceptance, also if the clock went back in between (I11).

@@ -35,6 +35,7 @@ log = logging.getLogger("longcase.worker")
 BATCH = 64  # cases moved in one commit: bounds what a crash repeats, and costs 2 % of a commit each
 IN_FLIGHT = 2 * BATCH  # attempts and outcomes above which new cases are accepted but not begun at once
 POLL = 0.05  # seconds between looks at what other processes have committed
+READ_CLOCK = 0.0005  # seconds one reading of the clock is good for; an instant is then late, never early
 SWEEP = 1.0  # seconds between looks for dead workers
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
@@ -80,6 +81,8 @@ class Worker:
         self._draining = False
         self._due_known: str | None = None
         self._sweep_at = 0.0
+        self._clock_read = 0.0
+        self._instant = ""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -266,7 +269,12 @@ class Worker:
         self._bell.set()
 
     def _now(self) -> str:
-        return instant_text(self.env.now())
+        """Return the store's instant, read at most once in READ_CLOCK: it is asked for at every attempt's end."""
+        time = asyncio.get_running_loop().time()
+        if time - self._clock_read >= READ_CLOCK:
+            self._clock_read = time
+            self._instant = instant_text(self.env.now())
+        return self._instant
 
     async def _recover(self) -> None:
         """Void the leases of dead workers, so that their cases are ready and their attempts settled."""

@@ -16,6 +16,9 @@ from typing import Any, TypeAlias
 
 SOURCE_LIMIT = 2_000_000
 """The longest module that is read, in characters."""
+PARSES_LIMIT = 5
+"""How often a module is parsed anew. Python 3.11 raises SystemError from a parse in whose middle the
+garbage collector logs the failure of a task nobody awaited: the log's traceback is parsed as well."""
 TECHNICAL = "# longcase: technical"
 """The comment that says: this branch is no decision of the business."""
 
@@ -72,14 +75,16 @@ def parsed(lines: list[str]) -> ast.Module:
 
 @lru_cache(maxsize=64)
 def _parse(text: str) -> ast.Module:
-    try:
+    error: Exception | None = None
+    for _ in range(PARSES_LIMIT):
         try:
             return ast.parse(text)
-        except SystemError:
-            # Python 3.11 fails so if a collected task's traceback is logged, and parsed, in the middle of this.
-            return ast.parse(text)
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise SourceNotFound(f"the source cannot be parsed: {error}") from None
+        except SystemError as disturbed:
+            error = disturbed
+        except (SyntaxError, RecursionError, MemoryError, ValueError) as unreadable:
+            error = unreadable
+            break
+    raise SourceNotFound(f"the source cannot be parsed: {error}")
 
 
 def functions_in(tree: ast.AST) -> list[FunctionDef]:
