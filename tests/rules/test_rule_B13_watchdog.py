@@ -41,8 +41,8 @@ async def test_rule_B13_a_loop_without_an_await_becomes_an_incident_and_others_g
             worker.turns.watchdog.stop()
             worker.turns.watchdog = Watchdog(longcase.env.monotonic, limit=0.2)
             worker.turns.watchdog.start()
-            await longcase.store.start([longcase.service.new_case(jobs, Job(id="spinning", spins=True))])
-            await longcase.store.start([longcase.service.new_case(jobs, Job(id="fine"))])
+            await longcase.service.start(jobs, Job(id="spinning", spins=True))
+            await longcase.service.start(jobs, Job(id="fine"))
             async with asyncio.timeout(BOUND):
                 while True:
                     spinning = await longcase.service.show("jobs/spinning")

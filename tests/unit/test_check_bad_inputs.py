@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.definitions import check, codes, load, stage_source
+from tests.support.definitions import check, codes, load, stage_source
 
 from longcase.model.check import check_module, import_findings
 from longcase.model.map import atlas, compile, compile_map, source

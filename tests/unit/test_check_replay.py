@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.definitions import check, codes
+from tests.support.definitions import check, codes
 
 EXTRA = """
 import contextlib, datetime, gc, os, random, secrets, subprocess, threading, time, uuid, weakref
@@ -365,7 +365,9 @@ def test_a_loop_in_which_people_decide_is_no_retry(tmp_path: Path) -> None:
 
 def test_an_activity_that_is_a_plain_function_may_touch_the_world(tmp_path: Path) -> None:
     """It is called like a helper, and is none: what it asks of the world is recorded, not replayed."""
-    extra = EXTRA + """
+    extra = (
+        EXTRA
+        + """
 @activity(owner=sales, system=erp, retry=Retry())
 def read_price(sku: str) -> str:
     return Path(sku).read_text()
@@ -373,5 +375,6 @@ def read_price(sku: str) -> str:
 def read_price_at_once(sku: str) -> str:
     return Path(sku).read_text()
 """
+    )
     assert codes(tmp_path, 'await read_price("a")\nreturn last', extra) == []
     assert codes(tmp_path, two('read_price_at_once("a")'), extra) == ["io_in_stage"]

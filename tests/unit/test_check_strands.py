@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.definitions import check, codes
+from tests.support.definitions import check, codes
 
 B3 = {
     "a task nobody keeps": (

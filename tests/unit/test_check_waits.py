@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.definitions import PREAMBLE, check, codes, load
+from tests.support.definitions import PREAMBLE, check, codes, load
 
 from longcase.model.check import check_workflow
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from tests.definitions import check, codes, compiled
+from tests.support.definitions import check, codes, compiled
 
 EXTRA = """
 class Details(BaseModel):

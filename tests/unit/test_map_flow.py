@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.definitions import compiled
+from tests.support.definitions import compiled
 
 from longcase.model.map.block import Exit, Guard, Jump, Loop, Par, Seq, Step, block_from_json, block_to_json, seq
 from longcase.model.map.flow import START, STRAND, completes, flow_of

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.definitions import PREAMBLE, compiled, load, stage_source
+from tests.support.definitions import PREAMBLE, compiled, load, stage_source
 from tests.typing import face
 
 from longcase.model.map import WorkflowMap, compile_map

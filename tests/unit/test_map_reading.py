@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.definitions import compiled, places
+from tests.support.definitions import compiled, places
 
 UNDERSTOOD = {
     "a direct await": ('await reserve("a")', ["activity:reserve"]),

@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from tests.definitions import compiled
+from tests.support.definitions import compiled
 from tests.typing import face
 
 from longcase.model.map import compile_map, render_mermaid, render_text
