@@ -94,3 +94,11 @@ async def test_own_commits_do_not_count_as_news(store: Any) -> None:
     store.changed()
     await store.edit(CaseRef(case_no), do(wake=True))
     assert not store.changed()
+
+
+async def test_a_worker_is_offered_only_the_workflows_it_has_loaded(store: Store) -> None:
+    (known,) = await store.start([new_case("a", workflow="onboarding")])
+    (foreign,) = await store.start([new_case("a", workflow="claims")])
+    assert await store.ready(NOON_TEXT, 0, 10, ["onboarding"]) == [known.case_no]
+    assert await store.ready(NOON_TEXT, 0, 10, ["claims", "other"]) == [foreign.case_no]
+    assert await store.ready(NOON_TEXT, 0, 10, []) == []

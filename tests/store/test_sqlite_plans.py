@@ -11,7 +11,7 @@ from longcase.store.sqlite import SqliteStore, rows, store, workers, writing
 @pytest.mark.parametrize(
     ("sql", "index"),
     [
-        (store._READY, "cases_to_wake"),
+        (store._READY.format(only=""), "cases_to_wake"),
         (store._NEXT_WAKE, "cases_to_wake"),
         (f"{rows.SELECT_CASE} {store._LIVE_FIRST}", "cases_by_key"),
         (f"{rows.SELECT_CASE} WHERE case_no = ?", "INTEGER PRIMARY KEY"),

@@ -189,7 +189,7 @@ def run(workflow: Workflow[Any], stage: str, start: Mapping[str, Any], choices: 
 def every_run(workflow: Workflow[Any], stage: str, start: Mapping[str, Any]) -> list[Arrivals]:
     """Run a stage over every sequence of outcomes and return the arrivals of each run."""
     outcomes = Outcomes()
-    runs = []
+    runs: list[Arrivals] = []
     while len(runs) < RUNS_LIMIT:
         runs.append(run(workflow, stage, start, outcomes))
         if not outcomes.advance():

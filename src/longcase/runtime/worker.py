@@ -33,6 +33,7 @@ from longcase.store.port import NewCase, Started, Store
 log = logging.getLogger("longcase.worker")
 
 BATCH = 64  # cases moved in one commit: bounds what a crash repeats, and costs 2 % of a commit each
+RESERVED = 8  # places of a batch kept for what other processes have accepted
 IN_FLIGHT = 2 * BATCH  # attempts and outcomes above which new cases are accepted but not begun at once
 POLL = 0.05  # seconds between looks at what other processes have committed
 READ_CLOCK = 0.0005  # seconds one reading of the clock is good for; an instant is then late, never early
@@ -81,6 +82,7 @@ class Worker:
         self._draining = False
         self._due_known: str | None = None
         self._sweep_at = 0.0
+        self._poll_at = 0.0
         self._clock_read = 0.0
         self._instant = ""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -192,9 +194,12 @@ class Worker:
 
     async def _round(self) -> bool:
         """Move one batch; False if there was nothing to move."""
+        await self._keep_watch()
         cases: dict[int, list[Item]] = {}
         look: set[int] = set()
-        while self._queue and len(cases) < self.batch:
+        # Some room is left for what the store holds, so that cases that never rest do not starve the others.
+        room = self.batch - RESERVED if self._store_may_have_more() else self.batch
+        while self._queue and len(cases) < room:
             case_no = self._queue.popleft()
             items = self._outcomes.pop(case_no, None)
             if items:
@@ -206,7 +211,7 @@ class Worker:
             look.add(case_no)
         if len(cases) < self.batch and self._store_may_have_more() and not self._draining:
             self.env.signal_point("before_claim")
-            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases))
+            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases), tuple(self.codes))
             for case_no in ready:
                 cases.setdefault(case_no, [])
                 look.add(case_no)
@@ -254,15 +259,21 @@ class Worker:
         handle = loop.call_later(wait, self._bell.set)
         await self._bell.wait()
         handle.cancel()
-        if self.store.changed():
-            self._due_known = None
-        if loop.time() >= self._sweep_at:
-            await self._recover()
-            for case_no in await self.turns.settle_starts():
-                self.wake(case_no)
         if self._slots.retry_at is not None and self._slots.retry_at <= self.env.now():
             self._slots.retry_at = None
             self._begin_held_back()
+
+    async def _keep_watch(self) -> None:
+        """Notice other processes' commits and deaths, however busy this one is."""
+        time = asyncio.get_running_loop().time()
+        if time >= self._poll_at:
+            self._poll_at = time + POLL
+            if self.store.changed():
+                self._due_known = None
+        if time >= self._sweep_at:
+            await self._recover()
+            for case_no in await self.turns.settle_starts():
+                self.wake(case_no)
 
     def _wake_all(self) -> None:
         self._due_known = None

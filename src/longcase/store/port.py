@@ -274,8 +274,12 @@ class Store(Protocol):
 
     # -- moving --------------------------------------------------------------------------------------
 
-    async def ready(self, now: str, worker: int, limit: int) -> list[int]:
-        """Return cases whose `wake_at` has come and that no other living worker leases, due first."""
+    async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
+        """Return cases whose `wake_at` has come and that no other living worker leases, due first.
+
+        Args:
+            workflows: only cases of these; a worker asks for those it has loaded.
+        """
         ...
 
     async def next_wake(self, after: str) -> str:

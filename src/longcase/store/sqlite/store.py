@@ -46,7 +46,7 @@ T = TypeVar("T")
 _LIVE_FIRST: Final = "WHERE tenant = ? AND workflow = ? AND key = ? ORDER BY status = 'open' DESC, case_no DESC LIMIT 1"
 _READY: Final = """
 SELECT case_no FROM cases
-WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers))
+WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers)) {only}
 ORDER BY wake_at, case_no LIMIT ?
 """
 _RANGES: Final = f"""
@@ -292,8 +292,12 @@ class SqliteStore:
 
     # -- moving --------------------------------------------------------------------------------------
 
-    async def ready(self, now: str, worker: int, limit: int) -> list[int]:
-        return [row[0] for row in self._read(_READY, (now, worker, limit))]
+    async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
+        if workflows is None:
+            return [row[0] for row in self._read(_READY.format(only=""), (now, worker, limit))]
+        only = "AND workflow IN (SELECT value FROM json_each(?))"
+        names = text_of(list(workflows), "workflows")
+        return [row[0] for row in self._read(_READY.format(only=only), (now, worker, names, limit))]
 
     async def next_wake(self, after: str) -> str:
         return str(self._read(_NEXT_WAKE, (after,))[0][0])
