@@ -96,7 +96,7 @@ async def test_own_commits_do_not_count_as_news(store: Any) -> None:
     assert not store.changed()
 
 
-async def test_a_worker_is_offered_only_the_workflows_it_has_loaded(store: Store) -> None:
+async def test_a_worker_is_offered_only_the_workflows_it_has_loaded(store: Any) -> None:
     (known,) = await store.start([new_case("a", workflow="onboarding")])
     (foreign,) = await store.start([new_case("a", workflow="claims")])
     assert await store.ready(NOON_TEXT, 0, 10, ["onboarding"]) == [known.case_no]
