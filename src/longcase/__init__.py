@@ -14,9 +14,10 @@ from longcase.model.calendar import Calendar
 from longcase.model.case import Approval, Case, Closed, Verdict
 from longcase.model.decision import Decision, Ruled, decision
 from longcase.model.exits import Close
+from longcase.model.ladder import Escalation
 from longcase.model.one_of import one_of
 from longcase.model.people import System, Team
-from longcase.model.policy import Escalation, Retry
+from longcase.model.policy import Retry
 from longcase.model.signal import Signal
 from longcase.model.span import Span, business_days, business_hours, days, hours, minutes, seconds
 from longcase.model.workflow import Next, Stage, Workflow

@@ -111,7 +111,8 @@ class _Program:
 
         def task() -> str:
             name = f"task_{self._label()}"
-            return f"{name} = asyncio.create_task({self._coroutine(depth - 1)})\n{self._simple()}\nawait asyncio.wait([{name}])"
+            made = f"{name} = asyncio.create_task({self._coroutine(depth - 1)})"
+            return f"{made}\n{self._simple()}\nawait asyncio.wait([{name}])"
 
         def matched() -> str:
             name = f"go_{self._label()}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-
 from typing import Any, Literal
 
 from longcase.engine import attempts
@@ -200,11 +199,14 @@ class _Run:
         self._moved()
         # Turns of this advance happen at `now`, so clocks they arm are not due before a later item.
         earliest = next_due(self.state)
-        waiting = False
+        waiting = behind = False
         for item in self.work.items:
             if earliest and earliest <= item.at:
                 self._clocks(item.at)
                 earliest = next_due(self.state)
+            if waiting and isinstance(item, Accepted) and self._is_plain_signal(item):
+                behind = True  # one that came earlier was refused until just now: it goes first (I11)
+                continue
             self._step()
             self.current = item
             done = self._apply(item)
@@ -230,7 +232,10 @@ class _Run:
         if self.state.status == "closed":
             self._stop_all()
         # An exception that queued behind a handler fires when the handler has returned a stage (B7).
-        self.result.again = waiting and self.state.kind == "stage" and not blocked(self.state)
+        self.result.again = (behind or (waiting and self.state.kind == "stage")) and not blocked(self.state)
+
+    def _is_plain_signal(self, item: Accepted) -> bool:
+        return item.type == "signal_received" and item.data["signal"] not in self.resident.code.workflow.paths
 
     def _list_waiting(self) -> None:
         """List what queued behind a handler that then closed the case (B7, B17)."""

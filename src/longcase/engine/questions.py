@@ -12,8 +12,8 @@ from longcase.history.state import Task
 from longcase.model.calendar import Calendar, due
 from longcase.model.codec import Json, canonical_json, digest
 from longcase.model.host import RequireRequest, TaskRequest
+from longcase.model.ladder import Escalation
 from longcase.model.people import Owner
-from longcase.model.policy import Escalation
 from longcase.model.span import Span
 
 REMINDERS = 20  # reminders one task can send; a bound on its record, not a policy

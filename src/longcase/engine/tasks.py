@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from longcase.engine.questions import is_stale, shown_text
-from longcase.errors import AlreadyDecided, AlreadyExpired, LongcaseError, RefusedError, StaleDecision, TaskNotFound, UsageError
+from longcase.errors import (
+    AlreadyDecided,
+    AlreadyExpired,
+    LongcaseError,
+    RefusedError,
+    StaleDecision,
+    TaskNotFound,
+    UsageError,
+)
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, Vote
 from longcase.model.codec import Json, digest

@@ -14,8 +14,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from datetime import datetime, timedelta
+from functools import lru_cache
 from random import Random
 from typing import Any, Literal, cast
 from uuid import UUID

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from random import Random
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
 
 import pydantic
@@ -21,17 +21,17 @@ from pydantic import BaseModel
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.codec import Json, codec_for, invalid
 from longcase.model.exits import Again
-from longcase.model.host import Host, RequireRequest, TaskRequest, escalations
+from longcase.model.host import Host, RequireRequest, TaskRequest
+from longcase.model.ladder import Ladder, escalations
 from longcase.model.people import Owner
-from longcase.model.policy import Escalation
 from longcase.model.span import Span
 
 if TYPE_CHECKING:
     from longcase.model.decision import Decision, Ruled
     from longcase.model.signal import Signal
-    from longcase.model.workflow import Stage, Workflow
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741 - the business object, as in the design
+O_co = TypeVar("O_co", bound=BaseModel, covariant=True)
 C = TypeVar("C", bound=BaseModel)
 E = TypeVar("E", bound=StrEnum)
 M = TypeVar("M", bound=BaseModel)
@@ -43,8 +43,25 @@ A_co = TypeVar("A_co", bound=str, covariant=True)
 
 Verdict = Literal["approved", "rejected", "returned"]
 VERDICTS: tuple[str, ...] = ("approved", "rejected", "returned")
-Ladder = Sequence[tuple[Span, Owner] | Escalation]
 OnClose = Literal["cancel", "leave", "refuse"]
+
+
+class Named(Protocol):
+    """A stage, as far as a case names it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class CaseDefinition(Protocol[O_co]):
+    """A workflow, as far as a case needs it: `Workflow` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def object(self) -> type[O_co]: ...
+    @property
+    def key_field(self) -> str: ...
 
 
 class Approval(Generic[A_co]):
@@ -78,7 +95,7 @@ class Closed:
 class Case(Generic[O]):
     """One running case, as its stages see it. Every await here becomes a stored wait."""
 
-    def __init__(self, host: Host, workflow: Workflow[O]) -> None:
+    def __init__(self, host: Host, workflow: CaseDefinition[O]) -> None:
         self._host = host
         self._workflow = workflow
         self._shown: tuple[Json, O] | None = None
@@ -316,7 +333,7 @@ class Case(Generic[O]):
 
     async def child(
         self,
-        workflow: Workflow[C],
+        workflow: CaseDefinition[C],
         body: C,
         *,
         within: Span | None = None,
@@ -328,12 +345,12 @@ class Case(Generic[O]):
         outcome = await self._host.child(workflow, data, within, on_close, label)
         return Closed(outcome["key"], outcome["name"], outcome.get("result"), outcome.get("reason") or "")
 
-    def spawn(self, workflow: Workflow[C], body: C, *, on_close: OnClose = "leave", label: str | None = None) -> str:
+    def spawn(self, workflow: CaseDefinition[C], body: C, *, on_close: OnClose = "leave", label: str | None = None) -> str:
         """Start a case of another workflow without waiting; returns its business key."""
         data = codec_for(workflow.object).encode(body, f"child of {self.key}")
         return self._host.spawn(workflow, data, on_close, label)
 
-    async def undo(self, since: Stage[Any] | None = None) -> None:
+    async def undo(self, since: Named | None = None) -> None:
         """Undo what the case did, newest command first, after settling every call (SEMANTICS A4, B12).
 
         Args:

@@ -2,29 +2,27 @@
 
 Implemented by the engine. The face (`Case`, `Activity`, `Decision`) holds no logic of its own: it
 turns typed calls into these requests and the answers back into typed values.
+
+What is declared is handed over whole. Here it is `Declared`, because an activity or a workflow knows
+this module: naming their types would close a circle. The engine names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from longcase.model.codec import Json
+from longcase.model.ladder import Escalation
 from longcase.model.people import Owner
-from longcase.model.policy import Escalation
 from longcase.model.span import Span
 
-if TYPE_CHECKING:
-    from longcase.model.activity import Activity
-    from longcase.model.decision import Decision
-    from longcase.model.signal import Signal
-    from longcase.model.workflow import Stage, Workflow
-
+Declared = Any  # an Activity, Decision, Signal, Stage or Workflow
 TaskKind = Literal["approval", "choice", "task"]
 
 
@@ -69,19 +67,19 @@ class Host(Protocol):
     def object(self) -> Json: ...
     def change(self, patch: Mapping[str, Json]) -> None: ...
     def log(self, message: str, fields: Mapping[str, Any]) -> None: ...
-    def rule(self, decision: Decision[Any, Any], inputs: Json, decide: Callable[[], Json], again: bool) -> Json: ...
+    def rule(self, decision: Declared, inputs: Json, decide: Callable[[], Json], again: bool) -> Json: ...
     def enter_part(self, name: str) -> Callable[[], None]: ...
 
-    async def perform(self, activity: Activity[Any, Any], label: str | None, arguments: Json) -> Json: ...
+    async def perform(self, activity: Declared, label: str | None, arguments: Json) -> Json: ...
     async def pause(self, span: Span, because: str, label: str | None) -> None: ...
-    async def receive(self, signal: Signal[Any], within: Span | None, label: str | None) -> Json: ...
+    async def receive(self, signal: Declared, within: Span | None, label: str | None) -> Json: ...
     async def ask(self, request: TaskRequest) -> Mapping[str, Json]: ...
     async def require(self, request: RequireRequest) -> Json: ...
     async def child(
-        self, workflow: Workflow[Any], body: Json, within: Span | None, on_close: str, label: str | None
+        self, workflow: Declared, body: Json, within: Span | None, on_close: str, label: str | None
     ) -> Mapping[str, Json]: ...
-    def spawn(self, workflow: Workflow[Any], body: Json, on_close: str, label: str | None) -> str: ...
-    async def undo(self, since: Stage[Any] | None) -> None: ...
+    def spawn(self, workflow: Declared, body: Json, on_close: str, label: str | None) -> str: ...
+    async def undo(self, since: Declared | None) -> None: ...
 
 
 class Attempt(Protocol):
@@ -101,10 +99,3 @@ class Attempt(Protocol):
 
 current_host: ContextVar[Host | None] = ContextVar("longcase_host", default=None)
 current_attempt: ContextVar[Attempt | None] = ContextVar("longcase_attempt", default=None)
-
-UNBOUNDED = timedelta.max
-
-
-def escalations(ladder: Sequence[tuple[Span, Owner] | Escalation]) -> tuple[Escalation, ...]:
-    """Return a ladder's levels as Escalation records, in the order given."""
-    return tuple(level if isinstance(level, Escalation) else Escalation(*level) for level in ladder)

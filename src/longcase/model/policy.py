@@ -1,16 +1,13 @@
-"""How often and when an activity is tried again, and what happens when a wait runs late."""
+"""How often and when an activity is tried again, as data that history can show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from longcase.errors import DefinitionError
-from longcase.model.span import Span, describe_span
-
-if TYPE_CHECKING:
-    from longcase.model.people import Owner
+from longcase.model.span import describe_span
 
 Jitter = Literal["full", "none"]
 MAX_ATTEMPTS_LIMIT = 1000
@@ -78,19 +75,6 @@ class Retry:
         if self.non_retryable:
             text += ", never after " + ", ".join(kind.__name__ for kind in self.non_retryable)
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class Escalation:
-    """One level of a ladder: `after` the wait began, `to` becomes a candidate and is told.
-
-    With `reassign=True` the level replaces whose move it is instead of adding to it; the case's
-    accountable owner never changes by an escalation (SEMANTICS section 6).
-    """
-
-    after: Span
-    to: Owner
-    reassign: bool = False
 
 
 def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:

@@ -80,11 +80,15 @@ class Simulation:
         self.path = file
         self._fakes: dict[str, Callable[..., Any]] = {activity.name: fn for activity, fn in (fakes or {}).items()}
         self._app = Longcase(workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous)
-        self._do(self._app.open())
-        self._do(self._app.record_maps())
         self._live = live
         self._together = False
-        self._join()
+        try:
+            self._do(self._app.open())
+            self._do(self._app.record_maps())
+            self._join()
+        except BaseException:  # nobody gets the object that could be closed
+            self._give_up()
+            raise
 
     def _join(self) -> None:
         self._worker = self._do(self._app.store.join("simulation", 1))
@@ -100,6 +104,9 @@ class Simulation:
     def close(self) -> None:
         """Close the store and drop the temporary file."""
         self._turns.evict_all()
+        self._give_up()
+
+    def _give_up(self) -> None:
         self._do(self._app.close())
         self._loop.close()
         if self._folder is not None:

@@ -23,10 +23,10 @@ from longcase.model import span
 from longcase.model.activity import Activity
 from longcase.model.calendar import BusinessSpan
 from longcase.model.decision import Decision
+from longcase.model.ladder import Escalation
 from longcase.model.map.source import FunctionDef
 from longcase.model.one_of import OneOf, one_of
 from longcase.model.people import System, Team
-from longcase.model.policy import Escalation
 from longcase.model.workflow import Part
 
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from longcase.model.calendar import BusinessSpan
 from longcase.model.case import VERDICTS
+from longcase.model.ladder import Escalation
 from longcase.model.map.atlas import Atlas, FunctionReading, Site, Wait
 from longcase.model.map.graph import Level, Node
 from longcase.model.map.scope import UNKNOWN, Scope, Unknown, targets_of
 from longcase.model.map.source import shown
 from longcase.model.people import Owner, Team
 from longcase.model.places import NodeKind, slug
-from longcase.model.policy import Escalation
 from longcase.model.signal import Signal
 from longcase.model.span import Span, describe_span
 from longcase.model.workflow import Workflow
