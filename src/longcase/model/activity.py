@@ -223,8 +223,8 @@ class Activity(Generic[P, R]):
         twin.label = check_name(label, "label")
         return twin
 
-    def undo(self, fn: Callable[Concatenate[R, P], Awaitable[object]]) -> Activity[Concatenate[R, P], Any]:
-        """Declare the compensation: it gets the original's result, then its arguments.
+    def undo(self, fn: Callable[Concatenate[R, P], object]) -> Activity[Concatenate[R, P], Any]:
+        """Declare the compensation, `def` or `async def`: it gets the original's result, then its arguments.
 
         It is registered with the command, before the first attempt (SEMANTICS A4), and run by
         `case.undo()` in reverse order of command, as an activity with its own key and attempts.

@@ -185,12 +185,13 @@ def _read_part(atlas: Atlas, caller: ExpressionReader, part: Part[Any, ..., Any]
 
 def _known_arguments(part: Part[Any, ..., Any], call: ast.Call, reading: FunctionReading) -> dict[str, Any]:
     """Return the arguments of a part that can be read at its call: a Team, a span, a question."""
-    names = list(inspect.signature(part.fn).parameters)
-    given = dict(zip(names, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
-    values = {name: reading.scope.value(node) for name, node in given.items() if not isinstance(node, ast.Starred)}
-    defaults = {n: p.default for n, p in inspect.signature(part.fn).parameters.items() if p.default is not p.empty}
-    known = {name: value for name, value in {**defaults, **values}.items() if value is not UNKNOWN}
-    return {name: value for name, value in known.items() if name in values or name not in given}
+    if any(isinstance(arg, ast.Starred) for arg in call.args) or any(k.arg is None for k in call.keywords):
+        return {}
+    parameters = inspect.signature(part.fn).parameters
+    given = dict(zip(parameters, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
+    values = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    values |= {name: reading.scope.value(node) for name, node in given.items()}
+    return {name: value for name, value in values.items() if value is not UNKNOWN}
 
 
 def _with_arguments(scope: Scope, given: dict[str, Any]) -> Scope:
@@ -211,17 +212,13 @@ def _with_earlier_ids(node: Node, workflow: Workflow[Any]) -> Node:
 
 def _add_declared(atlas: Atlas) -> None:
     """Enter the activities of the workflow's modules that no stage calls any more: calls may be pending."""
-    modules = {fn.__module__ for fn in (stage.fn for stage in _functions(atlas.workflow))}
-    for module in sorted(modules):
-        for thing in list(vars(sys.modules[module]).values()) if module in sys.modules else []:
-            if isinstance(thing, Activity):
-                for entry in filter(None, (thing, thing.undo_activity)):
-                    for name in (entry.name, *entry.was):
-                        atlas.activities.setdefault(name, entry)
-
-
-def _functions(workflow: Workflow[Any]) -> list[Stage[Any]]:
-    return [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]
+    workflow = atlas.workflow
+    stages = [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]
+    for module in sorted({stage.fn.__module__ for stage in stages} & set(sys.modules)):
+        for declared in [thing for thing in vars(sys.modules[module]).values() if isinstance(thing, Activity)]:
+            for entry in filter(None, (declared, declared.undo_activity)):
+                for name in (entry.name, *entry.was):
+                    atlas.activities.setdefault(name, entry)
 
 
 def _other_stage(stage: Stage[Any]) -> str:

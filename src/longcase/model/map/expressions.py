@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 from longcase.model.activity import Activity
-from longcase.model.decision import Decision
 from longcase.model.map.aio import (
     SYNC,
     SYNC_WAITS,
@@ -21,7 +21,7 @@ from longcase.model.map.aio import (
     is_zero_sleep,
     timer_of,
 )
-from longcase.model.map.atlas import Atlas, FunctionReading, Site
+from longcase.model.map.atlas import Atlas, FunctionReading
 from longcase.model.map.block import (
     NOTHING,
     Alt,
@@ -38,11 +38,14 @@ from longcase.model.map.block import (
     seq,
 )
 from longcase.model.map.calls import Called, called
+from longcase.model.map.claims import Claims
 from longcase.model.map.source import shown
 from longcase.model.map.waits import WaitReader
 from longcase.model.workflow import Part
 
 ReadPart = Callable[["ExpressionReader", Part[Any, ..., Any], ast.Call], Block]
+Strand: TypeAlias = tuple[Block, Block]
+"""What the caller does first (the arguments are its own work), and what the awaited thing does."""
 
 
 class ExpressionReader:
@@ -53,6 +56,7 @@ class ExpressionReader:
         self.reading = reading
         self.inside = inside  # the functions being read, outermost first, against recursion
         self._read_part = read_part
+        self.claims = Claims(atlas, reading)
         self._waits = WaitReader(atlas, reading)
         self._bounded = 0  # how many timeouts enclose what is being read
 
@@ -68,7 +72,7 @@ class ExpressionReader:
                 return NOTHING
             case ast.Await(value):
                 self.reading.awaits.add(id(node))
-                return self.awaited(value)
+                return seq(*self._operand(value))
             case ast.Call():
                 return self.call(node)
             case ast.BoolOp(_, [first, *rest]):
@@ -105,7 +109,7 @@ class ExpressionReader:
         self.reading.awaits.add(id(owner))
         match over:
             case ast.Call(ast.Attribute(ast.Name(name), "as_completed"), [awaitables]) if name == self.reading.case:
-                return self.parallel([awaitables])
+                return seq(*self._parallel([awaitables]))
             case _:
                 self.find(
                     "async_for_not_readable",
@@ -123,10 +127,10 @@ class ExpressionReader:
         if found is not None and not found.awaited:
             return self._at_once(found)
         if self._makes_task(node):
-            first = self.branch(node.args[0]) if node.args else NOTHING
-            return Spawn(first) if first != NOTHING else NOTHING
+            before, strand = self._strand(node.args[0]) if node.args else (NOTHING, NOTHING)
+            return seq(before, Spawn(strand)) if strand != NOTHING else before
         if asyncio_name(node.func, self.reading.scope) in ("gather", "shield"):
-            return self.parallel(node.args)
+            return seq(*self._parallel(node.args))
         return seq(*(self.expr(child) for child in _parts(node)))
 
     def _makes_task(self, node: ast.Call) -> bool:
@@ -138,90 +142,67 @@ class ExpressionReader:
         before = self._arguments(found.call)
         match found.what:
             case "decision":
-                return seq(before, self._decision(found))
+                return seq(before, Step(self.claims.decision(found)))
             case "update":
-                return seq(before, Edit(self.change(found.call), NOTHING))
+                return seq(before, Edit(self.claims.change(found.call), NOTHING))
             case _:
                 place = self._waits.read("spawn", found.call, False)
                 return seq(before, Step(place)) if place else before
 
-    def _decision(self, found: Called) -> Block:
-        decision: Decision[Any, Any] = found.targets[0]
-        self.reading.references.update(map(id, found.refs))
-        self.atlas.decisions.setdefault(decision.name, decision)
-        node = self.atlas.node(
-            self.reading,
-            found.call,
-            "decision",
-            decision.name,
-            label=decision.label,
-            owner=decision.owner.name,
-            title=decision.question,
-            target=decision,
-            answers=_answers(decision),
-        )
-        again = isinstance(found.call.func, ast.Attribute) and found.call.func.attr == "rule_again"
-        place = self.atlas.claim(self.reading, found.call, node, again=again)
-        self.reading.sites.append(Site(place, "decision", found.call, decision))
-        return Step(place)
-
-    def change(self, node: ast.AST) -> str:
-        """Claim the one node that changes of the object have in this stage or part."""
-        return self.atlas.claim(self.reading, node, self.atlas.node(self.reading, node, "change"))
-
-    def timer(self, node: ast.AST) -> str:
-        """Claim the one node that timeouts have in this stage or part."""
-        return self.atlas.claim(self.reading, node, self.atlas.node(self.reading, node, "timeout"))
-
-    def limited(self, node: ast.AST, read: Callable[[], Block]) -> Block:
-        """Return what `read` reads, under a timeout written at `node`."""
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Note that what is read meanwhile stands under a timeout."""
         self._bounded += 1
         try:
-            return Limit(self.timer(node), read())
+            yield
         finally:
             self._bounded -= 1
 
     # -- what is awaited ---------------------------------------------------------------------------------
 
-    def awaited(self, node: ast.expr) -> Block:
-        """Read the operand of an await."""
+    def _operand(self, node: ast.expr) -> Strand:
+        """Read the operand of an await, or of a task."""
         match node:
             case ast.Call():
                 return self._awaited_call(node)
             case ast.IfExp(test, body, other):
-                return seq(self.expr(test), _either(shown(test), self.awaited(body), self.awaited(other)))
+                one, two = self._operand(body), self._operand(other)
+                title = shown(test)
+                return seq(self.expr(test), _either(title, one[0], two[0])), _either(title, one[1], two[1])
             case ast.NamedExpr(_, value):
-                return self.awaited(value)
+                return self._operand(value)
             case _ if self.reading.locals.kind(node) == "task":
-                return NOTHING
+                return NOTHING, NOTHING
             case _:
-                return self._unreadable(node)
+                return self._unreadable(node), NOTHING
 
-    def _awaited_call(self, node: ast.Call) -> Block:
+    def _awaited_call(self, node: ast.Call) -> Strand:
         found = called(node, self.reading.scope, self.reading.case)
         if found is not None and found.awaited:
-            return self.durable(found)
+            return self._durable(found)
         name = asyncio_name(node.func, self.reading.scope)
-        match name:
-            case "gather" | "shield":
-                return self.parallel(node.args)
-            case "wait_for":
-                first, rest = node.args[:1], node.args[1:]
-                before = seq(*(self.expr(arg) for arg in rest))
-                if not timer_of(name, node):
-                    return seq(before, self.parallel(first))
-                return seq(before, self.limited(node, lambda: self.parallel(first)))
-            case "wait":
-                if not timer_of(name, node):
-                    return self.parallel(node.args[:1])
-                return self.limited(node, lambda: self.parallel(node.args[:1]))
-            case "sleep":
-                return self._sleep(node)
-            case _ if name in TASK_MAKERS or self._makes_task(node):
-                return self.parallel(node.args[:1])
+        if name in ("gather", "shield"):
+            return self._parallel(node.args)
+        if name in ("wait_for", "wait"):
+            return self._limited_call(name, node)
+        if name == "sleep":
+            self._sleep(node)
+            return NOTHING, NOTHING
+        if self._makes_task(node):
+            return self._parallel(node.args[:1])
         if self._is_sync_wait(node) or self.reading.locals.kind(node) == "task":
-            return seq(*(self.expr(child) for child in _parts(node)))
-        return self._unreadable(node)
+            return seq(*(self.expr(child) for child in _parts(node))), NOTHING
+        return self._unreadable(node), NOTHING
+
+    def _limited_call(self, name: str, node: ast.Call) -> Strand:
+        """Read `wait_for` and `wait`: their coroutines are strands, their timeout a node."""
+        if not timer_of(name, node):
+            return self._parallel(node.args[:1])
+        timer = self.claims.timer(node)
+        with self.bounded():
+            before, strands = self._parallel(node.args[:1])
+        spans = [*node.args[1:], *(keyword.value for keyword in node.keywords)]
+        return seq(before, *map(self.expr, spans)), Limit(timer, strands)
 
     def _is_sync_wait(self, node: ast.Call) -> bool:
         match node.func:
@@ -232,16 +213,14 @@ class ExpressionReader:
             case _:
                 return False
 
-    def _sleep(self, node: ast.Call) -> Block:
-        if is_zero_sleep(node):
-            return NOTHING
-        self.find(
-            "sleep_in_stage",
-            node,
-            f"{shown(node)}: a sleep has no reason, no owner and no expectation",
-            'await case.pause(days(2), because="cooling-off")',
-        )
-        return NOTHING
+    def _sleep(self, node: ast.Call) -> None:
+        if not is_zero_sleep(node):
+            self.find(
+                "sleep_in_stage",
+                node,
+                f"{shown(node)}: a sleep has no reason, no owner and no expectation",
+                'await case.pause(days(2), because="cooling-off")',
+            )
 
     def _unreadable(self, node: ast.expr) -> Block:
         if isinstance(node, ast.Call) and (helper := self._helper(node)) is not None:
@@ -274,7 +253,7 @@ class ExpressionReader:
 
     # -- durable calls -------------------------------------------------------------------------------------
 
-    def durable(self, found: Called) -> Block:
+    def _durable(self, found: Called) -> Strand:
         """Claim the node, or the part, of a durable call."""
         self.reading.references.update(map(id, found.refs))
         before = self._arguments(found.call)
@@ -282,52 +261,21 @@ class ExpressionReader:
             place = self._waits.read(found.what, found.call, self._bounded > 0)
             # A durable call whose name is missing is claimed by its finding.
             self.reading.nodes_at.setdefault(id(found.call), [])
-            return seq(before, Step(place)) if place else before
+            return before, Step(place) if place else NOTHING
         blocks = [self._target(found, target) for target in found.targets]
         if not found.keys:
-            return seq(before, blocks[0])
+            return before, blocks[0]
         assert isinstance(found.call.func, ast.Subscript)
-        key = self.expr(found.call.func.slice)
+        key = found.call.func.slice
         arms = tuple(Arm(name, block) for name, block in zip(found.keys, blocks, strict=True))
-        return seq(key, before, Alt(shown(found.call.func.slice), arms))
+        return seq(self.expr(key), before), Alt(shown(key), arms)
 
     def _target(self, found: Called, target: Any) -> Block:
-        if isinstance(target, Part):
-            block = self._read_part(self, target, found.call)
-            self.reading.nodes_at.setdefault(id(found.call), []).extend(sorted(nodes_in(block)))
-            return Inline(part_name(target), block)
-        assert isinstance(target, Activity)
-        self.register(target, found.call)
-        node = self.atlas.node(
-            self.reading,
-            found.call,
-            "activity",
-            target.name,
-            label=target.label,
-            owner=target.owner.name,
-            system=target.system.name if target.system else "",
-            undo=target.undo_activity.name if target.undo_activity else "",
-            was=target.was,
-            target=target,
-        )
-        place = self.atlas.claim(self.reading, found.call, node)
-        self.reading.sites.append(Site(place, "activity", found.call, target, bounded=self._bounded > 0))
-        return Step(place)
-
-    def register(self, activity: Activity[Any, Any], node: ast.AST) -> None:
-        """Enter an activity and its undo under the names the history may know them by."""
-        for entry in (activity, activity.undo_activity):
-            if entry is None:
-                continue
-            for name in (entry.name, *entry.was):
-                known = self.atlas.activities.setdefault(name, entry)
-                if known.raw is not entry.raw:
-                    self.find(
-                        "name_clash",
-                        node,
-                        f"two activities are named {name}: {_where(known)} and {_where(entry)}",
-                        f'name one of them anew: @activity(owner=..., name="other-{name}", was=("{name}",))',
-                    )
+        if isinstance(target, Activity):
+            return Step(self.claims.activity(found, target, self._bounded > 0))
+        block = self._read_part(self, target, found.call)
+        self.reading.nodes_at.setdefault(id(found.call), []).extend(sorted(nodes_in(block)))
+        return Inline(part_name(target), block)
 
     def _arguments(self, node: ast.Call) -> Block:
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -335,52 +283,38 @@ class ExpressionReader:
 
     # -- strands ---------------------------------------------------------------------------------------------
 
-    def parallel(self, nodes: list[ast.expr]) -> Block:
+    def _parallel(self, nodes: list[ast.expr]) -> Strand:
         """Read what is handed to gather, wait, shield or as_completed: strands side by side."""
-        branches: list[Block] = []
+        first: list[Block] = []
+        strands: list[Block] = []
         each = False
         for node in nodes:
-            match node:
-                case ast.Starred(ast.ListComp() | ast.GeneratorExp() | ast.SetComp() as inner):
-                    branches.append(self._each(inner))
-                    each = True
-                case ast.ListComp() | ast.GeneratorExp() | ast.SetComp():
-                    branches.append(self._each(node))
-                    each = True
-                case ast.Starred(ast.List(items) | ast.Tuple(items) | ast.Set(items)):
-                    branches.extend(self.branch(item) for item in items)
-                case ast.List(items) | ast.Tuple(items) | ast.Set(items):
-                    branches.extend(self.branch(item) for item in items)
-                case ast.Starred(inner):
-                    branches.append(self.branch(inner))
-                case _:
-                    branches.append(self.branch(node))
-        kept = tuple(branch for branch in branches if branch != NOTHING)
-        return Par(kept, each) if kept else NOTHING
+            inner = node.value if isinstance(node, ast.Starred) else node
+            if isinstance(inner, ast.ListComp | ast.GeneratorExp | ast.SetComp):
+                each = True
+                for generator in inner.generators:
+                    first.extend(map(self.expr, [generator.iter, *generator.ifs]))
+                inner = inner.elt
+            items = inner.elts if isinstance(inner, ast.List | ast.Tuple | ast.Set) else [inner]
+            for before, strand in map(self._strand, items):
+                first.append(before)
+                strands.append(strand)
+        kept = tuple(strand for strand in strands if strand != NOTHING)
+        return seq(*first), Par(kept, each) if kept else NOTHING
 
-    def _each(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Block:
-        for generator in node.generators:
-            # Tests and sources run in the caller's strand; durable ones there are read as they come.
-            before = seq(self.expr(generator.iter), *(self.expr(test) for test in generator.ifs))
-            if before != NOTHING:
-                return seq(before, self.branch(node.elt))
-        return self.branch(node.elt)
-
-    def branch(self, node: ast.expr) -> Block:
+    def _strand(self, node: ast.expr) -> Strand:
         """Read one coroutine, task or future handed to asyncio."""
         match node:
+            case ast.Call() if self._makes_task(node):
+                return self._strand(node.args[0]) if node.args else (NOTHING, NOTHING)
             case ast.Await():
-                return self.expr(node)
-            case ast.Call():
-                if self._makes_task(node):
-                    return self.branch(node.args[0]) if node.args else NOTHING
-                return self._awaited_call(node)
-            case ast.IfExp(test, body, other):
-                return seq(self.expr(test), _either(shown(test), self.branch(body), self.branch(other)))
+                return self.expr(node), NOTHING
+            case ast.Call() | ast.IfExp():
+                return self._operand(node)
             case _ if self.reading.locals.kind(node) in ("task", "tasks"):
-                return NOTHING
+                return NOTHING, NOTHING
             case _:
-                return self._unreadable(node)
+                return self._unreadable(node), NOTHING
 
 
 def _parts(node: ast.AST) -> list[ast.expr]:
@@ -407,15 +341,3 @@ def _either(title: str, body: Block, other: Block) -> Block:
 def part_name(part: Part[Any, ..., Any]) -> str:
     """Return what a part adds to the path of its nodes, as the running part does."""
     return f"{part.name}:{part.label}" if part.label else part.name
-
-
-def _where(activity: Activity[Any, Any]) -> str:
-    code = getattr(activity.raw, "__code__", None)
-    return f"{activity.raw.__module__}:{code.co_firstlineno}" if code else activity.raw.__module__
-
-
-def _answers(decision: Decision[Any, Any]) -> tuple[str, ...]:
-    try:
-        return decision.answers
-    except Exception:  # an annotation that cannot be resolved; `check` reports the declaration itself
-        return ()

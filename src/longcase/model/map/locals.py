@@ -174,8 +174,6 @@ class _Reader:
                 return kinds.pop() if len(kinds) == 1 else ""
             case ast.Attribute(base) if reads_object(base, self._case, self._found) or is_object(value, self._case):
                 return "object"
-            case ast.Name():
-                return self._found.kind(value)
             case _:
                 return self._found.kind(value)
 

@@ -22,6 +22,7 @@ from longcase.model.map.block import (
     Group,
     Guard,
     Jump,
+    Limit,
     Loop,
     seq,
 )
@@ -242,7 +243,7 @@ class StatementReader:
                         "an await inside case.change(): the object may change meanwhile, and this change would undo it",
                         "await first, then open the change and set the fields",
                     )
-                return Edit(self._expressions.change(call), self._with(rest, body, node))
+                return Edit(self._expressions.claims.change(call), self._with(rest, body, node))
             case ast.Call(func) if self._reading.scope.value(func) is contextlib.suppress:
                 if _first_await(body):
                     self._find(
@@ -267,7 +268,10 @@ class StatementReader:
             # A timeout of None under a name may be set later: `limit.reschedule(...)`.
             if not timer_of(name, context) and first.optional_vars is None:
                 return seq(before, self._async_with(rest, body, node))
-            return seq(before, self._expressions.limited(context, lambda: self._async_with(rest, body, node)))
+            timer = self._expressions.claims.timer(context)
+            with self._expressions.bounded():
+                inner = self._async_with(rest, body, node)
+            return seq(before, Limit(timer, inner))
         if name == "TaskGroup":
             return Group(self._async_with(rest, body, node))
         known = self._reading.scope.value(context)
