@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docs.pages import DOCS, ROOT, blocks, name
+from tests.docs.pages import DOCS, ROOT, Block, blocks, name
 from tests.docs.terminal import terminal
 
 from longcase import days
@@ -86,6 +86,34 @@ def test_an_older_sqlite_can_read_a_store(tmp_path: Path) -> None:
             "[c.execute(f'SELECT * FROM {v}').fetchall() for v in views]; print(len(views), 'views')"
         )
         assert " views" in shell.run(f'{sys.executable} -c "{script.replace(chr(34), chr(92) + chr(34))}"')
+
+
+def test_the_programs_that_use_the_python_api_run(tmp_path: Path) -> None:
+    """They are run against a store with one incident, which the first of them repairs."""
+    programs = {
+        name(page): block.text
+        for page in HOWTO
+        for block in blocks(page, "python")
+        if "LongcaseClient(" in block.text or "asyncio.run" in block.text
+    }
+    assert len(programs) == 3
+    with terminal(tmp_path) as shell:
+        shell.write("onboarding.py", ONBOARDING)
+        (tmp_path / "registry.json").write_text("{}")
+        fields = '{"id": "C-1", "name": "Acme", "legal_entity": "Acme BV"}'
+        shell.run(f"longcase start client-onboarding '{fields}' --app onboarding.py")
+        shell.run("longcase dev onboarding.py &")
+        shown = Block("text", "status incident", 0)
+        shell.printed = shell.run("longcase show client-onboarding/C-1")
+        shell.expect("longcase show client-onboarding/C-1", shown)
+        (tmp_path / "registry.json").write_text('{"Acme BV": "B"}')
+        for page, program in programs.items():
+            file = tmp_path / f"{Path(page).stem.replace('-', '_')}.py"
+            file.write_text(program)
+            shell.run(f"{sys.executable} {file.name}")
+        shell.expect(
+            "longcase show client-onboarding/C-1", Block("text", "waiting on Sign off the credit line? (0 of 2)", 0)
+        )
 
 
 def test_the_pages_of_the_examples_are_found() -> None:

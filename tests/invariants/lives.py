@@ -20,7 +20,6 @@ from tests.simulation.sim import Life, Sim
 from tests.simulation.world import World
 
 from longcase.history.event import Event
-from longcase.history.state import CaseState
 from longcase.insight.invariants import CaseFacts, Finding
 from longcase.insight.verify import verify
 from longcase.store.port import CaseRow, Stored
@@ -142,8 +141,7 @@ def renumbered(stored: Stored) -> Stored:
 
 def broken(life: Kept, stored: Stored) -> set[str]:
     """Return the invariants that the simulation's checks find broken in one case."""
-    state = CaseState.from_json(copy.deepcopy(stored.row["state"])) if isinstance(stored.row["state"], dict) else CaseState()
-    row = CaseRow(stored.case_no, state, stored.hash, "", 0, 0)
+    row = copy.deepcopy(next(row for row in life.rows.values() if row.case_no == stored.case_no))
     return ids(checks.case_checks(row, stored.events, life.latest))
 
 

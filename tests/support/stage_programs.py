@@ -47,7 +47,8 @@ class _Program:
         )
 
     def _coroutine(self, depth: int) -> str:
-        return self._one_of(self._activity, self._activity, lambda: self._part(depth))
+        nested = f'reserve.labelled("{self._label()}")(await {self._activity()})'
+        return self._one_of(self._activity, self._activity, lambda: nested, lambda: self._part(depth))
 
     def _part(self, depth: int) -> str:
         if depth <= 0:

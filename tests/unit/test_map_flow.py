@@ -70,6 +70,16 @@ RELATIONS = {
         ["| reserve", "| charge", "reserve notify", "charge notify"],
         ["reserve charge", "notify reserve"],
     ),
+    "gather of calls, an argument of which awaits": (
+        'await asyncio.gather(notify(await reserve("a")), *[charge(1) for i in (await reserve.labelled("b")("b"))])',
+        ["^ reserve", "| notify", "| charge", "reserve reserve:b"],
+        ["| reserve", "notify charge"],
+    ),
+    "gather over calls whose arguments await": (
+        "await asyncio.gather(*[notify(await reserve(i)) for i in case.object.items])",
+        ["^ reserve", "reserve reserve", "| notify"],
+        ["| reserve", "notify reserve"],
+    ),
     "a task group": (
         """
         async with asyncio.TaskGroup() as group:
@@ -139,9 +149,8 @@ def full(name: str) -> str:
         return START if name == "^" else STRAND
     part, _, name = name.rpartition("/")
     kinds = {"is_big": "decision:is_big", "last": "exit:to:last", "change": "change", "timeout": "timeout"}
-    place = kinds.get(
-        name, f"exit:{name}" if name.startswith("close:") else name if ":" in name else f"activity:{name}"
-    )
+    activity = name.partition(":")[0] in ("reserve", "charge", "notify")
+    place = kinds.get(name, f"exit:{name}" if name.startswith("close:") else f"activity:{name}" if activity else name)
     return "/".join(filter(None, ("first", part, place)))
 
 

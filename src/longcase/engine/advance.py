@@ -199,13 +199,14 @@ class _Run:
         self._moved()
         # Turns of this advance happen at `now`, so clocks they arm are not due before a later item.
         earliest = next_due(self.state)
-        waiting = behind = False
+        waiting = refused = behind = False
         for item in self.work.items:
             if earliest and earliest <= item.at:
                 self._clocks(item.at)
                 earliest = next_due(self.state)
-            if waiting and isinstance(item, Accepted) and self._is_plain_signal(item):
+            if refused and isinstance(item, Accepted) and self._is_plain_signal(item):
                 behind = True  # one that came earlier was refused until just now: it goes first (I11)
+                self.result.items_applied += 1
                 continue
             self._step()
             self.current = item
@@ -215,6 +216,7 @@ class _Run:
                     self.result.taken.append(item.no)
                 else:
                     waiting = True
+                    refused = refused or self._is_plain_signal(item)
             self.result.applied += 1
             self.result.items_applied += 1
             self.current = None

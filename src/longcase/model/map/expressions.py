@@ -166,9 +166,9 @@ class ExpressionReader:
             case ast.Call():
                 return self._awaited_call(node)
             case ast.IfExp(test, body, other):
+                title, first = shown(test), self.expr(test)
                 one, two = self._operand(body), self._operand(other)
-                title = shown(test)
-                return seq(self.expr(test), _either(title, one[0], two[0])), _either(title, one[1], two[1])
+                return seq(first, _either(title, one[0], two[0])), _either(title, one[1], two[1])
             case ast.NamedExpr(_, value):
                 return self._operand(value)
             case _ if self.reading.locals.kind(node) == "task":
@@ -292,15 +292,27 @@ class ExpressionReader:
             inner = node.value if isinstance(node, ast.Starred) else node
             if isinstance(inner, ast.ListComp | ast.GeneratorExp | ast.SetComp):
                 each = True
-                for generator in inner.generators:
-                    first.extend(map(self.expr, [generator.iter, *generator.ifs]))
-                inner = inner.elt
+                before, strand = self._one_each(inner)
+                first.append(before)
+                strands.append(strand)
+                continue
             items = inner.elts if isinstance(inner, ast.List | ast.Tuple | ast.Set) else [inner]
             for before, strand in map(self._strand, items):
                 first.append(before)
                 strands.append(strand)
         kept = tuple(strand for strand in strands if strand != NOTHING)
         return seq(*first), Par(kept, each) if kept else NOTHING
+
+    def _one_each(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Strand:
+        """Read `[f(await g(x)) for x in xs]`, handed to gather: what the caller does, it does in a loop."""
+        outermost, *inner = node.generators
+        over = self.expr(outermost.iter)
+        rounds = [*map(self.expr, outermost.ifs)]
+        for generator in inner:
+            rounds.extend(map(self.expr, [generator.iter, *generator.ifs]))
+        before, strand = self._strand(node.elt)
+        loop = Loop(f"for {shown(outermost.target)} in {shown(outermost.iter)}", seq(*rounds, before))
+        return seq(over, loop) if loop.body != NOTHING else over, strand
 
     def _strand(self, node: ast.expr) -> Strand:
         """Read one coroutine, task or future handed to asyncio."""

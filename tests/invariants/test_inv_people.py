@@ -1,0 +1,171 @@
+"""I25, I27: people who decide at once, twice, too late: nothing is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.invariants.lives import a_case, broken, facts, findings, first, happened, inserted, with_events
+from tests.invariants.program import Paper, Word, pulled, signing
+from tests.rules.support import closed, every
+from tests.support.processes import line, process, tell
+
+from longcase import hours
+from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, LongcaseError, TaskNotFound
+from longcase.history.event import instant_of
+from longcase.insight import invariants as inv
+from longcase.insight.verify import verify
+from longcase.testing import Simulation
+
+PAPERS = 25
+PERSON = """
+from longcase.client import LongcaseClient
+from longcase.errors import LongcaseError
+from tests.invariants.program import signing
+with LongcaseClient([signing], url=f"sqlite:///{path}", actor=f"person:{arg1}") as client:
+    say("ready")
+    sys.stdin.readline()
+    for n in range(int(arg2)):
+        try:
+            answer = client.decide(f"signing/{n}", "approved", reason=f"by {arg1}")
+            say(n, "repeated" if answer.duplicate else answer.did)
+        except LongcaseError as error:
+            say(n, error.code, str(error))
+"""
+
+
+def at_once(path: Path, first_one: str, second: str) -> list[tuple[list[str], list[str]]]:
+    """Let two people in two processes answer the same papers, and return what each was told."""
+    both = []
+    with process(PERSON, str(path), first_one, str(PAPERS)) as one, process(PERSON, str(path), second, str(PAPERS)) as two:
+        assert (line(one), line(two)) == ("ready", "ready")
+        for child in (one, two):
+            tell(child)
+        both = [(line(one).split(), line(two).split()) for _ in range(PAPERS)]
+    return both
+
+
+def opened(path: Path, quorum: int) -> datetime:
+    """Make papers that wait for their signature; returns the instant."""
+    with Simulation([signing], path=path, now=datetime.now(UTC)) as sim:
+        for n in range(PAPERS):
+            sim.start(signing, Paper(id=f"{n}", quorum=quorum))
+        return sim.now
+
+
+def test_inv_25_of_two_people_at_once_in_two_processes_one_decides(tmp_path: Path) -> None:
+    path = tmp_path / "cases.db"
+    now = opened(path, quorum=1)
+    told = at_once(path, "ann", "ben")
+    with Simulation([signing], path=path, now=now + timedelta(minutes=5)) as sim:
+        sim.run()
+        for n, (ann, ben) in enumerate(told):
+            case = f"signing/{n}"
+            assert sorted((ann[1], ben[1])) in (["already_decided", "decided"], ["decided", "task_not_found"])
+            winner, loser = ("ann", ben) if ann[1] == "decided" else ("ben", ann)
+            assert "decided by" not in " ".join(loser) or winner in " ".join(loser), "the loser is told who"
+            assert [event.actor for event in every(sim, case, "vote_given")] == [f"person:{winner}"]
+            assert len(every(sim, case, "task_decided")) == 1
+            refused = every(sim, case, "vote_refused")
+            assert [(e.actor, e.data["refused"]) for e in refused] == [(f"person:{'ben' if winner == 'ann' else 'ann'}", "already_decided")]
+            assert closed(sim, case) == "signed"
+        assert sim._do(_findings(sim)) == []
+
+
+def test_inv_25_a_seat_is_taken_once_though_two_processes_ask(tmp_path: Path) -> None:
+    """The same person twice at once is one vote; the quorum of two still waits for somebody else."""
+    path = tmp_path / "cases.db"
+    now = opened(path, quorum=2)
+    told = at_once(path, "ann", "ann")
+    with Simulation([signing], path=path, now=now + timedelta(minutes=5)) as sim:
+        for n, both in enumerate(told):
+            assert sorted(words[1] for words in both) == ["recorded", "repeated"]
+            assert len(every(sim, f"signing/{n}", "vote_given")) == 1
+            assert sim.state(f"signing/{n}").status == "open"
+            sim.decide(f"signing/{n}", "approved", by="ben")
+            assert (sim.state(f"signing/{n}").close or {})["result"] == ["ann", "ben"]
+
+
+async def _findings(sim: Simulation) -> list[str]:
+    return [str(finding) async for finding in verify(sim._app.store)]  # type: ignore[arg-type]
+
+
+def test_inv_25_an_approval_of_the_evidence_counts_once() -> None:
+    assert findings(inv.inv_25) == []
+    assert happened("vote_given") > 40
+    for kind in ("task_decided", "vote_given"):
+        life, stored = a_case(with_events("vote_given", "task_decided"))
+        decided = first(stored, "task_decided")
+        again = next(e for e in stored.events if e.type == kind and e.data["task"] == decided.data["task"])
+        inserted(stored, again, decided)
+        assert "I25" in {f.invariant for f in inv.inv_25(facts(life, stored))}
+        assert broken(life, stored) & {"I25", "I27"}
+
+
+TICK = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(("offset", "wins"), [(-TICK, "vote"), (timedelta(), "expiry"), (TICK, "expiry")])
+@pytest.mark.parametrize("down", [False, True])
+def test_inv_27_of_an_approval_and_its_timeout_exactly_one_wins(offset: timedelta, wins: str, down: bool) -> None:
+    """By the instants alone, whether or not anybody was there to fire the timeout in time."""
+    with Simulation([signing]) as sim:
+        case = sim.start(signing, Paper(id="1"))
+        instant = instant_of(sim.tasks(case)[0].task["expires_at"]) + offset
+        if down:
+            sim.clock.set(instant)
+        else:
+            sim.advance_to(instant)
+        refusal = None
+        try:
+            sim.decide(case, "approved", by="ann")
+        except LongcaseError as error:
+            refusal = error
+        sim.advance(hours(20))
+        won = {"vote": sim.types(case).count("vote_given"), "expiry": sim.types(case).count("task_expired")}
+        assert won == {"vote": int(wins == "vote"), "expiry": int(wins == "expiry")}
+        assert len(every(sim, case, "task_decided")) == 1
+        assert closed(sim, case) == ("signed" if wins == "vote" else "refused")
+        if wins == "expiry":
+            assert isinstance(refusal, AlreadyExpired | TaskNotFound | CaseClosed), refusal
+            (late,) = every(sim, case, "vote_refused")
+            assert (late.actor, late.data["refused"]) == ("person:ann", "already_expired")
+        else:
+            assert refusal is None
+
+
+@pytest.mark.parametrize("ended", ["approved", "rejected", "returned", "withdrawn"])
+def test_inv_27_after_the_end_of_a_request_no_answer_moves_the_case(ended: str) -> None:
+    with Simulation([signing]) as sim:
+        case = sim.start(signing, Paper(id="1"))
+        request = sim.tasks(case)[0].ref
+        if ended == "withdrawn":
+            sim.signal(case, pulled, Word())
+        else:
+            sim.decide(case, ended, by="ann", reason="as I see it")
+        before = (sim.state(case).stage, sim.state(case).visit, sim.state(case).status, sim.state(case).close)
+        with pytest.raises(LongcaseError) as told:
+            sim.decide(case, "approved", by="ben", task=request)
+        if ended != "withdrawn":
+            assert isinstance(told.value, AlreadyDecided)
+            assert "ann" in str(told.value), "who"
+            assert ended in str(told.value), "what"
+        sim.advance(hours(1))
+        after = (sim.state(case).stage, sim.state(case).visit, sim.state(case).status, sim.state(case).close)
+        assert after == before
+        assert "ben" not in {event.actor for event in sim.history(case) if event.type == "vote_given"}
+        assert every(sim, case, "vote_refused")[-1].actor == "person:ben"
+
+
+def test_inv_27_an_answer_that_counted_after_the_end_is_named() -> None:
+    life, stored = a_case(with_events("task_expired"))
+    expired = first(stored, "task_expired")
+    assert broken(life, stored) & {"I25", "I27"} == set()
+    _, other = a_case(with_events("vote_given"))
+    vote = first(other, "vote_given")
+    vote.data["task"] = expired.data["task"]
+    inserted(stored, vote, expired)
+    assert "I27" in broken(life, stored)
+
+
