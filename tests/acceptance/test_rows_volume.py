@@ -2,84 +2,106 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import random
-import tracemalloc
-from typing import Any
+import sys
 
 import pytest
-
 from tests.acceptance.test_rows_workflow import Client, Withdrawal, open_account, register, wf, withdrawn
 
 from longcase import days
-from longcase.errors import AlreadyDecided
 from longcase.testing import Simulation
 
 PARKED = 1_000
+STARTED = 1_000
+
+
+def begin(sim: Simulation, clients: list[Client]) -> None:
+    """Start cases in one transaction and run them until they wait."""
+    sim._do(sim.service.start_prepared([sim.service.new_case(wf, client) for client in clients]))
+    sim.run()
+
+
+def blocks(sim: Simulation) -> int:
+    """Return how many blocks of memory Python holds when no coroutine is kept."""
+    sim._turns.evict_all()
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 def test_row_D1_parked_cases_cost_no_memory_and_each_wakes_on_its_signal() -> None:
-    """Scaled down from 100,000: coroutines are evicted, so memory does not grow with the cases."""
+    """Scaled down from 100,000 (`make bench` has them): a parked case is rows and nothing else."""
     with Simulation([wf], live=16, synchronous="NORMAL") as sim:
-        for n in range(PARKED // 2):
-            sim.start(wf, Client(id=str(n)))
-        sim._turns.evict_all()
-        gc.collect()
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        for n in range(PARKED // 2, PARKED):
-            sim.start(wf, Client(id=str(n)))
+        begin(sim, [Client(id=f"w{n}") for n in range(200)])  # what is imported or cached at first use
+        before = blocks(sim)
+        begin(sim, [Client(id=str(n)) for n in range(PARKED)])
         assert 0 < sim._turns.resident_count <= 16
-        sim._turns.evict_all()
-        gc.collect()
-        kept = (tracemalloc.get_traced_memory()[0] - before) / (PARKED // 2)
-        tracemalloc.stop()
-        assert kept < 200, f"{kept:.0f} bytes kept for a parked case"
+        kept = (blocks(sim) - before) / PARKED
+        assert kept < 1, f"{kept:.2f} blocks of memory kept for a parked case"
         sim.advance(days(30))
-        for n in range(0, PARKED, 50):
-            sim.signal(f"onboarding/{n}", withdrawn, Withdrawal(reason="gone"))
-        ended = sim.query("SELECT count(*) AS n FROM cases WHERE status = 'closed'")
-        assert ended == [{"n": PARKED // 50}]
+        assert blocks(sim) - before < PARKED, "nor after a month"
+        waiting = sim.query("SELECT count(*) AS n FROM cases WHERE status = 'open' AND wait_kind = 'data' AND key NOT LIKE 'w%'")
+        assert waiting == [{"n": PARKED}]
+        with sim.together():
+            for n in range(PARKED):
+                sim.signal(f"onboarding/{n}", withdrawn, Withdrawal(reason="gone"))
+        ended = sim.query("SELECT count(*) AS n FROM cases WHERE status = 'closed' AND close_name = 'withdrawn'")
+        assert ended == [{"n": PARKED}]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_row_D5_a_thousand_cases_with_failing_vendors_and_late_people_end_in_declared_closes() -> None:
+    """Vendors fail 30 % of calls; each day somebody answers in six of ten cases; operators retry incidents.
+
+    Who has no answer in time is declined by the answer its timeout stands for: an answer that comes
+    late is by design no worse an end than a "no", and is told from it.
+    """
     chance = random.Random(5)
     with Simulation([wf], seed=5, synchronous="NORMAL") as sim:
 
-        def flaky(**values: Any) -> str:
+        def flaky(**_: object) -> str:
             if chance.random() < 0.3:
                 raise ConnectionError("down")
             return "fine"
 
         sim.fake(register, flaky)
         sim.fake(open_account, flaky)
-        new = [sim.service.new_case(wf, Client(id=str(n), legal_entity="E" if n % 3 else None)) for n in range(1000)]
-        sim._do(sim.service.start_prepared(new))
-        sim.run()
-        for _ in range(60):
+        begin(sim, [Client(id=str(n), legal_entity="E" if n % 3 else None) for n in range(STARTED)])
+        longest = 0
+        for day in range(60):
             sim.advance(days(1))
-            rows = sim.query("SELECT key, stage FROM cases WHERE status = 'open'")
+            rows = sim.query("SELECT key, stage, incident_count FROM cases WHERE status = 'open'")
             if not rows:
+                longest = day
                 break
-            for row in rows:
-                case = f"onboarding/{row['key']}"
-                if chance.random() < 0.6:
-                    continue
-                if row["stage"] == "intake":
-                    sim.set(case, legal_entity="late")
-                elif row["stage"] == "review" and sim.tasks(case):
-                    answer = chance.choice(["approved"] * 8 + ["returned", "rejected"])
-                    with contextlib.suppress(AlreadyDecided):  # a person who answers twice is told so
-                        sim.decide(case, answer, by="ann")
-                        sim.decide(case, answer, by="ben")
-                elif sim.state(case).incidents:
-                    sim.retry(case)
-        ends = {row["name"]: row["n"] for row in sim.query(
-            "SELECT json_extract(state, '$.close.name') AS name, count(*) AS n FROM cases GROUP BY 1"
-        )}  # fmt: skip
-        assert set(ends) <= {"active", "declined"}, ends
-        assert sum(ends.values()) == 1000
-        assert ends["active"] > 300
+            with sim.together():
+                for row in rows:
+                    help_on(sim, chance, f"onboarding/{row['key']}", row["stage"], row["incident_count"])
+        histories = {f"onboarding/{n}": sim.history(f"onboarding/{n}") for n in range(STARTED)}
+        ends = {case: (sim.state(case).close or {}).get("name") for case in histories}
+        assert set(ends.values()) == {"active", "declined"}
+        assert longest >= 7, "people took a week for some"
+        failed = [event for events in histories.values() for event in events if event.type == "attempt_failed"]
+        assert len(failed) > 400
+        assert sum(event.type == "call_retried" for events in histories.values() for event in events) > 0
+        # Every end has its reason in the history: a vendor's failures never declined anybody.
+        for case, events in histories.items():
+            last = [event.data for event in events if event.type == "task_decided"][-1]
+            assert last["answer"] == ("approved" if ends[case] == "active" else "rejected"), case
+        ran_out = sum(any(event.type == "task_expired" for event in events) for events in histories.values())
+        declined = sum(end == "declined" for end in ends.values())
+        assert 0 < ran_out < declined < 400
+
+
+def help_on(sim: Simulation, chance: random.Random, case: str, stage: str, incidents: int) -> None:
+    """Do for a case what people do for it, on six days of ten."""
+    if chance.random() < 0.4:
+        return
+    if incidents:
+        sim.retry(case)
+    elif stage == "intake":
+        sim.set(case, legal_entity="late")
+    elif stage == "review":
+        answer = chance.choice(["approved"] * 8 + ["returned", "rejected"])
+        for person in ("ann", "ben") if answer == "approved" else ("ann",):
+            sim.decide(case, answer, by=person)

@@ -8,6 +8,8 @@ import pytest
 from tests.support.definitions import check, codes, load, stage_source
 
 from longcase.model.map import compile_map
+from longcase.model.map.compile import read_workflow
+from longcase.model.map.complete import complete
 
 EXTRA = """
 HANDLERS = {"fast": reserve, "slow": notify}
@@ -415,3 +417,13 @@ def test_a_finding_names_the_line_of_the_author(tmp_path: Path) -> None:
     assert found[0].file.startswith(str(tmp_path))
     text = (tmp_path / found[0].file.rpartition("/")[2]).read_text().splitlines()
     assert text[found[0].line - 1].strip() == 'await HANDLERS["fast"]("a")'
+
+
+def test_what_the_readers_miss_is_found_by_a_second_walk(tmp_path: Path) -> None:
+    body = 'async with asyncio.timeout(5):\n    name = await reserve("a")\nis_big(case.object)\nreturn last'
+    reading = read_workflow(load(tmp_path, stage_source(body)).wf).functions[0]
+    assert complete(reading) == []
+    reading.awaits.clear()
+    assert [found.code for found in complete(reading)] == ["await_not_claimed", "await_not_claimed"]
+    reading.nodes_at.clear()
+    assert "helper_not_a_part" in [found.code for found in complete(reading)]

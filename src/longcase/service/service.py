@@ -20,7 +20,7 @@ from longcase.engine.repair import Repair
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor, Answered, answer_task, claim_task, due_actions, expiry_outcome, release_task
 from longcase.env import Env
-from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, CaseNotFound, InvalidInput, TaskNotFound, UnknownSignal, UsageError, WorkflowNotFound
+from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, CaseNotFound, InvalidInput, LongcaseError, TaskNotFound, UnknownSignal, UsageError, WorkflowNotFound
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.history.waits import Wait, waits
@@ -275,7 +275,10 @@ class Service:
         who = actor or self.actor
         ref = self.ref(address)
         row = await self.row(address)
-        target = await self._task_of(row, task)
+        try:
+            target = await self._task_of(row, task)
+        except (AlreadyDecided, AlreadyExpired, TaskNotFound) as error:
+            return await self._refuse_late(row, task, answer, reason, who, error)
         form = self._check_form(row.state, target, answer)
 
         def decide(locked: Locked) -> Edit[Accepted]:
@@ -294,7 +297,27 @@ class Service:
                 events, inputs, wake=bool(inputs), refusal=answered.refusal,
             )  # fmt: skip
 
-        return await self._edit(ref, decide)
+        try:
+            return await self._edit(ref, decide)
+        except TaskNotFound as error:  # it was over by the time its case was locked
+            return await self._refuse_late(row, target, answer, reason, who, error)
+
+    async def _refuse_late(
+        self, row: CaseRow, task: str | None, answer: Json, reason: str, who: Actor, error: LongcaseError
+    ) -> Accepted:
+        """Refuse an answer to a task that is over, and record that; only refuse it if there never was such a task."""
+        over = await self._last_end(row, task)
+        if over is None:
+            raise error
+        told, end = over
+        data = {"task": end.data["task"], "by": who.person, "answer": check_json(answer, what="answer"), "reason": reason, "refused": told.code, "why": told.message}
+
+        def refuse(locked: Locked) -> Edit[Accepted]:
+            event = self._record("vote_refused", data, who, locked.state)
+            event.node, event.n, event.strand, event.cause = end.node, end.n, end.strand, end.seq
+            return Edit(Accepted(row.state.address), [event], refusal=told)
+
+        return await self._edit(CaseRef(row.case_no), refuse)
 
     async def claim(self, address: str, *, task: str | None = None, actor: Actor | None = None, release: bool = False) -> Accepted:
         """Take a task for yourself, or give it back."""
@@ -334,25 +357,29 @@ class Service:
             if len(opened) == 1:
                 return next(iter(opened))
             if not opened:
-                last = await self._last_decision(row)
-                raise last or TaskNotFound(f"{state.address} has no open task", hint=f"longcase show {state.address}")
+                over = await self._last_end(row)
+                raise over[0] if over else TaskNotFound(f"{state.address} has no open task", hint=f"longcase show {state.address}")
             names = ", ".join(f"{ref} ({entry['question']})" for ref, entry in opened.items())
             raise UsageError(f"{state.address} has {len(opened)} open tasks: {names}", hint=f"name one: --task {next(iter(opened))}")
         for ref, entry in opened.items():
             if task in (ref, entry["node"], entry["node"].rpartition(":")[2]):
                 return ref
-        last = await self._last_decision(row, task)
-        raise last or TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase show {state.address}")
+        over = await self._last_end(row, task)
+        raise over[0] if over else TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase show {state.address}")
 
-    async def _last_decision(self, row: CaseRow, task: str | None = None) -> Exception | None:
-        """Return the "already decided" or "already expired" answer for a task that is over."""
-        events = await self.store.events(row.case_no)
-        for event in reversed(events):
-            if event.type == "task_decided" and (task is None or task in (event.data["task"], event.node, event.node.rpartition(":")[2])):
-                if event.data["expired"]:
-                    return AlreadyExpired(f"{row.state.address}: already expired at {event.at}: {event.data['answer']} stands")
-                by = ", ".join(event.data["by"])
-                return AlreadyDecided(f"{row.state.address}: already decided by {by} at {event.at}: {event.data['answer']}")
+    async def _last_end(self, row: CaseRow, task: str | None = None) -> tuple[LongcaseError, Event] | None:
+        """Return what to tell somebody who answers a task that is over, and the event that ended it."""
+        address = row.state.address
+        for event in reversed(await self.store.events(row.case_no)):
+            if event.type not in ("task_decided", "task_withdrawn") or (
+                task is not None and task not in (event.data["task"], event.node, event.node.rpartition(":")[2])
+            ):
+                continue
+            if event.type == "task_withdrawn":
+                return TaskNotFound(f"{address}: the task was withdrawn at {event.at}: {event.data['reason']}", hint=f"longcase show {address}"), event
+            if event.data["expired"]:
+                return AlreadyExpired(f"{address}: already expired at {event.at}: {event.data['answer']} stands"), event
+            return AlreadyDecided(f"{address}: already decided by {', '.join(event.data['by'])} at {event.at}: {event.data['answer']}"), event
         return None
 
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
