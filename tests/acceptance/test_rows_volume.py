@@ -7,18 +7,29 @@ import random
 import sys
 
 import pytest
-from tests.acceptance.test_rows_workflow import Client, Withdrawal, open_account, register, wf, withdrawn
+from tests.acceptance.test_rows_workflow import Client, Withdrawal, open_account, register, sales, wf
 
-from longcase import days
+from longcase import Case, Next, Workflow, days
 from longcase.testing import Simulation
 
-PARKED = 1_000
+PARKED = 2_000
+WARM = 200
 STARTED = 1_000
 
 
-def begin(sim: Simulation, clients: list[Client]) -> None:
+parked = Workflow("parked", object=Client, key="id", owner=sales, expect=days(60))
+news = parked.signal("news", Withdrawal)
+
+
+@parked.stage
+async def hears(case: Case[Client]) -> Next:
+    heard = await case.receive(news, within=days(40))
+    return parked.close("heard", result=heard.reason)
+
+
+def begin(sim: Simulation, workflow: Workflow[Client], clients: list[Client]) -> None:
     """Start cases in one transaction and run them until they wait."""
-    sim._do(sim.service.start_prepared([sim.service.new_case(wf, client) for client in clients]))
+    sim._do(sim.service.start_prepared([sim.service.new_case(workflow, client) for client in clients]))
     sim.run()
 
 
@@ -31,22 +42,24 @@ def blocks(sim: Simulation) -> int:
 
 def test_row_D1_parked_cases_cost_no_memory_and_each_wakes_on_its_signal() -> None:
     """Scaled down from 100,000 (`make bench` has them): a parked case is rows and nothing else."""
-    with Simulation([wf], live=16, synchronous="NORMAL") as sim:
-        begin(sim, [Client(id=f"w{n}") for n in range(200)])  # what is imported or cached at first use
+    with Simulation([parked], live=16, synchronous="NORMAL") as sim:
+        begin(sim, parked, [Client(id=f"w{n}") for n in range(WARM)])  # what is imported or cached at first use
         before = blocks(sim)
-        begin(sim, [Client(id=str(n)) for n in range(PARKED)])
+        begin(sim, parked, [Client(id=str(n)) for n in range(PARKED)])
         assert 0 < sim._turns.resident_count <= 16
         kept = (blocks(sim) - before) / PARKED
-        assert kept < 1, f"{kept:.2f} blocks of memory kept for a parked case"
+        # One block is the key in pydantic's cache of short strings, which is bounded; a coroutine has hundreds.
+        assert kept < 1.5, f"{kept:.2f} blocks of memory kept for a parked case"
         sim.advance(days(30))
-        assert blocks(sim) - before < PARKED, "nor after a month"
-        waiting = sim.query("SELECT count(*) AS n FROM cases WHERE status = 'open' AND wait_kind = 'data' AND key NOT LIKE 'w%'")
-        assert waiting == [{"n": PARKED}]
+        assert blocks(sim) - before < 1.5 * PARKED, "nor after a month"
+        assert sim.query("SELECT count(*) AS n FROM cases WHERE status = 'open'") == [{"n": PARKED + WARM}]
         with sim.together():
             for n in range(PARKED):
-                sim.signal(f"onboarding/{n}", withdrawn, Withdrawal(reason="gone"))
-        ended = sim.query("SELECT count(*) AS n FROM cases WHERE status = 'closed' AND close_name = 'withdrawn'")
-        assert ended == [{"n": PARKED}]
+                sim.signal(f"parked/{n}", news, Withdrawal(reason=f"for {n}"))
+        ended = sim.query(
+            "SELECT key, json_extract(state, '$.close.result') AS heard FROM cases WHERE status = 'closed'"
+        )
+        assert {row["key"]: row["heard"] for row in ended} == {str(n): f"for {n}" for n in range(PARKED)}
 
 
 @pytest.mark.slow
@@ -66,7 +79,7 @@ def test_row_D5_a_thousand_cases_with_failing_vendors_and_late_people_end_in_dec
 
         sim.fake(register, flaky)
         sim.fake(open_account, flaky)
-        begin(sim, [Client(id=str(n), legal_entity="E" if n % 3 else None) for n in range(STARTED)])
+        begin(sim, wf, [Client(id=str(n), legal_entity="E" if n % 3 else None) for n in range(STARTED)])
         longest = 0
         for day in range(60):
             sim.advance(days(1))

@@ -147,4 +147,9 @@ def broken(life: Kept, stored: Stored) -> set[str]:
 
 def ids(problems: list[str]) -> set[str]:
     """Return the invariants named by a list of problems."""
-    return {part for problem in problems for part in problem.replace(":", " ").split() if part[:1] == "I" and part[1:].isdigit()}
+    return {
+        part
+        for problem in problems
+        for part in problem.replace(":", " ").split()
+        if part[:1] == "I" and part[1:].isdigit()
+    }

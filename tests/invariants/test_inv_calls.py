@@ -7,7 +7,20 @@ import copy
 from typing import Any
 
 import pytest
-from tests.invariants.lives import a_case, broken, cases, evidence, facts, findings, first, happened, ids, inserted, renumbered, with_events
+from tests.invariants.lives import (
+    a_case,
+    broken,
+    cases,
+    evidence,
+    facts,
+    findings,
+    first,
+    happened,
+    ids,
+    inserted,
+    renumbered,
+    with_events,
+)
 from tests.rules.support import Order, desk, every, incident
 from tests.simulation import checks
 from tests.simulation.world import Called
@@ -56,7 +69,11 @@ def test_inv_13_a_second_outcome_is_refused_and_recorded() -> None:
         second = Ended(call, 1, Success("shipped twice"), 7, instant_text(sim.now))
         sim._do(sim._turns.advance({number: [second]}, {number}))
         (refused,) = every(sim, case, "attempt_refused")
-        assert (refused.data["why"], refused.data["result"], refused.actor) == ("lost_lease", "shipped twice", "worker:7")
+        assert (refused.data["why"], refused.data["result"], refused.actor) == (
+            "lost_lease",
+            "shipped twice",
+            "worker:7",
+        )
         after = sim.state(case).to_json()
         assert {name: value for name, value in after.items() if before[name] != value}.keys() <= {"seq", "at", "counts"}
         sim.advance(days(1))
@@ -168,7 +185,15 @@ def test_inv_16_an_attempt_that_started_has_an_outcome_or_is_open() -> None:
             call = event.data.get("call", "")
             if event.type in ("activity_scheduled", "undo_started", "attempt_started") and event.data["attempt"]:
                 running.add(call)
-            elif event.type in ("attempt_failed", "attempt_lost", "activity_failed", "activity_completed", "result_late", "undone", "activity_cancelled"):
+            elif event.type in (
+                "attempt_failed",
+                "attempt_lost",
+                "activity_failed",
+                "activity_completed",
+                "result_late",
+                "undone",
+                "activity_cancelled",
+            ):
                 running.discard(call)
         assert not running, (stored.row["key"], running)
 

@@ -43,9 +43,16 @@ def elsewhere(path: Path, workflow: str, now: str, tmp_path: Path) -> set[str]:
     for seed, zone in PLACES:
         copy = tmp_path / f"copy-{seed}.db"
         shutil.copy(path, copy)
-        environment: Mapping[str, str] = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+        environment: Mapping[str, str] = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "TZ": zone,
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+        }
         running.append(
-            subprocess.Popen([sys.executable, "-c", ON, str(copy), workflow, now], env=environment, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-c", ON, str(copy), workflow, now], env=environment, stdout=subprocess.PIPE, text=True
+            )
         )
     said = [child.communicate(timeout=60)[0].strip() for child in running]
     assert [child.returncode for child in running] == [0, 0, 0]

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import partial
 
-import pytest
-from tests.invariants.lives import a_case, broken, cases, evidence, facts, findings, first, happened, ids, inserted, renumbered, with_events
+from tests.invariants.lives import (
+    a_case,
+    broken,
+    cases,
+    evidence,
+    facts,
+    findings,
+    first,
+    happened,
+    ids,
+    inserted,
+    renumbered,
+    with_events,
+)
 from tests.simulation import checks
 
 from longcase.history.chain import GENESIS, link, payload_digest
+from longcase.history.event import Event
 from longcase.insight import invariants as inv
 from longcase.insight.invariants import LiveKeys
 
@@ -107,12 +121,9 @@ def test_inv_10_no_accepted_signal_vanishes_at_the_close() -> None:
 def test_inv_11_signals_of_a_name_are_consumed_in_the_order_they_came() -> None:
     assert all(checks.client_checks(life.sent, life.histories) == [] for life in evidence())
 
-    def two_at_once(events: list[object]) -> bool:
-        return _swappable(events) is not None
-
-    life, stored = a_case(two_at_once)  # type: ignore[arg-type]
+    life, stored = a_case(lambda events: _swappable(events) is not None)
     assert "I11" not in broken(life, stored)
-    pair = _swappable(stored.events)  # type: ignore[arg-type]
+    pair = _swappable(stored.events)
     assert pair is not None
     consumed, later = pair
     consumed.data["id"] = later.data["id"]
@@ -124,9 +135,9 @@ def test_inv_11_signals_of_a_name_are_consumed_in_the_order_they_came() -> None:
     assert "I11" in ids(checks.client_checks(life.sent, {**life.histories, address: stored.events}))
 
 
-def _swappable(events):  # type: ignore[no-untyped-def]
+def _swappable(events: list[Event]) -> tuple[Event, Event] | None:
     """Return a consumed signal and another of its name that was there too, if there are."""
-    kept = []
+    kept: list[Event] = []
     for event in events:
         if event.type == "signal_received":
             kept.append(event)
@@ -147,7 +158,11 @@ def test_inv_12_there_are_never_two_live_cases_of_a_key() -> None:
         assert [finding for stored in life.stored for finding in keys(facts(life, stored))] == []
         started = [sent["case"] for sent in life.sent if sent["kind"] == "start"]
         assert all(list(life.histories).count(case) == 1 for case in started)
-    again = [life for life in evidence() if len({s["case"] for s in life.sent if s["kind"] == "start"}) < sum(s["kind"] == "start" for s in life.sent)]
+    again = [
+        life
+        for life in evidence()
+        if len({s["case"] for s in life.sent if s["kind"] == "start"}) < sum(s["kind"] == "start" for s in life.sent)
+    ]
     assert len(again) > 5
     life, stored = a_case(with_events("case_started"))
     stored.row["status"] = "open"
@@ -180,7 +195,7 @@ def test_inv_31_an_open_case_has_something_that_will_move_it() -> None:
     """Looked at in the middle of every life (`verify` ran there); here a wait is taken away by hand."""
     assert [f for life in evidence() for f in life.findings if f.startswith("I31")] == []
     for opens in ("receive_opened", "timer_set", "task_opened"):
-        life, stored = a_case(lambda events, opens=opens: _lonely(events, opens) is not None)  # type: ignore[misc]
+        life, stored = a_case(partial(_has_lonely, opens))
         at = _lonely(stored.events, opens)
         assert at is not None
         stored.row["wake_at"], stored.inbox = "", []
@@ -190,7 +205,11 @@ def test_inv_31_an_open_case_has_something_that_will_move_it() -> None:
         assert [f.invariant for f in inv.inv_31(facts(life, stored))] == ["I31"], opens
 
 
-def _lonely(events, opens):  # type: ignore[no-untyped-def]
+def _has_lonely(opens: str, events: list[Event]) -> bool:
+    return _lonely(events, opens) is not None
+
+
+def _lonely(events: list[Event], opens: str) -> int | None:
     """Return the place of the first wait of a case that has no other one."""
     for at, event in enumerate(events):
         if event.type == opens and at and events[at - 1].type in ("stage_entered", "object_changed"):
@@ -209,5 +228,7 @@ def test_inv_33_every_event_names_who_did_it() -> None:
         event = first(stored, "signal_received")
         event.actor = actor
         assert [f.seq for f in inv.inv_33(facts(life, stored))] == [event.seq]
-    caused = [e for _, s in cases() for e in s.events if e.type in ("activity_completed", "timer_fired", "attempt_failed")]
+    caused = [
+        e for _, s in cases() for e in s.events if e.type in ("activity_completed", "timer_fired", "attempt_failed")
+    ]
     assert all(event.cause for event in caused), "an outcome names its command"

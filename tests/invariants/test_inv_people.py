@@ -38,7 +38,10 @@ with LongcaseClient([signing], url=f"sqlite:///{path}", actor=f"person:{arg1}") 
 def at_once(path: Path, first_one: str, second: str) -> list[tuple[list[str], list[str]]]:
     """Let two people in two processes answer the same papers, and return what each was told."""
     both = []
-    with process(PERSON, str(path), first_one, str(PAPERS)) as one, process(PERSON, str(path), second, str(PAPERS)) as two:
+    with (
+        process(PERSON, str(path), first_one, str(PAPERS)) as one,
+        process(PERSON, str(path), second, str(PAPERS)) as two,
+    ):
         assert (line(one), line(two)) == ("ready", "ready")
         for child in (one, two):
             tell(child)
@@ -68,7 +71,9 @@ def test_inv_25_of_two_people_at_once_in_two_processes_one_decides(tmp_path: Pat
             assert [event.actor for event in every(sim, case, "vote_given")] == [f"person:{winner}"]
             assert len(every(sim, case, "task_decided")) == 1
             refused = every(sim, case, "vote_refused")
-            assert [(e.actor, e.data["refused"]) for e in refused] == [(f"person:{'ben' if winner == 'ann' else 'ann'}", "already_decided")]
+            assert [(e.actor, e.data["refused"]) for e in refused] == [
+                (f"person:{'ben' if winner == 'ann' else 'ann'}", "already_decided")
+            ]
             assert closed(sim, case) == "signed"
         assert sim._do(_findings(sim)) == []
 
@@ -167,5 +172,3 @@ def test_inv_27_an_answer_that_counted_after_the_end_is_named() -> None:
     vote.data["task"] = expired.data["task"]
     inserted(stored, vote, expired)
     assert "I27" in broken(life, stored)
-
-

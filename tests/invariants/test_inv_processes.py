@@ -52,7 +52,8 @@ async def all_of(path: Path | str) -> tuple[list[Stored], list[str]]:
 def times_there(stored: Stored, ident: str) -> int:
     """Return how often a signal stands in the inbox or in the history of its case."""
     kept = sum(item.id == ident for item in stored.inbox)
-    return kept + sum(event.data.get("id") == ident for event in stored.events if event.type == "signal_received")
+    taken = [event for event in stored.events if event.type == "signal_received" and event.data["id"] == ident]
+    return kept + len(taken)
 
 
 @pytest.mark.parametrize("lines", [3, 40, 161])
@@ -128,7 +129,9 @@ async def test_inv_07_a_backup_under_load_restores_to_a_committed_prefix(tmp_pat
     async with Longcase([orders], url=f"sqlite:///{back}") as longcase, longcase.working():
         wanted = f"orders/{told[0][1]}"
         await until(lambda: _settled(longcase), "the restored store goes on")
-        assert (await longcase.service.signal(wanted, "word", {"n": int(told[0][1])}, idempotency_key=f"word-{told[0][1]}")).duplicate
+        assert (
+            await longcase.service.signal(wanted, "word", {"n": int(told[0][1])}, idempotency_key=f"word-{told[0][1]}")
+        ).duplicate
 
 
 async def _settled(longcase: Longcase) -> bool:
@@ -201,7 +204,9 @@ async def types(longcase: Longcase, case: str) -> list[str]:
     return [event.type for event in await longcase.service.history(case)]
 
 
-async def test_inv_18_a_dead_workers_cases_go_on_within_a_sweep(tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_inv_18_a_dead_workers_cases_go_on_within_a_sweep(
+    tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "cases.db"
     with other_worker(path) as first:
         async with Longcase([slow], url=f"sqlite:///{path}") as door:
@@ -224,7 +229,9 @@ async def test_inv_18_a_dead_workers_cases_go_on_within_a_sweep(tmp_path: Path, 
             assert [w.alive for w in await longcase.store.workers()] == [True], "the dead one is forgotten"
 
 
-async def test_inv_18_a_stopped_worker_keeps_its_lease(tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_inv_18_a_stopped_worker_keeps_its_lease(
+    tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped is not dead: however often others look, its attempt is its own, and its result counts."""
     monkeypatch.setattr(worker_module, "SWEEP", 0.05)
     path = tmp_path / "cases.db"
@@ -241,7 +248,11 @@ async def test_inv_18_a_stopped_worker_keeps_its_lease(tmp_path: Path, vendor: P
                 (vendor / "release-1").touch()
                 await until(lambda: _is_closed(longcase), "the case closes")
                 assert not (vendor / "began-2").exists()
-                assert (await longcase.service.show("slow/1")).state.close == {"name": "done", "result": "attempt 1", "reason": ""}
+                assert (await longcase.service.show("slow/1")).state.close == {
+                    "name": "done",
+                    "result": "attempt 1",
+                    "reason": "",
+                }
         finally:
             os.kill(first.pid, signal.SIGCONT)
 
@@ -265,7 +276,11 @@ async def test_inv_14_a_zombie_process_changes_nothing_and_is_recorded(
             assert first.poll() is None, "the zombie lives"
             history = await longcase.service.history("slow/1")
             refused = next(event for event in history if event.type == "attempt_refused")
-            assert (refused.data["attempt"], refused.data["why"], refused.data["result"]) == (1, "lost_lease", "attempt 1")
+            assert (refused.data["attempt"], refused.data["why"], refused.data["result"]) == (
+                1,
+                "lost_lease",
+                "attempt 1",
+            )
             assert "activity_completed" not in [event.type for event in history]
             (vendor / "release-2").touch()
             await until(lambda: _is_closed(longcase), "the case closes")

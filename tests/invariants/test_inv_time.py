@@ -57,7 +57,7 @@ def test_inv_21_no_timer_of_the_evidence_fired_early_or_twice() -> None:
     assert "I21" in broken(life, stored)
 
 
-JUMPS = {
+JUMPS: dict[str, list[float]] = {
     "forward and back": [300, 100, 599.999999, 50, 600, 10, 900],
     "back before the start": [-7200, 0, 599, -30, 600, 599, 700],
     "far forward and back": [86_400, 0, 600, 300, 90_000],
@@ -155,7 +155,11 @@ def test_inv_24_of_cancel_and_fire_one_wins_and_history_says_which(first_in: str
         sim.run()
         sim.advance(days(2))
         assert closed(sim, case) == ends
-        fates = [e.type for e in sim.history(case) if e.type in ("timer_fired", "timer_cancelled") and e.data["timer"] == timer.data["timer"]]
+        fates = [
+            e.type
+            for e in sim.history(case)
+            if e.type in ("timer_fired", "timer_cancelled") and e.data["timer"] == timer.data["timer"]
+        ]
         assert fates == ["timer_cancelled" if first_in == "signal" else "timer_fired"]
 
 

@@ -1,9 +1,13 @@
-"""How many attempts may run at once and begin in a span: per activity, per system, per worker."""
+"""How many attempts may run at once and begin in a span: per activity, per system, per worker.
+
+What finds no slot is held back here, first come first served per limit, and is named again when a slot
+of that limit comes free or its rate allows the next one. Nothing waits inside.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -11,10 +15,16 @@ from typing import Any
 from longcase.model.activity import Activity
 
 ATTEMPTS_AT_ONCE = 2_000
+THREADS = 32  # plain `def` activities at once; a further one is not begun before a thread is free
+AT_A_TIME = 64  # held-back cases looked at when a rate limit opens
+
+Limit = tuple[str, int | None, tuple[int, timedelta] | None]
+_WORKER = "worker"
+_THREADS: Limit = ("threads", THREADS, None)
 
 
 class Slots:
-    """Counts running attempts of this worker. Taking and giving back never waits."""
+    """Counts this worker's running attempts and keeps what is held back. Nothing in here waits."""
 
     def __init__(self, now: Callable[[], datetime], *, limit: int = ATTEMPTS_AT_ONCE) -> None:
         self._now = now
@@ -22,16 +32,21 @@ class Slots:
         self._running = 0
         self._counts: Counter[str] = Counter()
         self._begun: dict[str, deque[datetime]] = {}
+        self._held: dict[str, dict[int, None]] = {}
         self.closed = False  # a draining worker begins nothing new
-        self.refused = False  # set when something was held back; the worker looks again on release
+        self.refusing: set[str] = set()  # limits that have refused since this was last cleared
         self.retry_at: datetime | None = None  # when a rate limit lets the next one begin
 
     def take(self, activity: Activity[..., Any]) -> bool:
-        """Take a slot if every limit allows it."""
+        """Take a slot if every limit allows it; else `refusing` names the limit that does not."""
         limits = _limits(activity)
-        if self.closed or self._running >= self._limit or (limits and not all(self._free(*limit) for limit in limits)):
-            self.refused = True
+        if self.closed or self._running >= self._limit:
+            self.refusing.add(_WORKER)
             return False
+        for limit in limits:
+            if not self._free(*limit):
+                self.refusing.add(limit[0])
+                return False
         self._running += 1
         for name, _, rate in limits:
             self._counts[name] += 1
@@ -44,6 +59,39 @@ class Slots:
         self._running -= 1
         for name, _, _ in _limits(activity):
             self._counts[name] -= 1
+
+    def hold(self, case_no: int, limits: Iterable[str]) -> None:
+        """Keep a case that found no slot in the queues of the limits that refused it."""
+        for name in limits:
+            self._held.setdefault(name, {})[case_no] = None
+
+    def freed_by(self, activity: Activity[..., Any]) -> list[int]:
+        """Return the cases that may begin since an attempt of `activity` ended: the first of each queue."""
+        if not self._held:
+            return []
+        return [case_no for name in (_WORKER, *(limit[0] for limit in _limits(activity))) for case_no in self._first(name, 1)]
+
+    def due(self) -> list[int]:
+        """Return the cases a rate limit has made wait until now."""
+        if self.retry_at is None or self.retry_at > self._now():
+            return []
+        self.retry_at = None
+        cases = [case_no for name in list(self._held) for case_no in self._first(name, AT_A_TIME)]
+        if self._held:
+            # Those behind them are looked at next, unless a limit refuses again and says when.
+            self.retry_at = self._now()
+        return cases
+
+    def _first(self, name: str, count: int) -> list[int]:
+        queue = self._held.get(name)
+        if queue is None:
+            return []
+        taken = [case_no for case_no, _ in zip(queue, range(count), strict=False)]
+        for case_no in taken:
+            del queue[case_no]
+        if not queue:
+            del self._held[name]
+        return taken
 
     @property
     def running(self) -> int:
@@ -59,18 +107,19 @@ class Slots:
                 begun.popleft()
             if len(begun) >= rate[0]:
                 at = begun[0] + rate[1]
-                self.retry_at = at if self.retry_at is None else min(self.retry_at, at)
+                self.retry_at = at if self.retry_at is None or self.retry_at <= self._now() else min(self.retry_at, at)
                 return False
         return True
 
 
 @lru_cache(maxsize=1024)
-def _limits(activity: Activity[..., Any]) -> list[tuple[str, int | None, tuple[int, timedelta] | None]]:
-    if activity.concurrency is None and activity.rate is None and (
-        activity.system is None or (activity.system.concurrency is None and activity.system.rate is None)
-    ):
-        return []
-    limits = [(f"activity:{activity.name}", activity.concurrency, activity.rate)]
-    if activity.system is not None:
-        limits.append((f"system:{activity.system.name}", activity.system.concurrency, activity.system.rate))
-    return limits
+def _limits(activity: Activity[..., Any]) -> tuple[Limit, ...]:
+    limits: list[Limit] = []
+    if not activity.is_async:
+        limits.append(_THREADS)
+    if activity.concurrency is not None or activity.rate is not None:
+        limits.append((f"activity:{activity.name}", activity.concurrency, activity.rate))
+    system = activity.system
+    if system is not None and (system.concurrency is not None or system.rate is not None):
+        limits.append((f"system:{system.name}", system.concurrency, system.rate))
+    return tuple(limits)

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longcase.engine.advance import Accepted, Advance, Command, Ended, Item, Verified, Work, advance, blocked, refuse_input, wake_at
-from longcase.engine.attempts import Success
+from longcase.engine.attempts import Success, Verdict, failed_attempt, outcome_counts
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
 from longcase.engine.turn import Resident
 from longcase.env import Env
-from longcase.errors import BugError, LongcaseError, UnavailableError
+from longcase.errors import BugError, DefinitionError, LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, apply
 from longcase.model.activity import Activity
@@ -52,6 +52,7 @@ class Moved:
     left: list[Item] = field(default_factory=list)  # outcomes not applied yet; give them to the next advance
     again: bool = False
     wake_at: str = ""
+    refused: tuple[str, ...] = ()  # limits that held back attempts of the case
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class _Prepared:
     left: list[Item]
     more: bool
     untaken: int  # inbox inputs that had to stay there
+    refused: tuple[str, ...] = ()
 
 
 class Turns:
@@ -125,59 +127,90 @@ class Turns:
                 elif outcome.outcome == "failed":
                     self._release(entry.reserved)
                     self.evict(entry.resident.case_no)
-                    await self._hold(entry.resident.case_no, outcome.error)
+                    await self._hold(entry.resident.case_no, entry.items, outcome.error, "not_storable")
                 else:
                     moved.append(self._written(entry, outcome))
             if not todo:
                 return moved
         raise BugError(f"cases {sorted(todo)} lost every race for the row")
 
-    async def _hold(self, case_no: int, error: Exception | None) -> None:
-        """Open an incident on a case whose turn holds what cannot be stored; the inputs stay where they are."""
+    async def _hold(self, case_no: int, items: Sequence[Item], error: Exception | None, kind: str) -> None:
+        """Open an incident on a case that this process cannot move on; its inputs and outcomes are kept.
+
+        What waits in the inbox stays there; what has ended in this process goes there, or is tried again.
+        """
         row = (await self.store.load_many([case_no])).get(case_no)
-        code = self.codes.get(row.state.workflow) if row is not None else None
-        if row is None or code is None or blocked(row.state):
+        if row is None:
             return
-        discarded = TurnDiscarded("not_storable", storable(str(error)), owner=code.workflow.owner.name)
-        resident = Resident(case_no, code, row.state, self._begin)
-        seq, seen, now = row.state.seq, row.state.seen_seq, self.now(row.state)
-        resident.append(incident(row.state, discarded, instant_of(now)), now)
-        await self.store.write([CaseWrite(case_no, seq, seen, resident.emitted, row.state, lease=self._lease(row.state, now))])
+        state, now = row.state, self.now(row.state)
+        code = self.codes.get(state.workflow)
+        if code is None:
+            return
+        seq, seen = state.seq, state.seen_seq
+        resident = Resident(case_no, code, state, self._begin)
+        kept = [item for item in items if not self._tried_again(resident, item, now)]
+        write = CaseWrite(case_no, seq, seen, resident.emitted, state)
+        write.notify = [(case_no, _as_input(item, seq, position)) for position, item in enumerate(kept)]
+        if not blocked(state):
+            discarded = TurnDiscarded(kind, storable(str(error)), owner=code.workflow.owner.name)
+            resident.append(incident(state, discarded, instant_of(now)), now)
+        write.lease, write.wake_at = self._lease(state, now), wake_at(state, now)
+        await self.store.write([write])
+
+    def _tried_again(self, resident: Resident, item: Item, now: str) -> bool:
+        """Record a failed attempt that is due again; True if nothing of the item is left to keep."""
+        if not isinstance(item, Ended):
+            return not isinstance(item, Verified) or item.answer != "happened"
+        call = resident.state.calls.get(item.call)
+        if call is None or not outcome_counts(resident.state, item.call, item.number):
+            return True
+        if isinstance(item.outcome, Success):
+            return False
+        again = Verdict("again", now)
+        resident.append(failed_attempt(resident.state, item.call, call, item.outcome, again, f"worker:{item.worker}"), now)
+        return True
 
     async def start(self, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
         """Accept cases and run each to its first wait, in one transaction: a start without a second commit.
 
         A case whose first turn cannot be committed is accepted all the same; its next turn opens the incident.
         """
-        entries = [self._first_turn(one) for one in new]
+        entries = {place: entry for place, one in enumerate(new) if (entry := self._first_turn(one)) is not None}
         try:
-            outcomes = await self.store.write([entry.write for entry in entries if entry.write is not None])
+            outcomes = await self.store.write([entry.write for entry in entries.values() if entry.write is not None], partial=True)
         except LongcaseError as error:
-            for entry in entries:
+            for entry in entries.values():
                 entry.resident.discard()
                 if isinstance(error, UnavailableError) and entry.reserved:
                     self._unsure.append(entry)
                 else:
                     self._release(entry.reserved)
             raise
-        started: list[Started] = []
+        answers: dict[int, Started] = {}
         moved: list[Moved] = []
-        for entry, one, outcome in zip(entries, new, outcomes, strict=True):
-            resident = entry.resident
-            resident.case_no = outcome.case_no
-            state = outcome.state or resident.state
-            if outcome.outcome == "existing":
-                resident.discard()
-                self._release(entry.reserved)
-                differs = differing(state.object, one.started.data["object"])
-                started.append(Started(outcome.case_no, True, state, differs))
-                continue
-            started.append(Started(outcome.case_no, False, state))
-            commands = [replace(command, case_no=outcome.case_no) for command in entry.result.commands]
-            entry.result.commands = commands
-            self._residents[outcome.case_no] = resident
-            moved.append(self._written(entry, outcome))
-        return started, moved
+        for (place, entry), outcome in zip(entries.items(), outcomes, strict=True):
+            answer = self._started(new[place], entry, outcome, moved)
+            if answer is not None:
+                answers[place] = answer
+        plain = [place for place in range(len(new)) if place not in answers]
+        if plain:
+            answers |= zip(plain, await self.store.start([new[place] for place in plain]), strict=True)
+        return [answers[place] for place in range(len(new))], moved
+
+    def _started(self, new: NewCase, entry: _Prepared, outcome: Written, moved: list[Moved]) -> Started | None:
+        resident = entry.resident
+        state = outcome.state or resident.state
+        if outcome.outcome in ("existing", "failed"):
+            resident.discard()
+            self._release(entry.reserved)
+            if outcome.outcome == "failed":
+                return None  # accepted without its first turn
+            return Started(outcome.case_no, True, state, differing(state.object, new.started.data["object"]))
+        resident.case_no = outcome.case_no
+        entry.result.commands = [replace(command, case_no=outcome.case_no) for command in entry.result.commands]
+        self._residents[outcome.case_no] = resident
+        moved.append(self._written(entry, outcome))
+        return Started(outcome.case_no, False, state)
 
     async def settle_starts(self) -> list[int]:
         """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
@@ -194,28 +227,27 @@ class Turns:
                 self._release(entry.reserved)
         return found
 
-    def _first_turn(self, new: NewCase) -> _Prepared:
+    def _first_turn(self, new: NewCase) -> _Prepared | None:
+        """Compute a new case's first turn; None if it cannot be committed and the case is only to be accepted."""
         now = self.now()
         started = new.started
-        code = self.codes[started.data["workflow"]]
-        for entered in (True, False):
-            state = CaseState()
-            started.seq, started.at = 1, now
-            apply(state, started)
-            resident = Resident(0, code, state, self._begin)
-            self._reserved = []
-            result = Advance()
-            if entered:
-                try:
-                    with self.watchdog:
-                        result = self._turn(resident, (), Work(now, (), self._is_dead, self.env.random.random), False)
-                except TurnDiscarded:
-                    resident.discard()
-                    self._release(self._reserved)
-                    continue
-            break
-        entry = _Prepared(resident, result, [], None, self._reserved, [], False, 0)
-        entry.write = self._write(resident, result, 1, 1, now, not entered, None)
+        state = CaseState()
+        started.seq, started.at = 1, now
+        apply(state, started)
+        resident = Resident(0, self.codes[started.data["workflow"]], state, self._begin)
+        self._reserved = []
+        self.slots.refusing.clear()
+        try:
+            with self.watchdog:
+                result = self._turn(resident, (), Work(now, (), self._is_dead, self.env.random.random), False)
+            entry = _Prepared(resident, result, [], None, self._reserved, [], False, 0, tuple(self.slots.refusing))
+            entry.write = self._write(resident, result, 1, 1, now, False, None)
+        except Exception as error:
+            log.info("%s: first turn left for later: %s", state.address, error)
+            resident.discard()
+            self._release(self._reserved)
+            started.seq, started.at = 0, ""
+            return None
         assert entry.write is not None
         entry.write.new = new
         return entry
@@ -235,7 +267,17 @@ class Turns:
             row = rows.get(case_no)
             if row is None and case_no in asked:
                 continue
-            entry = await self._prepare_one(case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no))
+            try:
+                entry = await self._prepare_one(case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no))
+            except UnavailableError:
+                raise
+            except Exception as error:
+                # One case that breaks a promise of ours must not stop the others: it is held, with its owner.
+                log.exception("case %d cannot be moved", case_no)
+                self._release(self._reserved)
+                self.evict(case_no)
+                await self._hold(case_no, items, error, "engine_fault")
+                continue
             if entry is not None:
                 prepared.append(entry)
         return prepared
@@ -282,6 +324,7 @@ class Turns:
         if items:
             now = max(now, items[-1].at)  # the clock may have gone back since it was accepted
         self._reserved = []
+        self.slots.refusing.clear()
         limit: int | None = None
         left: list[Item] = []
         for _ in range(3):
@@ -334,7 +377,7 @@ class Turns:
         if limit is not None:
             left = [other for other in items[result.items_applied :] if not isinstance(other, Accepted)]
         more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
-        entry = _Prepared(resident, result, local, None, self._reserved, left, more, len(accepted) - len(result.taken))
+        entry = _Prepared(resident, result, local, None, self._reserved, left, more, len(accepted) - len(result.taken), tuple(self.slots.refusing))
         self._residents[case_no] = resident
         self._residents.move_to_end(case_no)
         entry.write = self._write(resident, result, base_seq, base_seen, now, more, row)
@@ -433,7 +476,7 @@ class Turns:
         code = self.codes.get(data["workflow"])
         parent = {"case_no": resident.case_no, "child": data["child"], "workflow": resident.state.workflow, "key": resident.state.key}
         if code is None:
-            raise BugError(f"child workflow {data['workflow']} is not loaded")
+            raise DefinitionError(f"child workflow {data['workflow']} is not loaded by this worker", hint="name its module too")
         started = case_started(
             code.workflow, data["body"], uid=self.env.new_id(), tenant=resident.state.tenant, now=self.env.now(),
             actor=Actor("engine", "engine"), parent=parent,
@@ -476,7 +519,7 @@ class Turns:
         resident = entry.resident
         if resident.case_no in self._doubtful:
             entry.result.commands += self._settle_doubt(resident.case_no, resident.state)
-        return Moved(resident.case_no, resident.state, resident.code, [], entry.result.commands, entry.left, entry.more)
+        return Moved(resident.case_no, resident.state, resident.code, [], entry.result.commands, entry.left, entry.more, refused=entry.refused)
 
     def _written(self, entry: _Prepared, outcome: Written) -> Moved:
         resident = entry.resident
@@ -494,7 +537,7 @@ class Turns:
         self._shrink()
         known = entry.untaken + len(entry.result.kept)
         again = entry.more or entry.result.again or (outcome.pending > known and not blocked(resident.state))
-        return Moved(case_no, outcome.state or resident.state, resident.code, write.events, entry.result.commands, entry.left, again, write.wake_at)
+        return Moved(case_no, outcome.state or resident.state, resident.code, write.events, entry.result.commands, entry.left, again, write.wake_at, entry.refused)
 
     def evict(self, case_no: int) -> None:
         """Forget a case's coroutine; it is rebuilt from rows when it moves again."""

@@ -25,7 +25,7 @@ from longcase.errors import LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
 from longcase.model.codec import Json
-from longcase.runtime.limits import Slots
+from longcase.runtime.limits import THREADS, Slots
 from longcase.runtime.performing import Deadlines, Running, perform, verify
 from longcase.runtime.turns import LIVE_CASES, Moved, Turns
 from longcase.store.port import NewCase, Started, Store
@@ -42,7 +42,6 @@ STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
 RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
 BEAT_EVERY = 1.0  # seconds between heartbeat details made durable for one attempt
-THREADS = 32
 
 
 _MOVES_OTHERS = frozenset({"child_started", "child_released", "case_closed", "interrupted"})
@@ -76,7 +75,6 @@ class Worker:
         self._attempts: dict[tuple[int, str, int], Running] = {}
         self._deadlines = Deadlines()
         self._verifying: set[tuple[int, str]] = set()
-        self._held_back: dict[int, None] = {}
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="longcase-activity")
         self._stopping = False
         self._draining = False
@@ -105,6 +103,8 @@ class Worker:
             while not self._stopping:
                 try:
                     if not await self._round():
+                        if self._draining and self._drained:
+                            break
                         await self._idle()
                 except UnavailableError as error:
                     if not error.retryable:
@@ -125,14 +125,15 @@ class Worker:
         self._wake_all()
 
     def stop(self) -> None:
-        """Ask the worker to stop: begin nothing new, let running attempts end, then leave."""
+        """Ask the worker to stop: begin nothing new, let running attempts end, record them, then leave."""
         self._draining = True
         self._slots.closed = True
         self._bell.set()
-        if not self._attempts:
-            self._stopping = True
-        else:
-            asyncio.get_running_loop().call_later(DRAIN, self.abort)
+        asyncio.get_running_loop().call_later(DRAIN, self.abort)
+
+    @property
+    def _drained(self) -> bool:
+        return not (self._attempts or self._tasks or self._queue or self._outcomes)
 
     def abort(self) -> None:
         """Stop now; running attempts are lost and will be tried again."""
@@ -164,6 +165,8 @@ class Worker:
             else:
                 answers, moved = await self.turns.start(some)
                 started.extend(answers)
+                if len(moved) < len(answers):
+                    self._due_known = None  # some were only accepted
                 for entry in moved:
                     self._carry_out(entry)
             self._bell.set()
@@ -259,9 +262,8 @@ class Worker:
         handle = loop.call_later(wait, self._bell.set)
         await self._bell.wait()
         handle.cancel()
-        if self._slots.retry_at is not None and self._slots.retry_at <= self.env.now():
-            self._slots.retry_at = None
-            self._begin_held_back()
+        for case_no in self._slots.due():
+            self.wake(case_no)
 
     async def _keep_watch(self) -> None:
         """Notice other processes' commits and deaths, however busy this one is."""
@@ -317,8 +319,8 @@ class Worker:
                     self._spawn(self._verify(moved, command, call))
                 case "stop":
                     self._stop_attempt((moved.case_no, command.call, command.number))
-        if self._slots.refused and any(call["status"] in ("ready", "backoff") for call in moved.state.calls.values()):
-            self._held_back[moved.case_no] = None
+        if moved.refused:
+            self._slots.hold(moved.case_no, moved.refused)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -363,7 +365,8 @@ class Worker:
         if self._stopping and isinstance(outcome, Failure) and outcome.kind == "lost":
             return  # the incarnation is leaving: whoever takes the case over settles the attempt
         self._report(case_no, Ended(command.call, number, outcome, self.number, self._now()))
-        self._begin_held_back()
+        for waiting in self._slots.freed_by(activity):
+            self.wake(waiting)
 
     def _beat(self, case_no: int, running: Running) -> None:
         """Make heartbeat details durable, at most once in BEAT_EVERY; called from the attempt's own thread."""
@@ -406,15 +409,6 @@ class Worker:
         else:
             waiting.append(item)
         self._bell.set()
-        if self._draining and not self._attempts:
-            asyncio.get_running_loop().call_soon(self._finish_draining)
-
-    def _finish_draining(self) -> None:
-        if not self._attempts and not self._queue:
-            self._stopping = True
-            self._bell.set()
-        elif not self._attempts:
-            asyncio.get_running_loop().call_later(POLL, self._finish_draining)
 
     def _stop_attempt(self, key: tuple[int, str, int]) -> None:
         running = self._attempts.get(key)
@@ -423,14 +417,3 @@ class Worker:
         running.stopping = True
         if running.task is not None:
             asyncio.get_running_loop().call_later(STOP_GRACE, running.task.cancel)
-
-    def _begin_held_back(self) -> None:
-        """Look again at the cases whose attempts found no free slot."""
-        if self._held_back:
-            self._slots.refused = False
-            for case_no in self._held_back:
-                self._look[case_no] = None
-            self._held_back.clear()
-            self._bell.set()
-
-
