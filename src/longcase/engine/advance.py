@@ -82,7 +82,6 @@ class Work:
     dead: Callable[[int], bool] = lambda worker: False
     draw: Callable[[], float] = lambda: 0.5
     limit: int | None = None
-    inputs_a_turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +128,8 @@ def advance(resident: Resident, work: Work) -> Advance:
     except Stopped:
         run._begin()  # what the turns before the limit have begun must be carried out
     except TurnDiscarded as discarded:
-        discarded.applied = run.result.applied  # type: ignore[attr-defined]
-        discarded.item = run.current  # type: ignore[attr-defined]
+        discarded.applied = run.result.applied
+        discarded.item = run.current
         raise
     return run.result
 
@@ -138,7 +137,8 @@ def advance(resident: Resident, work: Work) -> Advance:
 def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item: Item | None) -> Advance:
     """Open the incident of a turn that was discarded. The resident is fresh and has no visit.
 
-    The input stays unapplied: in the inbox if it came from there, else inside the incident.
+    The input stays unapplied: in the inbox if it came from there (the incident names it, and it is not
+    tried again while that is open), else inside the incident.
     """
     state = resident.state
     now = instant_of(work.now)
@@ -156,6 +156,8 @@ def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item:
                 pending = {"type": "activity_completed", "call": item.call, "result": item.outcome.result}
     elif isinstance(item, Verified):
         pending = {"type": "activity_completed", "call": item.call, "result": item.result}
+    elif isinstance(item, Accepted):
+        discarded.details = {**discarded.details, "input": item.id}
     event = incident(state, discarded, now, pending=pending)
     resident.append(event, work.now)
     return result
@@ -186,6 +188,7 @@ class _Run:
         self.work = work
         self.result = Advance()
         self.current: Item | None = None
+        self.past: tuple[str, ...] = ()  # inputs that were refused where an operator moved the case away
 
     @property
     def state(self) -> CaseState:
@@ -193,9 +196,9 @@ class _Run:
 
     def all(self) -> None:
         self._sweep_dead()
-        if self.state.visit == 0 and self.state.status == "open" and not blocked(self.state):
-            self.current = None
+        if self.state.visit == 0 and self.state.status == "open" and self.state.move is None and not blocked(self.state):
             self.resident.enter_first(self.work.now)
+            self.result.applied += 1
         self._moved()
         # Turns of this advance happen at `now`, so clocks they arm are not due before a later item.
         earliest = next_due(self.state)
@@ -268,13 +271,15 @@ class _Run:
         if state.status == "closed":
             self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
             return True
+        if any(opened["details"].get("input") == item.id for opened in state.incidents.values()):
+            return False  # refused, and nothing has been repaired since: what comes after it may go first
         match item.type:
             case "signal_received":
                 path = self.resident.code.workflow.paths.get(item.data["signal"])
                 if path is not None:
                     return self._exception(item, path)
             case "interrupted":
-                if state.kind == "path":
+                if state.kind == "path" and not blocked(state):
                     return False  # handlers are not interruptible: it waits for the handler's end (B7)
                 self._interrupt(item, self.resident.code.cancel_path, "", None)
                 return True
@@ -288,6 +293,9 @@ class _Run:
                 if item.data["child"] not in state.children:
                     self._unhandled(item, "nobody waits for the child")
                     return True
+            case "child_refused":
+                self._child_refused(item)
+                return True
         if blocked(state):
             return False
         self._turn(self._event(item), item.at)
@@ -341,6 +349,23 @@ class _Run:
             self.resident.append(event, self.work.now)
         return True
 
+    def _child_refused(self, item: Accepted) -> None:
+        """A child's key names a live case of somebody else: nobody will ever tell the stage of its close (B22)."""
+        state = self.state
+        child = state.children.get(item.data["child"])
+        if child is None:
+            self._unhandled(item, "the child is no longer wanted")
+            return
+        address = f"{child['workflow']}/{child['key']}"
+        taken = TurnDiscarded(
+            "child_key_taken", f"child {address} was not started: a live case that is not this one's child has its key",
+            owner=state.owner, node=child["node"],
+            details={"child": item.data["child"], "workflow": child["workflow"], "key": child["key"]},
+        )  # fmt: skip
+        now = instant_of(self.work.now)
+        # Where stage code waits for the child only a restart, a move or a cancel can go on.
+        self.resident.append(incident(state, taken, now, cause=child["seq"], blocks=child["awaited"]), self.work.now)
+
     def _unhandled(self, item: Accepted, why: str) -> None:
         data = {"id": item.id, "signal": item.data.get("signal", item.type), "why": why, "body": item.data.get("body", item.data)}
         event = Event("signal_unhandled", data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause)
@@ -350,6 +375,9 @@ class _Run:
 
     def _exception(self, item: Accepted, path: ExceptionPath[Any]) -> bool:
         state = self.state
+        if item.id in self.past:
+            self._unhandled(item, f"its path {path.stage.name} could not begin, and an operator moved the case")
+            return True
         if state.kind == "path":
             return False
         if path.during and state.stage not in [stage.name for stage in path.during]:
@@ -364,32 +392,27 @@ class _Run:
             "why": signal or item.data.get("reason", "") or "cancelled", "body": body, "sender": item.data.get("sender", ""),
             "accepted_at": item.at,
         }  # fmt: skip
-        awaited = self._running_awaited()
         event = self.resident.interrupt(
             data, self.work.now, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
         )
-        self._stop(awaited)
         self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body)
-        self.resident._settle(instant_of(self.work.now))
+        self.resident.settle(instant_of(self.work.now))
 
     def _moved(self) -> None:
         """Carry out an operator's move: end the visit and enter the stage it names."""
         move = self.state.move
         if move is None or self.state.status == "closed":
             return
-        stage = self.resident._stage(str(move["to"]))
+        stage = self.resident.stage_named(str(move["to"]))
         lineage = self.state.lineage if move["restart"] else 0
         reuse = move["reuse"]
-        awaited = self._running_awaited()
+        self.past = tuple(move.get("past", ()))
         data: dict[str, Json] = {"by": "move", "path": stage.name, "signal": "", "id": "", "why": "moved by an operator", "body": None}
         event = self.resident.interrupt(data, self.work.now, actor="engine", channel="engine", on_behalf="", cause=move["seq"])
-        self._stop(awaited)
         reason = "restart" if move["restart"] else "moved"
         self.resident.enter(stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse)
-        self.resident._settle(instant_of(self.work.now))
-
-    def _running_awaited(self) -> list[tuple[str, int]]:
-        return [(ref, call["attempt"]) for ref, call in self.state.calls.items() if call["awaited"] and call["status"] == "running" and not call["undoes"]]
+        self.resident.settle(instant_of(self.work.now))
+        self.result.applied += 1
 
     def _stop(self, calls: list[tuple[str, int]]) -> None:
         self.result.commands.extend(Command("stop", self.resident.case_no, ref, number) for ref, number in calls)
@@ -546,6 +569,11 @@ class _Run:
                 started = self.state.calls.get(ref)
                 if started is not None and started["status"] == "running" and started["attempt"] == event.data["attempt"]:
                     self.result.commands.append(Command("perform", self.resident.case_no, ref, started["attempt"]))
+        if self.state.status == "open":
+            # An await that was cancelled, by stage code or by an interrupt, asks its attempt to stop (B4).
+            cancelled = [event.data["call"] for event in self.resident.emitted if event.type == "activity_cancelled"]
+            running = [(ref, self.state.calls[ref]) for ref in cancelled if ref in self.state.calls]
+            self._stop([(ref, call["attempt"]) for ref, call in running if call["status"] == "running"])
 
     # -- clocks -----------------------------------------------------------------------------------------
 
@@ -574,7 +602,8 @@ class _Run:
                 continue
             yield (at, event.cause or 0), lambda event=event: self._task_clock(event)  # type: ignore[misc]
         for ref, call in state.calls.items():
-            if call["status"] in ("ready", "backoff") and not stopped:
+            bounded = call["status"] in ("ready", "backoff") or (call["status"] == "running" and call["awaited"])
+            if bounded and not stopped:
                 start_by = call["start_by"] if call["attempt"] == 0 else ""
                 limit = min((instant for instant in (call["deadline"], start_by) if instant), default="")
                 if limit and limit <= until:
@@ -583,7 +612,7 @@ class _Run:
     def _fire(self, ref: str, timer: Any) -> None:
         late = (instant_of(self.work.now) - instant_of(timer["due"])).total_seconds()
         data: dict[str, Json] = {"timer": ref, "due": timer["due"], "late_s": round(late, 6)}
-        event = Event("timer_fired", data, actor="timer", cause=timer["seq"], node=timer["node"], n=1, strand="0")
+        event = Event("timer_fired", data, actor="timer", cause=timer["seq"], node=timer["node"], n=timer["n"], strand=timer["strand"])
         self._turn(event, self.work.now)
 
     def _task_clock(self, event: Event) -> None:
@@ -599,6 +628,12 @@ class _Run:
             failure = Failure("timeout", "ScheduleToClose", f"not done by {limit}")
         else:
             failure = Failure("timeout", "ScheduleToStart", f"no attempt had begun by {limit}")
+        if call["status"] == "running":
+            self._stop([(ref, call["attempt"])])
+            activity = self._activity(call)
+            if activity is not None and activity.effect == "once":
+                self._failed(ref, call, failure, call["worker"])  # it may have taken effect: that is asked first
+                return
         if call["awaited"] and not call["undoes"]:
             self._turn(attempts.lost(self.state, ref, call, failure, "timer"), self.work.now)
         else:
@@ -622,14 +657,14 @@ class _Run:
                 return
             if step == "wait":
                 return
-            undone = [entry["activity"] for entry in reversed(state.undo) if entry["status"] == "undone"]
+            undone = [entry["activity"] for entry in reversed(state.undo.values()) if entry["status"] == "undone"]
             data: dict[str, Json] = {"undo": state.undoing["undo"], "undone": undone}
-            event = Event("undo_finished", data, cause=state.undoing["seq"], node=str(state.undoing["node"]), n=1, strand="0")
+            event = Event("undo_finished", data, cause=state.undoing["seq"], node=state.undoing["node"], n=state.undoing["n"], strand=state.undoing["strand"])
             self.resident.turn(event, self.work.now)
 
     def _start_undo(self, ref: str) -> None:
         state = self.state
-        entry = next(entry for entry in state.undo if entry["call"] == ref)
+        entry = state.undo[ref]
         undo = self.resident.code.activities.get(entry["undo"])
         now = instant_of(self.work.now)
         call = f"{ref}-undo"
@@ -643,7 +678,7 @@ class _Run:
             "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
             "attempt": 1 if worker else 0, "worker": worker,
         }  # fmt: skip
-        self.resident.append(Event("undo_started", data, cause=undoing["seq"], node=str(undoing["node"]), n=1, strand="0"), self.work.now)
+        self.resident.append(Event("undo_started", data, cause=undoing["seq"], node=undoing["node"], n=undoing["n"], strand=undoing["strand"]), self.work.now)
 
     def _settle_unknown(self, ref: str) -> None:
         """A call whose outcome is unknown stops the undo until `verify` or a person settles it."""

@@ -156,7 +156,7 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
     assert undoing is not None
     if undoing["call"]:
         return "wait", str(undoing["call"])
-    for entry in reversed(state.undo):
+    for entry in reversed(state.undo.values()):
         if undoing["since"] and entry["visit"] < _since_visit(state, str(undoing["since"])):
             break
         if entry["status"] in ("undone", "nothing", "left") or not entry["undo"]:
@@ -181,15 +181,14 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
 
 
 def _since_visit(state: CaseState, stage: str) -> int:
-    visits = [entry["visit"] for entry in state.undo if entry["stage"] == stage]
-    return max(visits, default=0)
+    return state.visits.get(stage, 0)
 
 
 def unsettled(state: CaseState, leave: tuple[str, ...]) -> dict[str, str]:
     """Return the calls, and their activities, that forbid a close: entries still open, not named in `leave`."""
     return {
         entry["call"]: entry["activity"]
-        for entry in state.undo
+        for entry in state.undo.values()
         if entry["status"] == "open" and entry["call"] in state.calls and entry["activity"] not in leave
     }
 

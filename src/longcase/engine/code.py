@@ -8,9 +8,8 @@ from typing import Any
 
 from longcase.model.activity import Activity
 from longcase.model.exits import Close
+from longcase.model.places import CANCEL_PATH
 from longcase.model.workflow import Stage, Workflow
-
-CANCEL_PATH = "cancel"
 
 
 @dataclass(slots=True)

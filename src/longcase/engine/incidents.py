@@ -23,6 +23,7 @@ _REPAIRS: Final[dict[str, list[str]]] = {
     "unknown_activity": ["retry", "set-result", "move", "cancel"],
     "poisoned_activity": ["retry", "set-result", "move", "cancel"],
     "late_effect": ["skip"],
+    "child_key_taken": ["restart", "move", "cancel"],
     "code_changed": ["retry", "restart", "move", "cancel"],
     "overrides_correction": ["retry", "correct", "move", "cancel"],
 }
@@ -40,6 +41,9 @@ class TurnDiscarded(Exception):
         self.node = node
         self.call = call
         self.details = details or {}
+        # Told by `advance`: what took effect before, and the item whose turn it was.
+        self.applied = 0
+        self.item: Any = None
 
 
 def incident(

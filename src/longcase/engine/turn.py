@@ -45,7 +45,7 @@ class Resident:
     visit: Visit | None = None
     emitted: list[Event] = field(default_factory=list)
     notify: list[tuple[int, str, dict[str, Json]]] = field(default_factory=list)  # (case, id, child_closed data)
-    cancel_children: list[tuple[str, str, str]] = field(default_factory=list)
+    cancel_children: list[tuple[str, str, str, str]] = field(default_factory=list)  # (child, workflow, key, reason)
 
     # -- rebuilding --------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Resident:
             self._require_object()
             return
         entered = events[0]
-        stage = self._stage(entered.data["stage"])
+        stage = self.stage_named(entered.data["stage"])
         base = CaseState.from_json(entered.data["snapshot"])
         self._require_object()
         visit = Visit(self.code, stage, base, self.begin, self.emitted)
@@ -74,7 +74,7 @@ class Resident:
         self.state = base
         self.visit = visit
         if visit.fault is not None or visit.finished or self.emitted:
-            self._settle(now)
+            self.settle(now)
 
     def discard(self) -> None:
         """Drop the coroutine without letting it change anything (A8)."""
@@ -82,7 +82,12 @@ class Resident:
             self.visit.discard()
             self.visit = None
 
-    def _stage(self, name: str) -> Stage[Any]:
+    def stage_named(self, name: str) -> Stage[Any]:
+        """Return the stage or path of that name.
+
+        Raises:
+            TurnDiscarded: `code_changed`, if this code has none.
+        """
         stage = self.code.stage(name)
         if stage is None:
             raise TurnDiscarded(
@@ -131,12 +136,12 @@ class Resident:
         self.append(event, at)
         if self.visit is not None:
             self.visit.feed(event)
-        self._settle(instant_of(event.at), event)
+        self.settle(instant_of(event.at), event)
 
     def enter_first(self, at: str) -> None:
         """Begin the first visit of a case that has only been accepted so far."""
-        self.enter(self._stage(self.code.workflow.entry.name), "start", "", at, cause=self.state.seq)
-        self._settle(instant_of(self.state.at))
+        self.enter(self.stage_named(self.code.workflow.entry.name), "start", "", at, cause=self.state.seq)
+        self.settle(instant_of(self.state.at))
 
     def enter(
         self,
@@ -190,7 +195,7 @@ class Resident:
                 cancel = child["on_close"] == "cancel"
                 self.append(self._placed("child_released", {"child": ref, "cancel": cancel}, child, event.seq), at)
                 if cancel:
-                    self.cancel_children.append((child["workflow"], child["key"], f"parent interrupted: {data['why']}"))
+                    self.cancel_children.append((ref, child["workflow"], child["key"], f"parent interrupted: {data['why']}"))
         for number, opened in list(state.incidents.items()):
             self.append(Event("incident_closed", {"incident": number, "how": "superseded"}, cause=event.seq), at)
             call = opened["call"]
@@ -218,7 +223,7 @@ class Resident:
     def _placed(self, kind: str, data: dict[str, Json], place: Any, cause: int) -> Event:
         return Event(kind, data, cause=cause, node=place["node"], n=place.get("n", 1), strand=place.get("strand", "0"))
 
-    def _settle(self, now: datetime, event: Event | None = None) -> None:
+    def settle(self, now: datetime, event: Event | None = None) -> None:
         """Look at what the visit came to: still waiting, a next stage, a close, or nothing to commit."""
         for _ in range(VISITS_A_TURN):
             visit = self.visit
@@ -305,7 +310,7 @@ class Resident:
             if child["on_close"] == "refuse":
                 raise TurnDiscarded("unsettled_close", f"close {close.name} while child {child['workflow']}/{child['key']} ({ref}) is open", owner=owner)
             if child["on_close"] == "cancel":
-                self.cancel_children.append((child["workflow"], child["key"], f"parent closed: {close.name}"))
+                self.cancel_children.append((ref, child["workflow"], child["key"], f"parent closed: {close.name}"))
         for kept in list(state.signals):
             data = {"id": kept["id"], "signal": kept["signal"], "why": f"case closed: {close.name}", "body": kept["body"]}
             self.append(Event("signal_unhandled", data, cause=visit.cause), at)

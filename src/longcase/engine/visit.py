@@ -30,7 +30,7 @@ from longcase.history.state import CaseState, apply
 from longcase.model.activity import Activity
 from longcase.model.calendar import due
 from longcase.model.case import Case
-from longcase.model.codec import Json, codec_for, digest, dump_json
+from longcase.model.codec import Json, digest, dump_json
 from longcase.model.decision import Decision
 from longcase.model.host import RequireRequest, TaskRequest, current_host
 from longcase.model.places import NodeKind, node_id, slug
@@ -159,7 +159,7 @@ class Visit:
                 self._resolve(data["child"], data)
             case "undo_finished":
                 self._resolve(data["undo"], None)
-            case "corrected" | "transferred" | "moved" | "case_started":
+            case "corrected" | "moved" | "case_started":
                 pass
             case unexpected:
                 raise BugError(f"{self.state.address}: {unexpected} is no input of a visit")
@@ -693,12 +693,6 @@ class Visit:
         ref = self._ref("u")
         self._emit("undo_requested", {"undo": ref, "since": since.name if since else ""}, place)
         await self._until(ref)
-
-    # -- exits ---------------------------------------------------------------------------------------
-
-    def decoded_input(self, body: Json, signal: Signal[Any] | None) -> Any:
-        """Return the typed argument of an exception path, or None for a plain stage."""
-        return codec_for(signal.body).decode(body, f"signal {signal.name}") if signal is not None else None
 
 
 def _trailing_outside(recorded: deque[Event]) -> int:

@@ -96,7 +96,6 @@ _ALL = (
     EventType("call_retried", "record", "node", "an operator granted the call new attempts"),
     EventType("corrected", "outside", "case", "somebody set fields of the object, with who, why, before and after"),
     EventType("moved", "outside", "stage", "somebody moved the case, or restarted its visit"),
-    EventType("transferred", "outside", "case", "accountability went to another owner"),
     EventType("visit_warned", "record", "stage", "the visit's or the case's history grows long"),
     EventType("case_closed", "emitted", "edge", "the case ended under a named close"),
 )  # fmt: skip
@@ -110,7 +109,7 @@ APPLIED: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.ro
 BESIDE: Final[frozenset[str]] = frozenset(
     {
         "vote_given", "vote_refused", "vote_stale", "task_claimed", "task_released", "task_reminded", "task_escalated",
-        "duplicate_ignored", "signal_refused", "attempt_refused", "input_corrected",
+        "duplicate_ignored", "signal_refused", "attempt_refused",
     }
 )  # fmt: skip
 TASK_CLOCKS: Final[frozenset[str]] = frozenset({"task_reminded", "task_escalated", "task_expired"})

@@ -42,6 +42,7 @@ class Call(TypedDict):
     awaited: bool  # whether stage code still waits for it
     undoes: str  # the call this one compensates, or ""
     details: NotRequired[Json]  # last heartbeat of a lost or failed attempt, for the next one
+    details_of: NotRequired[int]  # the attempt it was
     error: NotRequired[dict[str, Json]]  # of the last failure, for whoever asks
 
 
@@ -53,6 +54,8 @@ class Timer(TypedDict):
     because: str
     kind: str  # pause | timeout
     node: str
+    n: int
+    strand: str
     seq: int
     whose: str
 
@@ -107,6 +110,8 @@ class Receive(TypedDict):
 
     signal: str
     node: str
+    n: int
+    strand: str
     seq: int
     since: str
     expected: str
@@ -130,6 +135,8 @@ class Child(TypedDict):
     workflow: str
     key: str
     node: str
+    n: int
+    strand: str
     seq: int
     since: str
     expected: str
@@ -168,7 +175,6 @@ class Incident(TypedDict):
     details: dict[str, Json]
 
 
-_NO_ANSWER: Final = frozenset({"timeout", "heartbeat", "lost"})  # failures after which an effect may have happened
 # Failures after which the world may have changed although no answer came.
 UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
 _TRANSIENT: Final = frozenset({"settled_tasks"})
@@ -186,6 +192,7 @@ class CaseState:
     stage: str = ""
     kind: str = "stage"  # stage | path: whether the visit is of a stage or of an exception path
     visit: int = 0
+    visits: dict[str, int] = field(default_factory=dict)  # the latest entry of each stage, restarts aside
     lineage: int = 0  # the first visit in a chain of restarts; keys and random seeds hang on it
     owner: str = ""
     started_at: str = ""
@@ -207,7 +214,7 @@ class CaseState:
     receives: dict[str, Receive] = field(default_factory=dict)
     signals: list[KeptSignal] = field(default_factory=list)
     children: dict[str, Child] = field(default_factory=dict)
-    undo: list[UndoEntry] = field(default_factory=list)
+    undo: dict[str, UndoEntry] = field(default_factory=dict)  # by call, in the order of command
     undoing: dict[str, Json] | None = None
     incidents: dict[str, Incident] = field(default_factory=dict)
     rounds: dict[str, int] = field(default_factory=dict)
@@ -300,6 +307,7 @@ def _stage_entered(state: CaseState, event: Event) -> None:
     state.stage = data["stage"]
     state.kind = data["kind"]
     state.visit = event.visit
+    state.visits[data["stage"]] = data["lineage"]  # a restart is no new entry
     state.entered_seq = event.seq
     state.lineage = data["lineage"]
     state.owner = data["owner"]
@@ -350,19 +358,17 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
     }  # fmt: skip
     state.calls[data["call"]] = call
     if "undo" in data:
-        state.undo.append(
-            {
-                "call": data["call"], "activity": data["activity"], "undo": data["undo"], "visit": event.visit,
-                "stage": state.stage, "seq": event.seq, "status": "open", "result": 0,
-            }
-        )  # fmt: skip
+        state.undo[data["call"]] = {
+            "call": data["call"], "activity": data["activity"], "undo": data["undo"], "visit": event.visit,
+            "stage": state.stage, "seq": event.seq, "status": "open", "result": 0,
+        }  # fmt: skip
     if event.type == "undo_started" and state.undoing is not None:
         state.undoing["call"] = data["call"]
 
 
 def undo_entry(state: CaseState, call: str) -> UndoEntry | None:
-    """Return the undo entry written with a call's command, newest first."""
-    return next((entry for entry in reversed(state.undo) if entry["call"] == call), None)
+    """Return the undo entry written with a call's command, None once it is of no more use."""
+    return state.undo.get(call)
 
 
 @_on("activity_completed", "result_late", "undone")
@@ -385,6 +391,10 @@ def _activity_completed(state: CaseState, event: Event) -> None:
 def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
     entry = undo_entry(state, call)
     if entry is not None:
+        if not entry["undo"]:
+            # Settled, and there is nothing to undo it with: it must not weigh on every later turn.
+            del state.undo[call]
+            return
         entry["status"] = status
         if status == "done":
             entry["result"] = seq
@@ -430,7 +440,7 @@ def _activity_cancelled(state: CaseState, event: Event) -> None:
     elif call["status"] == "backoff":
         # Nobody waits for another attempt. Whether the last one took effect is known, unless it got no answer.
         kind = call.get("error", {}).get("kind")
-        if kind in _NO_ANSWER and undo_entry(state, event.data["call"]) is not None:
+        if kind in UNKNOWN_KINDS and undo_entry(state, event.data["call"]) is not None:
             call["status"] = "unknown"
             call["next_try"] = ""
         else:
@@ -461,6 +471,7 @@ def _attempt_failed(state: CaseState, event: Event) -> None:
     call["error"] = data["error"]
     if "details" in data:
         call["details"] = data["details"]
+        call["details_of"] = data["attempt"]
     call["next_try"] = data["next_try"]
     if data["next_try"]:
         call["status"] = "backoff"
@@ -500,7 +511,7 @@ def _timer_set(state: CaseState, event: Event) -> None:
     data = event.data
     state.timers[data["timer"]] = {
         "due": data["due"], "since": event.at, "because": data["because"], "kind": data["kind"],
-        "node": event.node, "seq": event.seq, "whose": data["whose"],
+        "node": event.node, "n": event.n, "strand": event.strand, "seq": event.seq, "whose": data["whose"],
     }  # fmt: skip
 
 
@@ -599,8 +610,8 @@ def _settle_task(state: CaseState, event: Event, status: str) -> None:
 def _receive_opened(state: CaseState, event: Event) -> None:
     data = event.data
     state.receives[data["receive"]] = {
-        "signal": data["signal"], "node": event.node, "seq": event.seq, "since": event.at,
-        "expected": data["expected"], "whose": data["whose"],
+        "signal": data["signal"], "node": event.node, "n": event.n, "strand": event.strand, "seq": event.seq,
+        "since": event.at, "expected": data["expected"], "whose": data["whose"],
     }  # fmt: skip
 
 
@@ -636,8 +647,9 @@ def _signal_unhandled(state: CaseState, event: Event) -> None:
 def _child_started(state: CaseState, event: Event) -> None:
     data = event.data
     state.children[data["child"]] = {
-        "workflow": data["workflow"], "key": data["key"], "node": event.node, "seq": event.seq,
-        "since": event.at, "expected": data["expected"], "awaited": data["awaited"], "on_close": data["on_close"],
+        "workflow": data["workflow"], "key": data["key"], "node": event.node, "n": event.n, "strand": event.strand,
+        "seq": event.seq, "since": event.at, "expected": data["expected"], "awaited": data["awaited"],
+        "on_close": data["on_close"],
     }  # fmt: skip
 
 
@@ -650,7 +662,7 @@ def _child_closed(state: CaseState, event: Event) -> None:
 def _undo_requested(state: CaseState, event: Event) -> None:
     state.undoing = {
         "undo": event.data["undo"], "since": event.data["since"], "call": "", "at": event.at, "seq": event.seq,
-        "node": event.node,
+        "node": event.node, "n": event.n, "strand": event.strand,
     }  # fmt: skip
 
 
@@ -689,11 +701,6 @@ def _moved(state: CaseState, event: Event) -> None:
     state.signals = sorted([*state.signals, *event.data.get("signals", ())], key=lambda kept: kept["seq"])
 
 
-@_on("transferred")
-def _transferred(state: CaseState, event: Event) -> None:
-    state.owner = event.data["to"]
-
-
 @_on("incident_opened")
 def _incident_opened(state: CaseState, event: Event) -> None:
     data = event.data
@@ -703,6 +710,8 @@ def _incident_opened(state: CaseState, event: Event) -> None:
         "call": data["call"], "blocks": data["blocks"], "pending": data["pending"],
         "repairs": data["repairs"], "details": data["details"],
     }  # fmt: skip
+    if data["kind"] == "child_key_taken":
+        state.children.pop(data["details"]["child"], None)  # it was never started
     call = state.calls.get(data["call"])
     if call is not None:
         call["status"] = "incident"
@@ -713,7 +722,9 @@ def _incident_opened(state: CaseState, event: Event) -> None:
 
 @_on("incident_closed")
 def _incident_closed(state: CaseState, event: Event) -> None:
-    state.incidents.pop(event.data["incident"], None)
+    closed = state.incidents.pop(event.data["incident"], None)
+    if closed is not None and event.data.get("how") == "moved" and state.move is not None and closed["details"].get("input"):
+        state.move["past"] = [*state.move.get("past", ()), closed["details"]["input"]]
 
 
 @_on("visit_warned")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
+import json
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -21,11 +24,12 @@ from longcase.engine.attempts import Failure, Success
 from longcase.errors import DoNotRetry, InvalidInput, RetryAfter
 from longcase.model.activity import NotHappened
 from longcase.model.activity import Activity
-from longcase.model.codec import Json, invalid
+from longcase.model.codec import Json, dump_json, invalid
 from longcase.model.host import current_attempt
 
+_to_json = pydantic.TypeAdapter(Any).serializer.to_json
 MESSAGE_LIMIT = 2_000
-RESULT_LIMIT = 1024 * 1024
+RESULT_LIMIT = 1024 * 1024  # bytes of a result's JSON: it lies in history and is read at every replay of its visit
 
 
 class AttemptStopped(Exception):
@@ -46,6 +50,7 @@ class Running:
     stopping: bool = False
     task: asyncio.Task[Any] | None = None
     on_beat: Callable[[Running], None] | None = field(default=None, repr=False)
+    on_late: Callable[[Success | Failure], None] | None = field(default=None, repr=False)  # told of a zombie's end
     deadlines: Deadlines | None = field(default=None, repr=False)
     kept_at: float = 0.0  # when heartbeat details were last made durable
     timed_out: bool = False
@@ -55,18 +60,21 @@ class Running:
         """Say that the attempt is alive; `details` are handed to the next attempt.
 
         Raises:
-            AttemptStopped: the attempt was asked to stop.
+            AttemptStopped: the attempt was asked to stop, or its time is up: what it returns counts no more.
+            InvalidInput: the details are no JSON.
         """
+        if self.ended:
+            raise AttemptStopped(f"{self.case}: attempt {self.number} was given up, its time was up")
         self.beats += 1
         if details is not None:
-            self.details = details
+            self.details = _kept(details)
         if self.on_beat is not None:
             self.on_beat(self)
         if self.stopping:
             raise AttemptStopped(f"{self.case}: the attempt was asked to stop")
 
     def cancelled(self) -> bool:
-        return self.stopping
+        return self.stopping or self.ended
 
 
 class Deadlines:
@@ -107,6 +115,16 @@ class Deadlines:
             self._armed.discard(limit)
 
 
+def _kept(details: Json) -> Json:
+    """Return heartbeat details as the next attempt will see them, whatever the attempt does to them afterwards."""
+    try:
+        text = dump_json(details)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"heartbeat details: {error}", reason="not_json", hint="attempt().heartbeat(3), or a dict of plain values") from None
+    return json.loads(text)
+
+
 async def perform(
     activity: Activity[..., Any],
     running: Running,
@@ -124,16 +142,18 @@ async def perform(
     except Exception as error:
         return failure("undecodable", error)
     token = current_attempt.set(running)
+    thread: Future[Any] | None = None
     try:
         if activity.is_async:
             value = await _bounded(activity, running, activity.raw(**values))
         elif executor is None:
             value = activity.raw(**values)
         else:
-            context = contextvars.copy_context()
-            loop = asyncio.get_running_loop()
-            value = await _bounded(activity, running, loop.run_in_executor(executor, lambda: context.run(lambda: activity.raw(**values))))
+            thread = executor.submit(contextvars.copy_context().run, lambda: activity.raw(**values))
+            value = await _bounded(activity, running, asyncio.wrap_future(thread))
     except BaseException as error:
+        if thread is not None and isinstance(error, (_TimedOut, asyncio.CancelledError)):
+            _follow(activity, running, thread)
         return classify(activity, error, running)
     finally:
         running.ended = True
@@ -141,10 +161,32 @@ async def perform(
     return encode_result(activity, value)
 
 
+def _follow(activity: Activity[..., Any], running: Running, thread: Future[Any]) -> None:
+    """Tell `on_late` how a thread ends whose attempt was given up: it cannot be stopped, only refused."""
+    loop, on_late = asyncio.get_running_loop(), running.on_late
+    if on_late is None:
+        return
+
+    def ended(thread: Future[Any]) -> None:
+        if thread.cancelled():
+            return  # it never began
+        error = thread.exception()
+        outcome = encode_result(activity, thread.result()) if error is None else failure("error", error)
+        with suppress(RuntimeError):  # the loop is closed: the worker has left
+            loop.call_soon_threadsafe(on_late, outcome)
+
+    thread.add_done_callback(ended)
+
+
 def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure:
-    """Check an attempt's result against the declared type."""
+    """Check an attempt's result against the declared type and the size that can be kept."""
     try:
-        return Success(activity.result_codec.encode(value, f"result of {activity.name}"))
+        result = activity.result_codec.encode(value, f"result of {activity.name}")
+        size = _size(result)
+        if size <= RESULT_LIMIT:
+            return Success(result)
+        message = f"result of {activity.name}: {size:,} bytes, at most {RESULT_LIMIT:,} are kept; keep it elsewhere and return where"
+        return Failure("not_encodable", "ResultTooLarge", message)
     except InvalidInput as error:
         if error.problems:
             place, problem = error.problems[0]
@@ -153,6 +195,15 @@ def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure
         return failure("not_encodable", error)
     except Exception as error:
         return failure("not_encodable", error)
+
+
+def _size(value: Json) -> int:
+    """Return the bytes of a result, as JSON where it is more than plain text; a lone surrogate raises."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    if isinstance(value, (dict, list)):
+        return len(_to_json(value))
+    return 0  # a number or a truth value
 
 
 def classify(activity: Activity[..., Any], error: BaseException, running: Running) -> Failure:
@@ -203,13 +254,18 @@ async def verify(
     token = current_attempt.set(running)
     try:
         values = activity.decode_arguments(arguments, running.idempotency_key)
-        if not activity.injects_key:
+        if "idempotency_key" not in inspect.signature(function).parameters:
             values.pop("idempotency_key", None)
-        elif "idempotency_key" not in function.__code__.co_varnames:
-            values.pop("idempotency_key", None)
-        answer = function(**values)
-        if asyncio.iscoroutine(answer):
-            answer = await asyncio.wait_for(answer, activity.timeout.total_seconds())
+        limit = activity.timeout.total_seconds()
+        if executor is None or inspect.iscoroutinefunction(function):
+            answer = function(**values)
+        else:
+            thread = executor.submit(contextvars.copy_context().run, lambda: function(**values))
+            answer = await asyncio.wait_for(asyncio.wrap_future(thread), limit)
+        if inspect.isawaitable(answer):
+            answer = await asyncio.wait_for(answer, limit)
+    except TimeoutError as error:
+        return "unknown", None, storable(str(error) or f"verify did not answer within {activity.timeout.total_seconds():g} s")
     except Exception as error:
         return "unknown", None, storable(f"{type(error).__name__}: {error}")
     finally:

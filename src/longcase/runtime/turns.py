@@ -349,8 +349,8 @@ class Turns:
                     result = self._turn(resident, events, work, rebuild)
                 break
             except TurnDiscarded as discarded:
-                applied: int = getattr(discarded, "applied", 0)
-                item: Item | None = getattr(discarded, "item", None)
+                applied: int = discarded.applied
+                item: Item | None = discarded.item
                 resident.discard()
                 recorded = None  # the discarded state grew on their snapshot
                 self.evict(case_no)
@@ -441,7 +441,7 @@ class Turns:
         write.cancel_children = list(resident.cancel_children)
         for event in events:
             if event.type == "child_released" and event.data["cancel"] and "key" in event.data:
-                write.cancel_children.append((event.data["workflow"], event.data["key"], "the parent no longer waits for it"))
+                write.cancel_children.append((event.data["child"], event.data["workflow"], event.data["key"], "the parent no longer waits for it"))
         write.notify = [
             (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None)) for case_no, ref, data in resident.notify
         ]
@@ -481,7 +481,7 @@ class Turns:
             code.workflow, data["body"], uid=self.env.new_id(), tenant=resident.state.tenant, now=self.env.now(),
             actor=Actor("engine", "engine"), parent=parent,
         )  # fmt: skip
-        return NewCase(started, DedupKey(f"child:{resident.case_no}", data["child"], ""))
+        return NewCase(started, DedupKey(f"child:{resident.state.uid}", data["child"], ""), again=True)
 
     def _doubt(self, entry: _Prepared) -> None:
         """Remember what a commit of unknown outcome began: if it did happen, nobody else runs these attempts."""

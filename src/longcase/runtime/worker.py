@@ -26,7 +26,7 @@ from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
 from longcase.model.codec import Json
 from longcase.runtime.limits import THREADS, Slots
-from longcase.runtime.performing import Deadlines, Running, perform, verify
+from longcase.runtime.performing import Deadlines, Running, failure, perform, verify
 from longcase.runtime.turns import LIVE_CASES, Moved, Turns
 from longcase.store.port import NewCase, Started, Store
 
@@ -42,6 +42,7 @@ STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
 RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
 BEAT_EVERY = 1.0  # seconds between heartbeat details made durable for one attempt
+BEAT_WORKER = 5.0  # seconds between a worker's own signs of life, one small commit each
 
 
 _MOVES_OTHERS = frozenset({"child_started", "child_released", "case_closed", "interrupted"})
@@ -81,6 +82,8 @@ class Worker:
         self._due_known: str | None = None
         self._sweep_at = 0.0
         self._poll_at = 0.0
+        self._beat_at = 0.0
+        self._beaten: dict[int, set[str]] = {}  # case -> calls of which the store holds a heartbeat
         self._clock_read = 0.0
         self._instant = ""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -276,6 +279,9 @@ class Worker:
             await self._recover()
             for case_no in await self.turns.settle_starts():
                 self.wake(case_no)
+        if time >= self._beat_at:
+            self._beat_at = time + BEAT_WORKER
+            await self.store.beat(self.number)
 
     def _wake_all(self) -> None:
         self._due_known = None
@@ -319,6 +325,8 @@ class Worker:
                     self._spawn(self._verify(moved, command, call))
                 case "stop":
                     self._stop_attempt((moved.case_no, command.call, command.number))
+        if self._beaten and moved.case_no in self._beaten:
+            self._forget_beats(moved)
         if moved.refused:
             self._slots.hold(moved.case_no, moved.refused)
 
@@ -339,14 +347,21 @@ class Worker:
         running.deadlines = self._deadlines
         if activity.heartbeat is not None:
             running.on_beat = lambda beating: self._beat(case_no, beating)
+        if not activity.is_async:
+            running.on_late = lambda late: self._report(case_no, Ended(command.call, number, late, self.number, self._now()))
         key = (case_no, command.call, number)
         self._attempts[key] = running
         running.task = asyncio.current_task()
         try:
             outcome: Success | Failure
             commanded = commanded or await self.store.event(case_no, call["seq"])
-            if number > 1 and activity.heartbeat is not None and running.previous_details is None:
-                running.previous_details = await self.store.last_beat(case_no, command.call)
+            if number > 1 and activity.heartbeat is not None:
+                kept = await self.store.last_beat(case_no, command.call)
+                if kept is not None:
+                    self._beaten.setdefault(case_no, set()).add(command.call)
+                    # The details of a failure are the last of its attempt; those kept of a later one are newer.
+                    if kept[0] > call.get("details_of", 0):
+                        running.previous_details = kept[1]
             self.env.signal_point("before_effect")
             if call["undoes"]:
                 original = await self.store.event(case_no, commanded.data["of"])
@@ -354,8 +369,8 @@ class Worker:
                 outcome = await perform(activity, running, original.data["input"], done.data["result"], True, self._executor)
             else:
                 outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
-        except UnavailableError as error:
-            outcome = Failure("error", type(error).__name__, error.message)
+        except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
+            outcome = failure("error", error)
         else:
             self.env.signal_point("after_effect")
         finally:
@@ -376,13 +391,35 @@ class Worker:
             self._loop.call_soon_threadsafe(self._keep_beat, case_no, running, running.details)
 
     def _keep_beat(self, case_no: int, running: Running, details: Json) -> None:
-        self._spawn(self._store_beat(case_no, running, details))
+        if not running.ended:
+            self._beaten.setdefault(case_no, set()).add(running.call)
+            self._spawn(self._store_beat(case_no, running, details))
 
     async def _store_beat(self, case_no: int, running: Running, details: Json) -> None:
         try:
             await self.store.keep_beat(case_no, running.call, running.number, details)
+            if running.call not in self._beaten.get(case_no, ()):  # the call has ended meanwhile
+                await self.store.forget_beats(case_no, [running.call])
         except LongcaseError as error:
             log.warning("%s: heartbeat details not kept: %s", running.case, error.message)
+        finally:
+            self._forget(asyncio.current_task())
+
+    def _forget_beats(self, moved: Moved) -> None:
+        """Remove the kept heartbeats of the case's calls that are over."""
+        kept = self._beaten[moved.case_no]
+        over = sorted(kept - moved.state.calls.keys())
+        kept.difference_update(over)
+        if not kept:
+            del self._beaten[moved.case_no]
+        if over:
+            self._spawn(self._remove_beats(moved.case_no, over))
+
+    async def _remove_beats(self, case_no: int, calls: list[str]) -> None:
+        try:
+            await self.store.forget_beats(case_no, calls)
+        except LongcaseError as error:
+            log.warning("case %d: heartbeats of calls that are over stay: %s", case_no, error.message)
         finally:
             self._forget(asyncio.current_task())
 
@@ -396,6 +433,9 @@ class Worker:
                 running = Running(moved.state.address, command.call, command.number, call["key"])
                 told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
                 answer = Verified(command.call, command.number, told, result, why, self._now())
+        except Exception as error:  # nobody would ask again: say so, and a person is asked
+            why = failure("error", error).message
+            answer = Verified(command.call, command.number, "unknown", None, f"verify could not be asked: {why}", self._now())
         finally:
             self._forget(asyncio.current_task())
             self._verifying.discard((moved.case_no, command.call))

@@ -95,7 +95,7 @@ class CaseWrite:
     taken: list[int] = field(default_factory=list)  # numbers of the inbox inputs these turns applied
     children: list[NewCase] = field(default_factory=list)  # started in the same transaction
     notify: list[tuple[int, Input]] = field(default_factory=list)  # inputs for other cases (a child's close)
-    cancel_children: list[tuple[str, str, str]] = field(default_factory=list)  # (workflow, key, reason)
+    cancel_children: list[tuple[str, str, str, str]] = field(default_factory=list)  # (child, workflow, key, reason)
     new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
     heard: int | None = None  # newest inbox input these turns looked at (see `Store.write`)
 
@@ -294,6 +294,10 @@ class Store(Protocol):
         """Give back every lease of the incarnation and remove it."""
         ...
 
+    async def beat(self, worker: int) -> None:
+        """Note that the incarnation moves cases. For the eye (`longcase doctor`): death is told by `dead_workers`."""
+        ...
+
     async def workers(self) -> list[WorkerRow]:
         """Return every registered incarnation, oldest first."""
         ...
@@ -314,8 +318,12 @@ class Store(Protocol):
         """Keep an attempt's heartbeat details, so that they outlive its worker. No event; the last one counts."""
         ...
 
-    async def last_beat(self, case_no: int, call: str) -> Json:
-        """Return the details of a call's last heartbeat, None if there was none."""
+    async def last_beat(self, case_no: int, call: str) -> tuple[int, Json] | None:
+        """Return the attempt and the details of a call's last heartbeat, None if none was kept."""
+        ...
+
+    async def forget_beats(self, case_no: int, calls: Sequence[str]) -> None:
+        """Remove the kept heartbeats of calls that are over."""
         ...
 
     def changed(self) -> bool:

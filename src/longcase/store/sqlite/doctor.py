@@ -6,11 +6,12 @@ Changes nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import apsw
 
@@ -28,10 +29,13 @@ from longcase.store.sqlite.connection import (
 )
 from longcase.store.sqlite.filesystem import free_share, network_kind
 from longcase.store.sqlite.maintenance import integrity
+from longcase.store.sqlite.settings import clock_from
+from longcase.store.sqlite.workers import Locks, rows_of
 
 WAL_BYTES: Final = 256 * 1024 * 1024  # above this a reader pins the log, or checkpoints fail
 FREE_SHARE: Final = 0.10
 CLOCK_BACK_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 30.0  # a worker that lives says so every 5 s
 
 Level = Literal["ok", "warning", "error"]
 
@@ -143,6 +147,7 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
         yield Symptom("ok", "damage", "no damaged page, index or reference")
     if version == known:
         yield from _clock(connection, env)
+        yield from _workers(connection, path, env)
         yield from _stuck(connection)
 
 
@@ -160,6 +165,31 @@ def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
         yield Symptom("error", "clock", f"the clock says {instant_text(now)}", "set the clock")
     else:
         yield Symptom("ok", "clock", f"the clock says {instant_text(now)}")
+
+
+def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]:
+    """Find workers that live but no longer move anything: hung, stopped, or starved of the processor."""
+    setting = connection.execute("SELECT value FROM settings WHERE name = 'clock'").get
+    clock = clock_from(json.loads(str(setting))) if setting is not None else None
+    now, pace = (clock.now(), clock.factor) if clock is not None else (env.now(), 1.0)
+
+    def read(sql: str) -> list[Any]:
+        return connection.execute(sql).fetchall()
+
+    living = [row for row in rows_of(read, Locks(path)) if row.alive]
+    silent = 0
+    for row in living:
+        seconds = (now - instant_of(row.beat_at)).total_seconds() / pace
+        if seconds > SILENT_SECONDS:
+            silent += 1
+            yield Symptom(
+                "warning", "worker",
+                f"worker {row.no} (pid {row.pid} on {row.host}) has been silent for {seconds:.0f} s and holds "
+                f"{row.leases} case{'s' * (row.leases != 1)}",
+                f"ps -o pid,stat,etime,args -p {row.pid}; if it hangs: kill -9 {row.pid}, and others take its cases over",
+            )  # fmt: skip
+    if living and not silent:
+        yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
 
 
 def _stuck(connection: apsw.Connection) -> Iterator[Symptom]:

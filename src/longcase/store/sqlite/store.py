@@ -359,9 +359,15 @@ class SqliteStore:
 
         await self._committer.run(unit)
 
-    async def last_beat(self, case_no: int, call: str) -> Json:
-        found = self._read("SELECT details FROM heartbeats WHERE case_no = ? AND call = ?", (case_no, call))
-        return json.loads(found[0][0]) if found else None
+    async def last_beat(self, case_no: int, call: str) -> tuple[int, Json] | None:
+        found = self._read("SELECT attempt, details FROM heartbeats WHERE case_no = ? AND call = ?", (case_no, call))
+        return (found[0][0], json.loads(found[0][1])) if found else None
+
+    async def forget_beats(self, case_no: int, calls: Sequence[str]) -> None:
+        def unit(tx: Transaction) -> None:
+            tx.cursor.executemany("DELETE FROM heartbeats WHERE case_no = ? AND call = ?", [(case_no, call) for call in calls])
+
+        await self._committer.run(unit)
 
     def is_dead(self, worker: int) -> bool:
         return not self._locks.alive(worker)

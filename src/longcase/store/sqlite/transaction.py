@@ -156,7 +156,7 @@ class Transaction:
         existing = self.existing(new)
         if existing:
             row = self.case(existing)
-            if new.dedup is not None:
+            if new.dedup is not None and (not parent or (row.state.parent or {}).get("case_no") == parent):
                 self.remember(tenant, new.dedup, None, existing)
             return Started(existing, True, row.state, differing(row.state.object, event.data["object"]))
         if not key.strip():

@@ -285,22 +285,33 @@ def _write_around(tx: Transaction, write: CaseWrite, written: Written) -> Writte
             # The parent is started in this very write: its number is known only now.
             child.started.data["parent"] = {**parent, "case_no": written.case_no}
             child.started.text = ""
-        children.append(tx.start(child, parent=written.case_no))
+        started = tx.start(child, parent=written.case_no)
+        children.append(started)
+        if parent is not None and not _is_child(started.state, written.case_no, parent["child"]):
+            # Its key names a live case of somebody else: the parent must hear that nobody will answer it (B22).
+            told = Input(f"refused-{parent['child']}", "child_refused", {"child": parent["child"]}, "engine", "engine")
+            if tx.put_input(written.case_no, told):
+                tx.wake(written.case_no)
+                written = replace(written, pending=written.pending + 1)
     for case_no, item in write.notify:
         if case_no != write.case_no and tx.is_open(case_no) and tx.put_input(case_no, item):
             tx.wake(case_no)
-    for workflow, key, reason in write.cancel_children:
-        _cancel(tx, CaseRef(workflow=workflow, key=key, tenant=write.state.tenant), reason)
+    for child_ref, workflow, key, reason in write.cancel_children:
+        _cancel(tx, CaseRef(workflow=workflow, key=key, tenant=write.state.tenant), written.case_no, child_ref, reason)
     return replace(written, children=tuple(children))
 
 
-def _cancel(tx: Transaction, ref: CaseRef, reason: str) -> None:
-    """Ask a live case to cancel, as a person would."""
+def _is_child(state: CaseState, case_no: int, child: str) -> bool:
+    return state.parent is not None and (state.parent["case_no"], state.parent["child"]) == (case_no, child)
+
+
+def _cancel(tx: Transaction, ref: CaseRef, parent: int, child: str, reason: str) -> None:
+    """Ask a live child of `parent` to cancel, as a person would; a stranger under its key is left alone."""
     case_no = tx.find(ref)
     if not case_no:
         return
     row = tx.case(case_no)
-    if row.state.status == "closed" or row.state.cancel is not None:
+    if row.state.status == "closed" or row.state.cancel is not None or not _is_child(row.state, parent, child):
         return
     event = Event("cancel_requested", {"reason": reason}, visit=row.state.visit, at=tx.now)
     prepare([event], tx.salt)

@@ -131,7 +131,8 @@ CREATE TABLE dedup (
 ) STRICT, WITHOUT ROWID;
 
 -- The last heartbeat of a running attempt, handed to the next one if this one is lost with its worker.
--- Not history: heartbeats are no events. A row goes when its case's next attempt has read it.
+-- Not history: heartbeats are no events. The worker that kept or read a row removes it when the call is over;
+-- one whose call ended elsewhere (a repair while no worker ran) stays, and is read by nobody.
 CREATE TABLE heartbeats (
     case_no INTEGER NOT NULL REFERENCES cases (case_no),
     call    TEXT    NOT NULL,
