@@ -153,6 +153,10 @@ def restart(
     reuse = _calls_of(visit_events, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     repair.events[0].data["signals"] = _consumed(visit_events)
+    taken = [name for name, call in reuse.items() if "result" in call]
+    repair.did += f", taking over the results of {', '.join(taken)}" if taken else ", with no result to take over"
+    if state.tasks:
+        repair.did += "; what was asked is asked again"
     return repair
 
 

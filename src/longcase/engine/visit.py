@@ -493,8 +493,9 @@ class Visit:
         state = self.state
         if key in state.once:
             return self._reuse(call, activity, taken, key, "", state.once[key]["result"], place)
-        earlier = f"{activity.name}#{nth}"
-        if earlier in state.reuse and state.reuse[earlier]["digest"] == taken:
+        known = (f"{name}#{nth}" for name in (activity.name, *activity.was))
+        earlier = next((name for name in known if name in state.reuse and state.reuse[name]["digest"] == taken), "")
+        if earlier:
             kept = state.reuse[earlier]
             key = kept["key"]
             if "result" in kept:
