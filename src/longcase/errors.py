@@ -10,8 +10,7 @@
     |   |-- CaseNotFound  TaskNotFound  WorkflowNotFound
     |-- ConflictError         somebody was first                        exit 4
     |   |-- CaseClosed  AlreadyDecided  AlreadyExpired  StaleDecision
-    |   |-- IdempotencyConflict
-    |   `-- StaleTurn             the turn was computed on an older history; redone by the engine
+    |   `-- IdempotencyConflict
     |-- RefusedError          a rule forbids it                         exit 5
     |   `-- RepairRefused
     |-- UnavailableError      an outside fault; trying again may help   exit 6
@@ -158,13 +157,6 @@ class IdempotencyConflict(ConflictError):
     """The same idempotency key came with another body."""
 
     code = "idempotency_conflict"
-
-
-class StaleTurn(ConflictError):
-    """A seen event arrived while a turn was computed; the turn is thrown away and redone."""
-
-    code = "stale_turn"
-    retryable = True
 
 
 class RefusedError(LongcaseError):

@@ -315,15 +315,33 @@ async def test_a_close_tells_a_closed_parent_nothing(store: Any) -> None:
 
 
 async def test_a_child_to_be_cancelled_is_asked_and_woken(store: Any) -> None:
-    parent, child = await store.start([new_case("p"), new_case("c", workflow="check")])
+    (parent,) = await store.start([new_case("p")])
+    new = new_case("c", workflow="check")
+    new.started.data["parent"] = {"case_no": parent.case_no, "child": "1.k1"}
+    (written,) = await store.write([turn(parent, entered(), children=[new])])
+    child = written.children[0]
     await store.write([turn(child, entered(), receive())])
-    cancel = [("check", "c", "parent closed"), ("check", "unknown", "parent closed")]
-    await store.write([turn(parent, entered(), closed(), cancel_children=cancel)])
+    cancel = [("1.k1", "check", "c", "parent closed"), ("1.k2", "check", "unknown", "parent closed")]
+    row = await store.load(CaseRef(parent.case_no))
+    await store.write([turn(row, noted(), cancel_children=cancel)])
     row = await store.load(CaseRef(child.case_no))
     assert row.state.cancel is not None
     assert row.state.cancel["reason"] == "parent closed"
     assert row.wake_at == NOON_TEXT
     assert await findings(store) == []
+
+
+async def test_a_stranger_under_a_childs_key_is_not_cancelled_and_the_parent_is_told(store: Any) -> None:
+    parent, stranger = await store.start([new_case("p"), new_case("c", workflow="check")])
+    new = new_case("c", workflow="check", dedup=DedupKey("child:p", "1.k1", ""), again=True)
+    new.started.data["parent"] = {"case_no": parent.case_no, "child": "1.k1"}
+    (written,) = await store.write([turn(parent, entered(), children=[new])])
+    assert (written.children[0].case_no, written.pending) == (stranger.case_no, 1)
+    (told,) = await store.inbox(parent.case_no)
+    assert (told.type, told.data) == ("child_refused", {"child": "1.k1"})
+    row = await store.load(CaseRef(parent.case_no))
+    await store.write([turn(row, noted(), cancel_children=[("1.k1", "check", "c", "parent closed")])])
+    assert (await store.load(CaseRef(stranger.case_no))).state.cancel is None
 
 
 async def test_a_case_is_started_together_with_its_first_turn(store: Any) -> None:

@@ -85,7 +85,7 @@ def test_rule_A4_late_results_are_undone() -> None:
         assert vendor.closed == [f"account-{sim.state(case).object['amount']}"]
         assert every(sim, case, "result_late")[0].data["result"] == "account-4"
         assert "activity_completed" not in sim.types(case)
-        assert [entry["status"] for entry in sim.state(case).undo] == ["undone"]
+        assert [entry["status"] for entry in sim.state(case).undo.values()] == ["undone"]
 
     in_both(scenario, wf)
 
@@ -108,7 +108,7 @@ def test_rule_A4_the_entry_is_written_with_the_command() -> None:
 
         async def look(amount: int) -> str:
             row = await sim.service.show("order/1")
-            seen.append([(e["activity"], e["undo"], e["status"]) for e in row.state.undo])
+            seen.append([(e["activity"], e["undo"], e["status"]) for e in row.state.undo.values()])
             return "account"
 
         sim.fake(open_account, look)

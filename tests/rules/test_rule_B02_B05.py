@@ -90,7 +90,7 @@ def test_rule_B2_each_visit_replays_without_older_history() -> None:
             assert resident.visit is not None
             resident.discard()
         snapshot = [e for e in history if e.type == "stage_entered"][2].data["snapshot"]
-        assert [entry["activity"] for entry in snapshot["undo"]] == ["book"]
+        assert [entry["activity"] for entry in snapshot["undo"].values()] == ["book"]
         assert [kept["signal"] for kept in snapshot["signals"]] == ["go"]
         assert next(iter(snapshot["once"].values()))["result"] == 5
 

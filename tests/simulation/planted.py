@@ -75,7 +75,7 @@ PLANTED: dict[str, tuple[Change, ...]] = {
         plant(
             "history.state:_activity_cancelled",
             'call["awaited"] = False',
-            'call["awaited"] = False\n    state.undo = [e for e in state.undo if e["call"] != event.data["call"]]',
+            'call["awaited"] = False\n    state.undo.pop(event.data["call"], None)',
         ),
     ),
     "late_result_dropped": (
@@ -127,7 +127,7 @@ PLANTED: dict[str, tuple[Change, ...]] = {
     "once_effect_repeated": (plant("engine.attempts:judge", 'activity.effect == "once" and', "False and"),),
     "undo_begun_twice": (plant("engine.attempts:undo_steps", "begun is not None and", "False and"),),
     "undo_in_order_of_command": (
-        plant("engine.attempts:undo_steps", "in reversed(state.undo)", "in list(state.undo)"),
+        plant("engine.attempts:undo_steps", "in reversed(state.undo.values())", "in list(state.undo.values())"),
     ),
     "input_before_due_timer": (plant("engine.advance:_Run.all", "self._clocks(item.at)", "pass"),),
 }

@@ -175,14 +175,16 @@ async def test_decisions_says_what_was_ruled_and_under_which_policy(store: Sqlit
 
 async def test_ownership_has_no_gap_and_no_overlap(store: SqliteStore) -> None:
     case_no = await case(store, receive())
-    await store.edit(CaseRef(case_no), do(other("transferred", to="credit", reason="sick leave")))
     row = await store.load(CaseRef(case_no))
     assert row is not None
-    await store.write([turn(row, entered("review", 2, owner="credit"), closed(), at="2026-03-03T00:00:00.000000Z")])
-    found = await store.query("SELECT owner, since, until, reason FROM ownership ORDER BY event")
+    await store.write([turn(row, entered("review", 2, owner="credit"), at="2026-03-02T18:00:00.000000Z")])
+    row = await store.load(CaseRef(case_no))
+    assert row is not None
+    await store.write([turn(row, closed(), at="2026-03-03T00:00:00.000000Z")])
+    found = await store.query("SELECT owner, since, until FROM ownership ORDER BY event")
     assert [tuple(row.values()) for row in found] == [
-        ("sales", NOON_TEXT, NOON_TEXT, None),
-        ("credit", NOON_TEXT, "2026-03-03T00:00:00.000000Z", "sick leave"),
+        ("sales", NOON_TEXT, "2026-03-02T18:00:00.000000Z"),
+        ("credit", "2026-03-02T18:00:00.000000Z", "2026-03-03T00:00:00.000000Z"),
     ]
 
 

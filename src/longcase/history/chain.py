@@ -14,7 +14,6 @@ from hashlib import sha256
 from json.encoder import encode_basestring
 
 from longcase.history.event import Event
-from longcase.model.codec import dump_json
 
 _text = encode_basestring
 GENESIS = b"\x00" * 32
@@ -38,13 +37,3 @@ def payload_digest(salt: str, text: str) -> bytes:
 def link(previous: bytes, event: Event) -> bytes:
     """Return the event's hash, given the hash before it."""
     return sha256(previous + envelope(event).encode("utf-8", "surrogatepass") + event.digest).digest()
-
-
-def seal(event: Event, seq: int, previous: bytes, salt: str) -> bytes:
-    """Give the event its place in the chain: sets seq, text, salt, digest, hash; returns the hash."""
-    event.seq = seq
-    event.text = event.text or dump_json(event.data)
-    event.salt = salt
-    event.digest = payload_digest(salt, event.text)
-    event.hash = link(previous, event)
-    return event.hash

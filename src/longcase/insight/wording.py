@@ -124,7 +124,6 @@ _TOLD: Final[dict[str, str]] = {
     "call_retried": "granted {call} new attempts: {reason}",
     "corrected": "corrected {patch}, before {before}: {reason}",
     "moved": "moved from {from} to {to}: {reason}",
-    "transferred": "handed over to {to}: {reason}",
     "visit_warned": "the history grows long",
     "case_closed": "closed as {close}: {reason}",
 }

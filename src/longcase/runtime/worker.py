@@ -15,12 +15,13 @@ import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.code import WorkflowCode
-from longcase.env import Env
+from longcase.env import Env, RealClock
 from longcase.errors import LongcaseError, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
@@ -37,6 +38,7 @@ RESERVED = 8  # places of a batch kept for what other processes have accepted
 IN_FLIGHT = 2 * BATCH  # attempts and outcomes above which new cases are accepted but not begun at once
 POLL = 0.05  # seconds between looks at what other processes have committed
 READ_CLOCK = 0.0005  # seconds one reading of the clock is good for; an instant is then late, never early
+CLOCK_JUMP = 2.0  # seconds the clock may drift between two sweeps before it is called a jump
 SWEEP = 1.0  # seconds between looks for dead workers
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
@@ -84,6 +86,7 @@ class Worker:
         self._poll_at = 0.0
         self._beat_at = 0.0
         self._beaten: dict[int, set[str]] = {}  # case -> calls of which the store holds a heartbeat
+        self._clocks: tuple[datetime, float] | None = None
         self._clock_read = 0.0
         self._instant = ""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -276,12 +279,24 @@ class Worker:
             if self.store.changed():
                 self._due_known = None
         if time >= self._sweep_at:
+            self._notice_clock_jump()
             await self._recover()
             for case_no in await self.turns.settle_starts():
                 self.wake(case_no)
         if time >= self._beat_at:
             self._beat_at = time + BEAT_WORKER
             await self.store.beat(self.number)
+
+    def _notice_clock_jump(self) -> None:
+        """Log when the wall clock and the machine's steady one disagree (I22): what is due moves with the former."""
+        seen = (self.env.now(), self.env.monotonic())
+        before, self._clocks = self._clocks, seen
+        if before is None or not isinstance(self.env.clock, RealClock):
+            return
+        jump = (seen[0] - before[0]).total_seconds() - (seen[1] - before[1])
+        if abs(jump) > CLOCK_JUMP:
+            log.warning("clock_jump: the clock moved %+.1f s beside the time that passed; due instants follow it", jump)
+            self._wake_all()
 
     def _wake_all(self) -> None:
         self._due_known = None

@@ -66,7 +66,7 @@ STATE_COLUMNS: Final = (*(column for column, _ in _FOLDED), *_DERIVED, "state", 
 # The columns that every turn changes; the others only with an event of WIDE (a test reads the reducers).
 _TURN: Final = ("seq", "seen_seq", "at")
 TURN_COLUMNS: Final = (*_TURN, *_DERIVED[1:], "state")
-WIDE: Final = frozenset({"case_started", "stage_entered", "object_changed", "corrected", "transferred", "case_closed"})
+WIDE: Final = frozenset({"case_started", "stage_entered", "object_changed", "corrected", "case_closed"})
 
 
 def state_values(state: CaseState) -> Row:

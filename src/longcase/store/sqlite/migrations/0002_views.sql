@@ -119,6 +119,13 @@ WITH waits (case_no, kind, what, whose, since, expected, node, event) AS (
         state ->> '$.undoing.at', '', state ->> '$.undoing.node', state ->> '$.undoing.seq'
     FROM cases
     WHERE state -> '$.undoing' IS NOT NULL
+),
+bare AS (
+    SELECT
+        case_no, 'timer' AS kind, j.value ->> 'because' AS what, j.value ->> 'whose' AS whose,
+        j.value ->> 'since' AS since, j.value ->> 'due' AS expected, j.value ->> 'node' AS node, j.value ->> 'seq' AS event
+    FROM cases, json_each(cases.state, '$.timers') AS j
+    WHERE j.value ->> 'kind' = 'timeout' AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.case_no = cases.case_no)
 )
 SELECT
     cases.case_no, tenant, workflow, cases.key, stage, owner, waits.kind, what, whose, since,
@@ -222,15 +229,14 @@ WHERE h.type = 'ruling_recorded';
 -- ownership      one row per stretch of time in which one owner was accountable
 --     owner          the team or person
 --     since, until   until is NULL for the present owner of an open case
---     by, reason     who brought it about, and why, where it was a transfer
+--     by             who brought it about
 CREATE VIEW ownership AS
 WITH owned AS (
     SELECT
         h.case_no, h.seq, h.at, h.actor,
-        CASE h.type WHEN 'transferred' THEN h.data ->> 'to' ELSE h.data ->> 'owner' END AS owner,
-        h.data ->> 'reason' AS reason, h.type
+        h.data ->> 'owner' AS owner
     FROM history AS h
-    WHERE h.type IN ('case_started', 'stage_entered', 'transferred')
+    WHERE h.type IN ('case_started', 'stage_entered')
 ),
 changes AS (
     SELECT *, lag(owner) OVER (PARTITION BY case_no ORDER BY seq) AS before FROM owned
@@ -238,7 +244,7 @@ changes AS (
 SELECT
     o.case_no, c.tenant, c.workflow, c.key, o.owner, o.at AS since,
     coalesce(lead(o.at) OVER (PARTITION BY o.case_no ORDER BY o.seq), nullif(c.closed_at, '')) AS until,
-    o.actor AS by, CASE o.type WHEN 'transferred' THEN o.reason END AS reason, o.seq AS event
+    o.actor AS by, o.seq AS event
 FROM changes AS o JOIN cases AS c ON c.case_no = o.case_no
 WHERE o.before IS NULL OR o.before <> o.owner;
 

@@ -1,0 +1,58 @@
+"""I22: a jump of the clock is logged, and what it made due fires."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from longcase import Case, Longcase, Next, Team, Workflow, days
+from longcase.env import Env, RealClock
+
+desk = Team("desk")
+
+
+class Thing(BaseModel):
+    id: str
+
+
+class JumpingClock(RealClock):
+    """The machine's clock, until somebody sets it forward."""
+
+    ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(9))
+
+
+@things.stage(expect=days(9))
+async def cooling(case: Case[Thing]) -> Next:
+    await case.pause(days(2), because="cooling")
+    return things.close("cool")
+
+
+async def test_inv_22_a_forward_jump_is_logged_as_clock_jump(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = JumpingClock()
+
+    def logged() -> bool:
+        return any("clock_jump" in record.getMessage() for record in caplog.records)
+
+    with caplog.at_level(logging.WARNING, "longcase.worker"):
+        async with Longcase([things], url=f"sqlite:///{tmp_path / 'cases.db'}", env=Env(clock)) as longcase, longcase.working():
+            await longcase.service.start(things, Thing(id="t1"))
+            async with asyncio.timeout(20):
+                while not logged() or (await longcase.service.show("things/t1")).state.status != "closed":
+                    # One look after the first sweep has read both clocks.
+                    if not clock.ahead and longcase.worker is not None and longcase.worker._clocks is not None:
+                        clock.ahead = timedelta(days=3)
+                    await asyncio.sleep(0.01)
+    async with Longcase([things], url=f"sqlite:///{tmp_path / 'cases.db'}") as longcase:
+        fired = [event for event in await longcase.service.history("things/t1") if event.type == "timer_fired"]
+    assert len(fired) == 1
