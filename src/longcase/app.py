@@ -32,6 +32,7 @@ from longcase.store.sqlite.settings import clock_from, clock_setting
 log = logging.getLogger("longcase.app")
 
 DEFAULT_URL = "sqlite:///longcase.db"
+MEMORY = ":memory:"
 MAX_FACTOR = 1_000_000
 
 
@@ -120,10 +121,15 @@ class Longcase:
         """Compile and store the map of each workflow, so that every event of this process lies on it.
 
         Whoever moves cases calls it first. Where the source cannot be read as a map, cases move all the
-        same, their events carry no map, and the log says what `longcase check` would.
+        same, their events carry no map, and the log says what `longcase check` would. A workflow that a
+        stage starts as a child is loaded with it, wherever it is declared: whoever moves the parent must
+        be able to move the child.
         """
-        for code in {id(code): code for code in self.codes.values()}.values():
+        left = list({id(code): code for code in self.codes.values()}.values())
+        while left:
+            code = left.pop(0)
             drawn, findings = compiled(code.workflow)
+            left.extend(self._load_children(drawn))
             code.activities = {**code.activities, **drawn.activities}
             errors = [finding for finding in findings if finding.severity == "error"]
             if errors:
@@ -132,6 +138,24 @@ class Longcase:
             code.nodes = frozenset(drawn.nodes)
             nodes = [*drawn.nodes, *drawn.earlier, *drawn.stages]
             code.map_number = await self.store.map_number(drawn.workflow, drawn.fingerprint, drawn.to_json(), nodes)
+
+    def _load_children(self, drawn: WorkflowMap) -> list[WorkflowCode]:
+        """Load the workflows a map names as children, if they are not loaded yet; returns the new ones."""
+        new: list[WorkflowCode] = []
+        for child in drawn.children.values():
+            known = self.codes.get(child.name)
+            if known is None:
+                known = load_code(child)
+                new.append(known)
+                self.workflows.append(child)
+                for name in (child.name, *child.was):
+                    self.codes.setdefault(name, known)
+            elif known.workflow is not child:
+                raise DefinitionError(
+                    f"two workflows named {child.name}: one is loaded, another is started as a child by {drawn.workflow}",
+                    hint="rename one of them",
+                )
+        return new
 
     async def scale_clock(self, factor: float) -> None:
         """Let `factor` seconds pass in one real second, for every process that opens this store from now on.
@@ -186,7 +210,22 @@ def store_path(url: str | None = None) -> str:
         raise UsageError(
             f"the store's URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db"
         )
+    path, mark, options = path.partition("?")
+    if mark:
+        raise UsageError(
+            f"the store's URL {mask(url)!r} ends in options (?{options}), it takes none", hint=f"sqlite:///{path}"
+        )
     return path
+
+
+def shared_store(url: str | None) -> str | None:
+    """Return the URL, refusing a store in memory: of several processes, each would have one of its own."""
+    if store_path(url) == MEMORY:
+        raise UsageError(
+            "a store in memory ends with this command: commands and workers are processes of their own and share a file",
+            hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
+        )
+    return url
 
 
 # -- keeping a store well: the offices of `store.sqlite.maintenance`, by URL -------------------------

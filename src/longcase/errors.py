@@ -14,7 +14,7 @@
     |-- RefusedError          a rule forbids it                         exit 5
     |   `-- RepairRefused
     |-- UnavailableError      an outside fault; trying again may help   exit 6
-    |   |-- StoreUnavailable  StorageFull  StoreCorrupt  SchemaMismatch
+    |   |-- StoreUnavailable (StoreGone)  StorageFull  StoreCorrupt  SchemaMismatch
     `-- BugError              a broken promise of Longcase: stop, never catch   exit 70
 
 Outcomes are not errors: an activity raises `RetryAfter` or `DoNotRetry` to say what should
@@ -184,6 +184,13 @@ class StoreUnavailable(UnavailableError):
     """The store cannot be reached or is busy beyond the bound."""
 
     code = "store_unavailable"
+
+
+class StoreGone(StoreUnavailable):
+    """The store's file was deleted or replaced while it was open: what is written now, nobody would find."""
+
+    code = "store_gone"
+    retryable = False
 
 
 class StorageFull(UnavailableError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from tests.support.cases import NOON_TEXT, do, entered, new_case, receive, turn
 
+from longcase.env import Env
+from longcase.history.event import instant_text
 from longcase.store.port import CaseRef
 
 SOON = "2026-03-02T12:00:01.000000Z"
@@ -102,3 +105,24 @@ async def test_a_worker_is_offered_only_the_workflows_it_has_loaded(store: Any) 
     assert await store.ready(NOON_TEXT, 0, 10, ["onboarding"]) == [known.case_no]
     assert await store.ready(NOON_TEXT, 0, 10, ["claims", "other"]) == [foreign.case_no]
     assert await store.ready(NOON_TEXT, 0, 10, []) == []
+
+
+async def test_the_last_heartbeat_is_kept_with_its_attempt_until_it_is_forgotten(store: Any) -> None:
+    (case_no,) = await cases(store, (NOON_TEXT, 0))
+    assert await store.last_beat(case_no, "1.c1") is None
+    await store.keep_beat(case_no, "1.c1", 1, {"row": 1})
+    await store.keep_beat(case_no, "1.c1", 2, {"row": 2})
+    assert await store.last_beat(case_no, "1.c1") == (2, {"row": 2})
+    await store.keep_beat(case_no, "1.c1", 1, "from a zombie")
+    assert await store.last_beat(case_no, "1.c1") == (2, {"row": 2})
+    await store.keep_beat(case_no, "1.c2", 1, "of another call")
+    await store.forget_beats(case_no, ["1.c1", "1.c9"])
+    assert await store.last_beat(case_no, "1.c1") is None
+    assert await store.last_beat(case_no, "1.c2") == (1, "of another call")
+
+
+async def test_a_workers_sign_of_life_is_its_own_and_of_now(store: Any, env: Env) -> None:
+    silent, well = await store.join("here", 1), await store.join("here", 2)
+    env.clock.advance(timedelta(seconds=40))  # type: ignore[attr-defined]
+    await store.beat(well)
+    assert {row.no: row.beat_at for row in await store.workers()} == {silent: NOON_TEXT, well: instant_text(env.now())}

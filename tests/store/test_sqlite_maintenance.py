@@ -12,7 +12,7 @@ import pytest
 from tests.support.cases import do, entered, new_case, noted, receive, turn
 from tests.support.processes import line, process
 
-from longcase.env import Env
+from longcase.env import Env, RealClock
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
 from longcase.store.port import CaseRef
@@ -21,6 +21,7 @@ from longcase.store.sqlite.connection import wal_is_safe
 from longcase.store.sqlite.doctor import doctor
 from longcase.store.sqlite.filesystem import network_kind
 from longcase.store.sqlite.maintenance import backup, restore
+from longcase.store.sqlite.settings import clock_setting
 
 
 @pytest.fixture
@@ -225,6 +226,33 @@ async def test_inv_31_a_case_that_nothing_will_move_is_named(store: SqliteStore,
     (base,) = await store.start([new_case("k1")])
     await store.write([turn(base, entered())])
     assert "onboarding/k1 in intake" in bad(path, env)["stuck"]
+
+
+async def test_a_worker_that_lives_and_says_nothing_is_named_with_what_it_holds(
+    store: SqliteStore, path: str, env: Env
+) -> None:
+    silent, well = await store.join("here", 123), await store.join("here", 456)
+    started = await store.start([new_case(f"k{i}") for i in range(12)])
+    await store.write([turn(base, entered(), receive(), lease=silent) for base in started])
+    assert "worker" not in bad(path, env)
+    env.clock.advance(timedelta(seconds=40))  # type: ignore[attr-defined]
+    await store.beat(well)
+    symptoms = [symptom for symptom in doctor(path, env) if symptom.name == "worker"]
+    assert [symptom.level for symptom in symptoms] == ["warning"]
+    assert f"worker {silent} (pid 123 on here) has been silent for 40 s and holds 12 cases" in symptoms[0].message
+    store.abandon(silent)  # a dead one is no mystery: others take its cases over
+    assert "worker" not in bad(path, env)
+
+
+async def test_silence_is_measured_in_real_seconds_where_time_is_compressed(
+    store: SqliteStore, path: str, env: Env
+) -> None:
+    worker = await store.join("here", 123)
+    began = RealClock().now()
+    await store.set_setting("clock", clock_setting(began.timestamp() - 10, env.now(), 3600.0))
+    assert "worker" not in bad(path, env), f"worker {worker} was silent for ten hours of case time, ten seconds here"
+    await store.set_setting("clock", clock_setting(began.timestamp() - 50, env.now(), 3600.0))
+    assert "silent for 50 s" in bad(path, env)["worker"]
 
 
 async def test_a_clock_behind_the_newest_event_is_found(store: SqliteStore, path: str, env: Env) -> None:

@@ -44,8 +44,11 @@ def check(session: Session, app: _APP_ARGUMENT = None) -> None:
 
 def _findings(name: str) -> list[Finding]:
     from longcase.cli.loading import AppNotFound, import_app
+    from longcase.model.activity import Activity
     from longcase.model.check import check_module
     from longcase.model.check.importing import import_findings
+    from longcase.model.decision import Decision
+    from longcase.model.workflow import Workflow
 
     try:
         module = import_app(name)
@@ -53,6 +56,8 @@ def _findings(name: str) -> list[Finding]:
         raise
     except Exception as error:
         return import_findings(error, name)
+    if not any(isinstance(thing, Workflow | Activity | Decision) for thing in vars(module).values()):
+        raise UsageError(f"{name} declares no workflow", hint="longcase check onboarding.py: the file with the Workflow")
     return check_module(module)
 
 

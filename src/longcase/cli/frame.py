@@ -70,7 +70,8 @@ class Session:
         """Who acts, by the channel `cli`."""
         from longcase.engine.tasks import Actor
 
-        name = self.person or os.environ.get("LONGCASE_ACTOR") or _os_user()
+        given = self.person
+        name = given if given is not None else os.environ.get("LONGCASE_ACTOR") or _os_user()
         if not _PERSON.fullmatch(name):
             raise UsageError(
                 f"{name!r} names nobody: expected 1 to 128 characters without blanks", hint="--as anna.visser"
@@ -80,11 +81,12 @@ class Session:
     @contextmanager
     def open(self, *, code: bool = False, create: bool = False) -> Iterator[Longcase]:
         """Open the store, with the workflows if the command needs their code."""
-        from longcase.app import Longcase
+        from longcase.app import Longcase, shared_store
         from longcase.cli.loading import load_apps
 
+        url = shared_store(self.store)
         modules = load_apps(self.app) if code else []
-        longcase = Longcase(modules, url=self.store, inline=True, actor=self.actor, create=create)
+        longcase = Longcase(modules, url=url, inline=True, actor=self.actor, create=create)
         finish(longcase.open())
         try:
             yield longcase

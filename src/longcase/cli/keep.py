@@ -84,7 +84,7 @@ def rebuild(
 
 
 def doctor(session: Session) -> None:
-    """Look for what may hurt the store: library, disk, log, schema, damage, clock, stuck cases."""
+    """Look for what may hurt the store: library, disk, log, schema, damage, clock, silent workers, stuck cases."""
     from longcase.app import examine_store
     from longcase.env import Env
 

@@ -12,6 +12,7 @@ from longcase.cli.say import CASE, tell
 PANEL = "Mend a case"
 INCIDENT = Annotated[str | None, typer.Option(help="Which incident, if several are open.")]
 REASON = Annotated[str, typer.Option(help="Why; it stands in the history.")]
+MAYBE = Annotated[str | None, typer.Option(help="Why; it stands in the history.")]
 WHY = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.", show_default=False)]
 
 
@@ -27,9 +28,9 @@ def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: REASO
     tell(session, session.ask(lambda service: service.retry(case, incident=incident, reason=why)), "retried")
 
 
-def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: REASON = "") -> None:
+def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE = None) -> None:
     """Go on without the incident's call, where its result may be nothing."""
-    why = _checked(reason)
+    why = reason if reason is None else _checked(reason)
     tell(session, session.ask(lambda service: service.skip(case, incident=incident, reason=why), code=True), "skipped")
 
 
@@ -38,12 +39,12 @@ def set_result(
     case: CASE,
     result: Annotated[str, typer.Argument(metavar="JSON|-", help="What the call would have returned.")],
     incident: INCIDENT = None,
-    reason: REASON = "",
+    reason: MAYBE = None,
 ) -> None:
     """Supply the result of the incident's call."""
     from longcase.model.strict_json import BODY_BYTES
 
-    why = _checked(reason)
+    why = reason if reason is None else _checked(reason)
     value = json_argument(result, "result", BODY_BYTES)
     accepted = session.ask(lambda service: service.set_result(case, value, incident=incident, reason=why), code=True)
     tell(session, accepted, "result set")

@@ -48,12 +48,13 @@ def worker(session: Session, app: _APP_ARGUMENT = None, live: _LIVE = 512) -> No
 
 
 def _run(session: Session, app: str | None, live: int, factor: float | None, *, tips: bool) -> None:
-    from longcase.app import Longcase
+    from longcase.app import Longcase, shared_store
     from longcase.cli.loading import load_apps
 
+    url = shared_store(session.store)
     if app is not None and session.app is not None:
         raise UsageError("the workflows are named twice", hint=f"longcase worker {app}")
-    longcase = Longcase(load_apps(app or session.app), url=session.store, actor=session.actor, live=live)
+    longcase = Longcase(load_apps(app or session.app), url=url, actor=session.actor, live=live)
     _log_to_stderr()
     asyncio.run(_work(session, longcase, factor, app or session.app, tips=tips))
 

@@ -395,7 +395,8 @@ class _Run:
         event = self.resident.interrupt(
             data, self.work.now, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
         )
-        self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body)
+        why = str(data["why"]) if self.resident.code.is_told_why(stage) else ""
+        self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body, why=why)
         self.resident.settle(instant_of(self.work.now))
 
     def _moved(self) -> None:

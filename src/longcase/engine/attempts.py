@@ -19,7 +19,7 @@ FailureKind = Literal[
     "error", "non_retryable", "timeout", "heartbeat", "contract_changed", "not_encodable", "undecodable", "lost",
     "unknown_activity", "cancelled",
 ]  # fmt: skip
-FINAL_KINDS = frozenset({"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity"})
+FINAL_KINDS = frozenset({"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity", "cancelled"})
 CRASH_ATTEMPTS = 10  # attempts lost with their worker before the call is quarantined as an incident
 
 

@@ -38,8 +38,12 @@ class WorkflowCode:
         """Return the stage or exception path of that name, the built-in cancel path included."""
         return self.cancel_path if name == self.cancel_path.name else self.workflow.declared(name)
 
+    def is_told_why(self, stage: Stage[Any]) -> bool:
+        """Whether the stage is the built-in cancel path, which closes with the reason it is entered with."""
+        return stage.fn is _cancelled
 
-async def _cancelled(case: Any) -> Close:
-    """The reaction to `cancel` where the workflow declares none: undo, then close."""
+
+async def _cancelled(case: Any, why: str = "cancelled") -> Close:
+    """The reaction to `cancel` where the workflow declares none: undo, then close with the reason given."""
     await case.undo()
-    return Close("cancelled", reason="cancelled")
+    return Close("cancelled", reason=why)

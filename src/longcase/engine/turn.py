@@ -108,7 +108,7 @@ class Resident:
     def _argument(self, entered: dict[str, Json]) -> Any:
         name = entered.get("signal")
         if not name:
-            return None
+            return entered.get("why")  # of the built-in cancel path alone
         signal = self.code.workflow.signals.get(name)
         return codec_for(signal.body).decode(entered["input"], f"signal {name}") if signal else None
 
@@ -155,6 +155,7 @@ class Resident:
         body: Json = None,
         lineage: int = 0,
         reuse: dict[str, Json] | None = None,
+        why: str = "",
     ) -> None:
         """Begin a visit: the event carries the snapshot that replay starts from."""
         state = self.state
@@ -169,6 +170,8 @@ class Resident:
         if signal:
             data["signal"] = signal
             data["input"] = body
+        if why:
+            data["why"] = why
         event = Event("stage_entered", data, number, cause=cause, node=node, n=1 if node else 0, strand="0" if node else "")
         self.append(event, at)
         data["snapshot"] = state.to_json()

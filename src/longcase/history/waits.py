@@ -56,6 +56,13 @@ def waits(state: CaseState) -> list[Wait]:
     return found
 
 
+def not_taken_up(state: CaseState) -> list[Wait]:
+    """Return what an accepted case waits for before its first visit: a worker. No fact of its row, for the eye."""
+    if state.status != "open" or state.visit:
+        return []
+    return [Wait("worker", "a worker", state.owner, state.started_at, "", "", 0)]
+
+
 def _call_text(call: Any) -> str:
     text: str = call["activity"]
     if call["status"] == "backoff":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from longcase.errors import BugError
@@ -18,6 +19,11 @@ from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
 from longcase.store.port import Stored
+
+
+# How long a case may want a turn while others get theirs: no worker, a store read while it is in use, a clock
+# that runs a thousand times as fast are none of them findings.
+PATIENCE: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,30 @@ class LiveKeys:
                 yield case.finding("I12", f"case {first} is a live case of the same key")
 
 
+class Overdue:
+    """I31 over all cases: none wanted a turn long before its workflow's cases last got one."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, tuple[str, str, Finding]] = {}
+        self._moved: dict[str, str] = {}  # by workflow: when a mover last did something
+
+    def __call__(self, case: CaseFacts) -> None:
+        row = case.stored.row
+        workflow = str(row["workflow"])
+        by_movers = (e.at for e in case.events if e.actor == "timer" or e.actor.startswith("worker:"))
+        self._moved[workflow] = max(self._moved.get(workflow, ""), *by_movers, "")
+        wake = str(row["wake_at"])
+        if row["status"] == "open" and wake:
+            self._wanted[case.stored.case_no] = workflow, wake, case.finding("I31", f"wants a turn since {wake}, and gets none")
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the cases that were passed over. Others of the workflow were moved long after they wanted to be."""
+        for workflow, wake, finding in self._wanted.values():
+            moved = self._moved[workflow]
+            if moved and datetime.fromisoformat(wake) + PATIENCE < datetime.fromisoformat(moved):
+                yield finding
+
+
 # -- activities, timers, tasks -----------------------------------------------------------------------
 
 _ATTEMPT_ENDS: Final = frozenset(
@@ -268,11 +298,12 @@ def inv_31(case: CaseFacts) -> Iterator[Finding]:
     """I31: an open case has something that will move it: nothing is stuck silently."""
     state = case.state
     if case.fold_error or state.status != "open" or case.stored.row["wake_at"] or case.stored.inbox:
-        return
-    if not (
-        state.calls or state.timers or state.tasks or state.receives or state.children or state.incidents
-        or state.undoing is not None
-    ):  # fmt: skip
+        return  # a timer alone moves nothing without its wake-up; of one long overdue tells `Overdue`
+    calls = any(call["awaited"] or call["undoes"] or state.undoing is not None for call in state.calls.values())
+    # An answer that stands waits in the inbox for its turn; without it nobody will be told.
+    tasks = any(task["status"] not in ("decided", "expired") for task in state.tasks.values())
+    children = any(child["awaited"] for child in state.children.values())
+    if not (calls or tasks or children or state.receives or state.incidents):
         yield case.finding("I31", f"nothing will ever move it: open in {state.stage} since {state.entered_at}, no wait")
 
 

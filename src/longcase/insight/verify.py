@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
-from longcase.insight.invariants import CHECKS, CaseFacts, Finding, LiveKeys, inv_02
+from longcase.insight.invariants import CHECKS, CaseFacts, Finding, LiveKeys, Overdue, inv_02
 from longcase.store.port import Audited
 
 CHUNK: Final = 100  # cases read at once: bounds memory and the age of a snapshot
@@ -31,6 +31,7 @@ async def verify(
     for broken in await store.broken_references():
         yield Finding("I5", 0, "the store", 0, broken)
     live_keys = LiveKeys()
+    overdue = Overdue()
     known = anchors or {}
     after = looked_at = 0
     missing = set(known)
@@ -42,6 +43,7 @@ async def verify(
                     yield finding
             for finding in live_keys(case):
                 yield finding
+            overdue(case)
             if stored.case_no in known:
                 missing.discard(stored.case_no)
                 for finding in inv_02(case, known[stored.case_no]):
@@ -49,5 +51,7 @@ async def verify(
         after = chunk[-1].case_no
         looked_at += len(chunk)
         progress(looked_at)
+    for finding in overdue.findings():
+        yield finding
     for case_no in sorted(missing):
         yield Finding("I2", case_no, "unknown", 0, "an anchored case is gone")

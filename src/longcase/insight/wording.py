@@ -116,7 +116,7 @@ _TOLD: Final[dict[str, str]] = {
     "undone": "undone: {call}",
     "undo_skipped": "nothing to undo for {call}",
     "undo_finished": "everything is undone",
-    "interrupted": "interrupted: {reason}",
+    "interrupted": "interrupted: {why}",
     "unwind_refused": "stage code did not end when interrupted",
     "cancel_requested": "asked to cancel: {reason}",
     "incident_opened": "incident {incident}, {kind}: {message}; {owner} to act",

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.codec import Codec, Json, codec_for
+from longcase.model.expected import check_kind, check_one_of, check_span, declared_with
 from longcase.model.host import Attempt, current_attempt, current_host
 from longcase.model.names import check_name
 from longcase.model.people import Owner, System
@@ -95,6 +96,16 @@ class Activity(Generic[P, R]):
         label: str | None = None,
     ) -> None:
         self.name = check_name(name or str(getattr(fn, "__name__", "")), "activity")
+        what = f"activity {self.name}"
+        check_kind(what, "retry", retry, Retry, "a Retry", f"retry=Retry(max_attempts={retry if isinstance(retry, int) else 5})")
+        check_kind(what, "system", system, System, "a System", 'system=System("erp", owner=...)')
+        check_one_of(what, "effect", effect, typing.get_args(Effect))
+        check_one_of(what, "once_per", once_per, typing.get_args(OncePer))
+        check_one_of(what, "cancel", cancel, typing.get_args(OnCancel))
+        spans = {"timeout": timeout, "schedule_to_start": schedule_to_start, "schedule_to_close": schedule_to_close, "heartbeat": heartbeat}
+        for option, span in spans.items():
+            if span is not None:
+                check_span(what, option, span, "seconds")
         self.was = was
         self.owner = owner
         self.system = system
@@ -121,15 +132,10 @@ class Activity(Generic[P, R]):
             raise DefinitionError(
                 f"activity {self.name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")'
             )
-        for what, span in (
-            ("timeout", timeout),
-            ("schedule_to_start", schedule_to_start),
-            ("schedule_to_close", schedule_to_close),
-            ("heartbeat", heartbeat),
-        ):
+        for option, span in spans.items():
             if span is not None and span <= timedelta(0):
-                raise DefinitionError(f"activity {self.name}: {what}={span}, expected above zero", hint=f"{what}=minutes(1)")
-        check_limits(f"activity {self.name}", concurrency, rate)
+                raise DefinitionError(f"activity {self.name}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)")
+        check_limits(what, concurrency, rate)
         self._read_signature(fn)
         functools.update_wrapper(self, fn, updated=())
 
@@ -295,6 +301,7 @@ class _MakeActivity(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
 
 
+@declared_with('@activity(owner=Team("client-desk"))')
 def activity(
     *,
     owner: Owner,

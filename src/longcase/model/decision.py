@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, ov
 
 from longcase.errors import DefinitionError
 from longcase.model.codec import Codec, codec_for
+from longcase.model.expected import declared_with
 from longcase.model.host import current_host
 from longcase.model.names import check_name
 from longcase.model.people import Owner
@@ -160,6 +161,7 @@ class _MakeDecision(Protocol):
     def __call__(self, fn: Callable[P, A], /) -> Decision[P, A]: ...
 
 
+@declared_with('@decision(owner=Team("risk"), question="Is it big?", policy="v1")')
 def decision(*, owner: Owner, question: str, policy: str, name: str | None = None) -> _MakeDecision:
     """Declare a decision point: a synchronous function without side effects; its return type is the
     closed set of answers.

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from longcase.errors import DefinitionError
 from longcase.model.calendar import Calendar
+from longcase.model.expected import check_kind, check_names
 from longcase.model.names import check_name
 from longcase.model.policy import check_limits
 
@@ -33,6 +34,11 @@ class Team:
                 f"team {self.name}: members is one string, expected a tuple of names",
                 hint=f'Team("{self.name}", members=("{self.members}",))',
             )
+        check_names(f"team {self.name}", "members", self.members)
+        check_kind(
+            f"team {self.name}", "calendar", self.calendar, Calendar, "a Calendar",
+            'calendar=Calendar("NL", tz="Europe/Amsterdam")',
+        )  # fmt: skip
         object.__setattr__(self, "members", tuple(self.members))
 
 
@@ -57,4 +63,6 @@ class System:
 
     def __post_init__(self) -> None:
         check_name(self.name, "system")
+        if not isinstance(self.owner, Owner):
+            raise DefinitionError(f"system {self.name}: owner is {self.owner!r}, expected a Team", hint='owner=Team("it")')
         check_limits(f"system {self.name}", self.concurrency, self.rate)

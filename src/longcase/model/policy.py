@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Literal
 
 from longcase.errors import DefinitionError
+from longcase.model.expected import check_span
+from longcase.model.names import printable
 from longcase.model.span import describe_span
 
 Jitter = Literal["full", "none"]
@@ -37,14 +39,18 @@ class Retry:
     budget: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or not 1 <= self.max_attempts <= MAX_ATTEMPTS_LIMIT:
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= MAX_ATTEMPTS_LIMIT:
             raise DefinitionError(
                 f"Retry(max_attempts={self.max_attempts!r}): expected 1 to {MAX_ATTEMPTS_LIMIT}",
                 hint="Retry(max_attempts=5)",
             )
+        check_span("Retry", "initial", self.initial, "seconds")
+        check_span("Retry", "cap", self.cap, "seconds")
+        if self.budget is not None:
+            check_span("Retry", "budget", self.budget, "seconds")
         if self.initial < timedelta(0) or self.cap < timedelta(0):
             raise DefinitionError("Retry: initial and cap must not be negative", hint="Retry(initial=seconds(1))")
-        if not self.factor >= 1:
+        if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not self.factor >= 1:
             raise DefinitionError(f"Retry(factor={self.factor!r}): expected at least 1", hint="Retry(factor=2)")
         if self.jitter not in ("full", "none"):
             raise DefinitionError(f'Retry(jitter={self.jitter!r}): expected "full" or "none"', hint='jitter="full"')
@@ -52,6 +58,12 @@ class Retry:
             raise DefinitionError(
                 f"Retry(non_retryable={self.non_retryable.__name__}): expected a tuple of exception classes",
                 hint=f"non_retryable=({self.non_retryable.__name__},)",
+            )
+        kinds = self.non_retryable
+        if not isinstance(kinds, tuple) or not all(isinstance(k, type) and issubclass(k, BaseException) for k in kinds):
+            raise DefinitionError(
+                f"Retry(non_retryable={printable(kinds)}): expected a tuple of exception classes",
+                hint="non_retryable=(UnknownEntity,)",
             )
 
     def delay(self, failures: int, draw: float) -> timedelta:
@@ -79,7 +91,15 @@ class Retry:
 
 def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:
     """Refuse a concurrency or rate limit below one."""
-    if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+    if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
         raise DefinitionError(f"{what}: concurrency={concurrency!r}, expected at least 1", hint="concurrency=10")
-    if rate is not None and (rate[0] < 1 or rate[1] <= timedelta(0)):
+    if rate is not None and not _is_rate(rate):
         raise DefinitionError(f"{what}: rate={rate!r}, expected (count, span), both above zero", hint="rate=(10, seconds(1))")
+
+
+def _is_rate(rate: object) -> bool:
+    match rate:
+        case (int(count), timedelta() as span):
+            return not isinstance(count, bool) and count >= 1 and span > timedelta(0)
+        case _:
+            return False

@@ -13,6 +13,7 @@ from longcase.errors import DefinitionError
 from longcase.model.case import Case, O
 from longcase.model.codec import Codec, Json, codec_for
 from longcase.model.exits import Again, Close
+from longcase.model.expected import check_kind, check_span, check_text_key
 from longcase.model.host import current_host
 from longcase.model.names import check_name
 from longcase.model.people import Owner
@@ -53,6 +54,10 @@ class Stage(Generic[O]):
                 f"{kind} {self.name} of {workflow.name}: declared def, a stage is a coroutine",
                 hint=f"async def {self.name}(case: Case[{workflow.object.__name__}]) -> Next: ...",
             )
+        what = f"{kind} {self.name} of {workflow.name}"
+        if expect is not None:
+            check_span(what, "expect", expect, "days", business=True)
+        check_kind(what, "owner", owner, Owner, "a Team", 'owner=Team("client-desk")')
         self.__doc__ = fn.__doc__
         self.__module__ = fn.__module__
         self.__wrapped__ = fn
@@ -118,6 +123,9 @@ class Workflow(Generic[O]):
             )
         if not isinstance(owner, Owner):
             raise DefinitionError(f"workflow {name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")')
+        check_text_key(f"workflow {name}", object, key)
+        if expect is not None:  # without one, `longcase check` has a finding
+            check_span(f"workflow {name}", "expect", expect, "days", business=True)
 
     @property
     def codec(self) -> Codec:
@@ -213,6 +221,12 @@ class Workflow(Generic[O]):
     def signal(self, name: str, body: type[S], *, owner: Owner | None = None) -> Signal[S]:
         """Declare a signal; its owner gets what cannot be delivered."""
         check_name(name, "signal")
+        if not isinstance(body, type) or not issubclass(body, BaseModel):
+            raise DefinitionError(
+                f"signal {name} of {self.name}: its body is {body!r}, expected a pydantic model class",
+                hint="class Paid(BaseModel): ...",
+            )
+        check_kind(f"signal {name} of {self.name}", "owner", owner, Owner, "a Team", 'owner=Team("client-desk")')
         if name in self.signals:
             raise DefinitionError(f"{self.name}: two signals named {name}", hint="give one of them another name")
         signal = Signal(self.name, name, body, owner or self.owner)

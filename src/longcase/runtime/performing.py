@@ -211,8 +211,12 @@ def classify(activity: Activity[..., Any], error: BaseException, running: Runnin
     details = running.details
     if isinstance(error, _TimedOut):
         return Failure(error.kind, "AttemptTimeout", str(error), details=details)
-    if isinstance(error, AttemptStopped) or (isinstance(error, asyncio.CancelledError) and running.stopping):
+    if isinstance(error, AttemptStopped) and running.stopping:
         return Failure("cancelled", "AttemptStopped", "stopped as asked", details=details)
+    if isinstance(error, asyncio.CancelledError) and running.stopping:
+        # Cut off in the middle: what it did by then is not known, as after a timeout.
+        kind: Literal["cancelled", "timeout"] = "cancelled" if activity.cancel == "wait" else "timeout"
+        return Failure(kind, "AttemptStopped", "asked to stop, and cut off as it had not ended in time", details=details)
     if isinstance(error, RetryAfter):
         return failure("error", error, retry_after=error.delay, details=details)
     if isinstance(error, pydantic.ValidationError):

@@ -22,7 +22,7 @@ from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.code import WorkflowCode
 from longcase.env import Env, RealClock
-from longcase.errors import LongcaseError, UnavailableError
+from longcase.errors import LongcaseError, StoreGone, UnavailableError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call
 from longcase.model.codec import Json
@@ -274,6 +274,8 @@ class Worker:
     async def _keep_watch(self) -> None:
         """Notice other processes' commits and deaths, however busy this one is."""
         time = asyncio.get_running_loop().time()
+        if time >= self._sweep_at and self.store.gone():
+            raise StoreGone(f"the store {self.store.url} was deleted or replaced under this worker", hint="put its file back, then start the worker")
         if time >= self._poll_at:
             self._poll_at = time + POLL
             if self.store.changed():

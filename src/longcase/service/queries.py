@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from longcase.errors import UsageError
 from longcase.history.state import CaseState
-from longcase.store.port import Store
+from longcase.history.waits import Wait
+from longcase.store.port import CaseRef, Store
 
 MOST: Final = 1_000  # rows of one answer
+CHILDREN: Final = 50  # waits of one case among which its child cases are looked up
 WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo")
 
 _CASES: Final = """
@@ -111,6 +114,21 @@ def _asked(record: dict[str, Any]) -> dict[str, Any]:
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
     return {"case": row.pop("case_address"), **row}
+
+
+async def with_children(store: Store, state: CaseState, found: Sequence[Wait]) -> list[Wait]:
+    """Return waits that say of a child case in trouble whose move it is (SEMANTICS B22)."""
+    told: list[Wait] = []
+    for wait in found:
+        address = wait.what.removeprefix("child ")
+        if wait.kind == "child" and len(told) < CHILDREN:
+            workflow, _, key = address.partition("/")
+            child = await store.load(CaseRef(0, workflow, key, state.tenant))
+            if child is not None and child.state.incidents:
+                owners = dict.fromkeys(opened["owner"] for opened in child.state.incidents.values())
+                wait = wait._replace(what=f"{wait.what}: incident, owner {', '.join(owners)}")
+        told.append(wait)
+    return told
 
 
 async def next_steps(store: Store, state: CaseState) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from longcase.env import Env
 from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, CaseNotFound, InvalidInput, LongcaseError, TaskNotFound, UnknownSignal, UsageError, WorkflowNotFound
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
-from longcase.history.waits import Wait, waits
+from longcase.history.waits import Wait, not_taken_up, waits
 from longcase.model.codec import Codec, Json, codec_for, digest
 from longcase.model.names import check_idempotency_key, check_key, check_name
 from longcase.model.signal import Signal
@@ -416,8 +416,7 @@ class Service:
         who = actor or self.actor
         ref = self.ref(address)
         code = self.codes.get(ref.workflow)
-        if not reason.strip():
-            raise UsageError("a correction needs a reason", hint="--reason 'typo in the registration'")
+        _stated("correct", reason)
 
         def judge(locked: Locked) -> Repair:
             patch = self._valid_patch(code, locked.state, fields)
@@ -443,23 +442,26 @@ class Service:
         who = actor or self.actor
         return await self._repair(address, lambda locked: repairs.retry(locked.state, incident, who, reason, locked.now), who)
 
-    async def skip(self, address: str, *, incident: str | None = None, reason: str = "", actor: Actor | None = None) -> Accepted:
+    async def skip(self, address: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None) -> Accepted:
         """Go on without the incident's call, where its result may be None."""
+        why = "" if reason is None else _stated("skip", reason)
         who = actor or self.actor
         code = self.codes.get(self.ref(address).workflow)
-        return await self._repair(address, lambda locked: repairs.skip(locked.state, incident, who, reason, code), who)
+        return await self._repair(address, lambda locked: repairs.skip(locked.state, incident, who, why, code), who)
 
     async def set_result(
-        self, address: str, result: Json, *, incident: str | None = None, reason: str = "", actor: Actor | None = None
+        self, address: str, result: Json, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
     ) -> Accepted:
         """Supply the result of the incident's call."""
+        why = "" if reason is None else _stated("set-result", reason)
         check_json(result, what="result")
         who = actor or self.actor
         code = self.codes.get(self.ref(address).workflow)
-        return await self._repair(address, lambda locked: repairs.set_result(locked.state, incident, result, who, reason, code), who)
+        return await self._repair(address, lambda locked: repairs.set_result(locked.state, incident, result, who, why, code), who)
 
     async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Move a case to another stage; its visit ends, nothing is undone."""
+        _stated("move", reason)
         who = actor or self.actor
         name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
@@ -475,6 +477,7 @@ class Service:
 
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew, reusing what its calls have already returned."""
+        _stated("restart", reason)
         who = actor or self.actor
         code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
@@ -489,6 +492,7 @@ class Service:
 
     async def cancel(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Cancel a case by its cancel path."""
+        _stated("cancel", reason)
         who = actor or self.actor
         return await self._repair(address, lambda locked: repairs.cancel(locked.state, who, reason), who)
 
@@ -524,12 +528,15 @@ class Service:
         """Return what one screen says of a case."""
         row = await self.row(address)
         exits = await queries.next_steps(self.store, row.state)
+        found = await queries.with_children(self.store, row.state, waits(row.state) or not_taken_up(row.state))
         return CaseView(
-            row.state.address, row.case_no, row.state, waits(row.state), row.pending, row.lease, row.wake_at, exits
+            row.state.address, row.case_no, row.state, found, row.pending, row.lease, row.wake_at, exits
         )
 
     async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
         """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""
+        if which.workflow:
+            await queries.check_workflow(self.store, self.tenant, which.workflow, self.codes)
         return await queries.list_cases(self.store, self.tenant, which)
 
     async def tasks(self, *, of: str = "", limit: int = 200, address: str = "") -> Sequence[dict[str, Any]]:
@@ -552,3 +559,10 @@ def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str) -> J
     if isinstance(body, BaseModel):
         return check_json(codec.encode(body, what), what=what)
     return codec.encode(codec.decode(check_json(dict(body), what=what), what), what)
+
+
+def _stated(command: str, reason: str) -> str:
+    """Return the reason of a repair; whoever reads the history later has nothing else to go by."""
+    if not reason.strip():
+        raise UsageError(f"{command} was given an empty reason", hint="--reason 'agreed with the customer by phone'")
+    return reason

@@ -330,6 +330,10 @@ class Store(Protocol):
         """Tell cheaply whether another process has committed since the last call."""
         ...
 
+    def gone(self) -> bool:
+        """Tell whether what was opened is no longer what the URL names: deleted, or replaced."""
+        ...
+
     # -- maps ----------------------------------------------------------------------------------------
 
     async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from longcase.model.activity import Activity
+from longcase.model.check.arguments import argument_findings
 from longcase.model.check.cancel import cancel_findings
 from longcase.model.check.declared import (
     activity_findings,
@@ -49,6 +50,7 @@ _FUNCTION_RULES = (
     cancel_findings,
     task_findings,
     wait_findings,
+    argument_findings,
     loop_findings,
     field_findings,
     rebound_findings,

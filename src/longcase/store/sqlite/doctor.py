@@ -1,6 +1,6 @@
 """The check-up: what may hurt a store, found before it does.
 
-Library, place, room, log, journal, schema, damage, clock, and cases that nothing will ever move.
+Library, place, room, log, journal, schema, damage, clock, silent workers, and cases that nothing will ever move.
 Changes nothing.
 """
 
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 import apsw
@@ -36,6 +37,9 @@ WAL_BYTES: Final = 256 * 1024 * 1024  # above this a reader pins the log, or che
 FREE_SHARE: Final = 0.10
 CLOCK_BACK_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 30.0  # a worker that lives says so every 5 s
+
+UNSERVED_SECONDS: Final = 60.0  # a case that is ready for so long is nobody's
+UNSERVED: Final = "SELECT count(*) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= ?"
 
 Level = Literal["ok", "warning", "error"]
 
@@ -186,10 +190,19 @@ def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Sympt
                 "warning", "worker",
                 f"worker {row.no} (pid {row.pid} on {row.host}) has been silent for {seconds:.0f} s and holds "
                 f"{row.leases} case{'s' * (row.leases != 1)}",
-                f"ps -o pid,stat,etime,args -p {row.pid}; if it hangs: kill -9 {row.pid}, and others take its cases over",
+                f"ps -o pid,stat,etime,args -p {row.pid}; if it hangs: kill -9 {row.pid}, others then go on",
             )  # fmt: skip
     if living and not silent:
         yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
+    if not living:
+        since = instant_text(now - timedelta(seconds=UNSERVED_SECONDS * pace))
+        count = int(connection.execute(UNSERVED, (since,)).get)
+        if count:
+            yield Symptom(
+                "warning", "worker",
+                f"{count} case{'s wait' if count != 1 else ' waits'} for a worker; no worker is alive",
+                "longcase worker APP",
+            )  # fmt: skip
 
 
 def _stuck(connection: apsw.Connection) -> Iterator[Symptom]:

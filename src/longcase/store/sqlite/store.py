@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -104,6 +105,14 @@ async def open_sqlite(
     return SqliteStore(path, env, inline=inline, create=create, synchronous=synchronous, faults=faults)
 
 
+def _identity(path: str) -> tuple[int, int]:
+    """Return what tells a file from another that takes its name."""
+    if path == MEMORY:
+        return 0, 0
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 class SqliteStore:
     """Cases in one SQLite file. Made by `open_sqlite`."""
 
@@ -134,6 +143,7 @@ class SqliteStore:
                 if self._committer.connection is not None:
                     self._committer.connection.close()
                 raise
+        self._identity = _identity(path)
         self._questions = Questions(path, env.monotonic, self._memory if path == MEMORY else None)
 
     def _prepare(self, create: bool) -> None:
@@ -385,6 +395,14 @@ class SqliteStore:
             version: int = writer.execute("PRAGMA data_version").get
         before, self._version = self._version, version
         return before not in (0, version)
+
+    def gone(self) -> bool:
+        try:
+            return self._identity != _identity(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError:  # not to be told now: a right that was taken away, a disk that does not answer
+            return False
 
     # -- maps ----------------------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ WITH waits (case_no, kind, what, whose, since, expected, node, event) AS (
     FROM cases
     WHERE state -> '$.undoing' IS NOT NULL
 ),
-bare AS (
+bare AS (  -- a timeout is a wait of its own where the stage waits for nothing else
     SELECT
         case_no, 'timer' AS kind, j.value ->> 'because' AS what, j.value ->> 'whose' AS whose,
         j.value ->> 'since' AS since, j.value ->> 'due' AS expected, j.value ->> 'node' AS node, j.value ->> 'seq' AS event
@@ -128,9 +128,9 @@ bare AS (
     WHERE j.value ->> 'kind' = 'timeout' AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.case_no = cases.case_no)
 )
 SELECT
-    cases.case_no, tenant, workflow, cases.key, stage, owner, waits.kind, what, whose, since,
+    cases.case_no, tenant, workflow, cases.key, stage, owner, w.kind, what, whose, since,
     nullif(expected, '') AS expected, node, event
-FROM cases JOIN waits ON waits.case_no = cases.case_no
+FROM cases JOIN (SELECT * FROM waits UNION ALL SELECT * FROM bare) AS w ON w.case_no = cases.case_no
 WHERE cases.status = 'open';
 
 -- overdue        one row per expectation that has passed: of a wait, of a stage, of a case

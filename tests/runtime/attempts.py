@@ -1,0 +1,187 @@
+"""The world of the attempts' tests: activities that fail, hang, beat and crowd as told, and their workflows.
+
+Run as `python -m tests.runtime.attempts STORE` it is a worker over that store, to be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+from pydantic import BaseModel
+
+from longcase import ActivityFailed, Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days
+from longcase.history.event import Event
+from longcase.model.activity import Activity
+
+BOUND = 20.0  # seconds anything here waits before it gives up
+desk = Team("desk")
+
+
+def ms(count: float) -> timedelta:
+    return timedelta(milliseconds=count)
+
+
+class Thing(BaseModel):
+    id: str
+
+
+class Word(BaseModel):
+    n: int = 0
+
+
+class World:
+    """What the activities did, and doors they wait at."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, list[Any]] = defaultdict(list)
+        self.inside: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.door = threading.Event()
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def crowd(self, *names: str) -> Iterator[None]:
+        """Count who is inside at once, under each name."""
+        with self.lock:
+            for name in names:
+                self.inside[name] += 1
+                self.most[name] = max(self.most[name], self.inside[name])
+        try:
+            yield
+        finally:
+            with self.lock:
+                for name in names:
+                    self.inside[name] -= 1
+
+    async def at_the_door(self) -> None:
+        end = time.monotonic() + BOUND
+        while not self.door.is_set() and time.monotonic() < end:  # noqa: ASYNC110 - threads wait there too
+            await asyncio.sleep(0.005)
+
+
+world = World()
+
+
+NEVER = timedelta(seconds=BOUND)
+once_only = Retry(max_attempts=1)
+at_once = Retry(max_attempts=4, initial=ms(1), factor=1, jitter="none")
+
+
+def reset() -> None:
+    world.__init__()  # type: ignore[misc]  # the activities hold this object
+
+
+def calling(called: Activity[..., Any]) -> Workflow[Thing]:
+    """Return a workflow whose cases call the activity once and say how it went."""
+    flow = Workflow(called.name.replace("_", "-"), object=Thing, key="id", owner=desk, expect=days(1))
+
+    @flow.stage(expect=days(1))
+    async def call(case: Case[Thing]) -> Next:
+        try:
+            result = await called(case.key)
+        except ActivityFailed as error:
+            return flow.close("lost", reason=f"{error.error_type}: {error.error_message}", result=error.attempts)
+        return flow.close("done", result=result)
+
+    call.fn.__globals__.setdefault(called.name, called)  # where a worker looks for a workflow's activities
+    return flow
+
+
+class Cases:
+    """A worker at work over a store of the test, and what its cases say."""
+
+    def __init__(self, longcase: Longcase, path: Path) -> None:
+        self.longcase = longcase
+        self.path = path
+
+    async def start(self, flow: Workflow[Thing], *keys: str) -> None:
+        for key in keys or ("1",):
+            await self.longcase.service.start(flow, Thing(id=key))
+
+    async def events(self, flow: Workflow[Thing], kind: str = "", key: str = "1") -> list[Event]:
+        shown = await self.longcase.service.show(f"{flow.name}/{key}")
+        found = await self.longcase.store.events(shown.case_no)
+        return [event for event in found if event.type == kind] if kind else found
+
+    async def seen(self, flow: Workflow[Thing], kind: str, key: str = "1") -> Event:
+        """Wait for an event of a type."""
+        found: list[Event] = await until(lambda: self.events(flow, kind, key))
+        return found[-1]
+
+    async def closed(self, flow: Workflow[Thing], key: str = "1") -> tuple[str, Any, str]:
+        """Wait for the close; returns its name, result and reason."""
+        await self.seen(flow, "case_closed", key)
+        close: Any = (await self.longcase.service.show(f"{flow.name}/{key}")).state.close
+        return close["name"], close["result"], close["reason"]
+
+    async def incident(self, flow: Workflow[Thing]) -> dict[str, Any]:
+        return dict((await self.seen(flow, "incident_opened")).data)
+
+    async def errors(self, flow: Workflow[Thing]) -> list[dict[str, Any]]:
+        """Return the errors of all attempts that failed, in order."""
+        return [event.data["error"] for event in await self.events(flow) if "error" in event.data]
+
+    def beats(self) -> list[tuple[Any, ...]]:
+        with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+            return connection.execute("SELECT attempt, details FROM heartbeats").fetchall()
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    """Look until there is something to see, or the bound is over."""
+    end = time.monotonic() + BOUND
+    while not (found := await look()):
+        assert time.monotonic() < end, f"not seen within {BOUND} s"
+        await asyncio.sleep(0.005)
+    return found
+
+
+async def until_true(look: Callable[[], Any]) -> Any:
+    async def looking() -> Any:
+        return look()
+
+    return await until(looking)
+
+
+@asynccontextmanager
+async def at_work(path: Path, *flows: Workflow[Thing]) -> AsyncIterator[Cases]:
+    async with Longcase(flows, url=f"sqlite:///{path}") as longcase, longcase.working():
+        try:
+            yield Cases(longcase, path)
+        finally:
+            world.door.set()
+
+
+# For a worker that is killed: the first attempt fails leaving details, the second
+# leaves newer ones by heartbeat only and dies with its worker, the third says what it was handed.
+@activity(owner=desk, timeout=NEVER, heartbeat=NEVER, retry=at_once)
+async def survives(key: str) -> list[Any]:
+    number = attempt().number
+    if number == 3:
+        return [number, attempt().previous_details]
+    attempt().heartbeat({"row": number})
+    if number == 1:
+        raise OSError("the line is down")
+    await asyncio.Event().wait()
+    return []
+
+
+resuming = calling(survives)
+
+
+if __name__ == "__main__":
+
+    async def main(store: str) -> None:
+        async with Longcase([resuming], url=f"sqlite:///{store}") as longcase, longcase.working():
+            await asyncio.sleep(BOUND)
+
+    asyncio.run(main(sys.argv[1]))

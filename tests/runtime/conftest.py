@@ -1,0 +1,14 @@
+"""A store's file in the test's own folder, and a world in which nothing has happened yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.runtime.attempts import reset
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    reset()
+    return tmp_path / "cases.db"
