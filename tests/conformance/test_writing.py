@@ -318,7 +318,7 @@ async def test_a_child_to_be_cancelled_is_asked_and_woken(store: Any) -> None:
     (parent,) = await store.start([new_case("p")])
     new = new_case("c", workflow="check")
     new.started.data["parent"] = {"case_no": parent.case_no, "child": "1.k1"}
-    (written,) = await store.write([turn(parent, entered(), children=[new])])
+    (written,) = await store.write([turn(parent, entered(), receive(), children=[new])])
     child = written.children[0]
     await store.write([turn(child, entered(), receive())])
     cancel = [("1.k1", "check", "c", "parent closed"), ("1.k2", "check", "unknown", "parent closed")]

@@ -37,6 +37,16 @@ def test_the_tests_of_test_with_simulate_pass(tmp_path: Path) -> None:
         assert "6 passed" in shell.run("pytest -q test_orders.py")
 
 
+def test_the_programs_of_child_cases_are_sound_and_their_tests_pass(tmp_path: Path) -> None:
+    files = {block.file: block.text for block in blocks(DOCS / "howto" / "child-cases.md", "python")}
+    assert set(files) == {"vendors.py", "orders.py", "test_orders.py"}
+    with terminal(tmp_path) as shell:
+        for file, text in files.items():
+            shell.write(file, [text])
+        shell.run("longcase check orders.py,vendors.py")
+        assert "3 passed" in shell.run("pytest -q test_orders.py")
+
+
 def test_every_query_of_ask_with_sql_answers(tmp_path: Path, simulate: Any) -> None:
     page = DOCS / "howto" / "ask-with-sql.md"
     queries = [block.text for block in blocks(page, "sql")]

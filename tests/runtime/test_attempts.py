@@ -369,6 +369,38 @@ async def test_rule_B04_an_attempt_that_stopped_as_asked_is_not_tried_again(path
         assert world.notes["began"] == [1]
 
 
+@activity(owner=desk, timeout=ms(200), retry=once_only, effect="repeatable")
+async def book(key: str) -> str:
+    await world.at_the_door()
+    return "booked"
+
+
+@book.undo
+async def unbook(booked: str, key: str) -> None:
+    world.notes["undone"].append(booked)
+
+
+booking = Workflow("booking", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@booking.stage(expect=days(1))
+async def book_or_not(case: Case[Thing]) -> Next:
+    try:
+        async with asyncio.timeout(0.05):
+            await book(case.key)
+    except TimeoutError:
+        await case.undo()
+    return booking.close("done")
+
+
+async def test_rule_A04_undo_does_not_pass_over_a_last_attempt_whose_outcome_is_unknown(path: Path) -> None:
+    async with at_work(path, booking) as cases:
+        await cases.start(booking)
+        assert (await cases.incident(booking))["kind"] == "outcome_unknown"
+        assert [error["kind"] for error in await cases.errors(booking)] == ["timeout"]
+        assert await cases.events(booking, "undo_finished") == []
+
+
 @activity(owner=desk, timeout=NEVER, effect="once")
 async def deaf(key: str) -> str:
     world.notes["began"].append(key)

@@ -280,6 +280,19 @@ async def test_inv_31_a_case_that_waits_for_nothing_is_named(store: SqliteStore)
     assert await invariants(store) == set()
 
 
+async def test_inv_31_a_case_passed_over_for_a_month_is_named(store: SqliteStore) -> None:
+    waiting, moving = await store.start([new_case("k1"), new_case("k2")])
+    await store.write([turn(waiting, entered(), receive(), wake_at="2026-03-02T12:00:00.000000Z")])
+    for month, expected in (("03", set()), ("05", {"I31"})):
+        row = await store.load(CaseRef(moving.case_no))
+        assert row is not None
+        moved = noted()
+        moved.actor = "worker:1"
+        events = [moved] if month == "05" else [entered(), receive(), moved]
+        await store.write([turn(row, *events, at=f"2026-{month}-30T12:00:00.000000Z")])
+        assert await invariants(store) == expected
+
+
 async def test_inv_33_an_event_without_an_actor_cannot_be_stored(store: SqliteStore) -> None:
     (base,) = await store.start([new_case("k1")])
     nameless = noted()

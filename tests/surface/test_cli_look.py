@@ -116,7 +116,6 @@ def test_list_transcript(cli: Cli, sim: Simulation) -> None:
         (["--incidents"], ["claims/C-2"]),
         (["--whose", "clerks", "--stage", "intake"], ["claims/C-3"]),
         (["--owner", "clerks"], ["claims/C-1"]),
-        (["--workflow", "other"], []),
         (["--status", "closed"], []),
         (["--overdue"], []),
         (["--after", "2"], ["claims/C-3"]),

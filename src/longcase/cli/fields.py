@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from longcase.errors import InvalidInput, UsageError, WorkflowNotFound
 from longcase.model.codec import Json
+from longcase.model.names import printable
 from longcase.model.strict_json import BODY_BYTES, check_json, parse_json
 
 if TYPE_CHECKING:
     from longcase.service.service import Service
+
+
+_WANTED = {
+    "integer": "a whole number", "number": "a number", "boolean": "true or false",
+    "array": "a list as JSON", "object": "an object as JSON",
+}  # fmt: skip
 
 
 class Fields:
@@ -20,6 +27,7 @@ class Fields:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         definitions = schema.get("$defs", {})
         self.names = tuple(schema.get("properties", {}))
+        self._kinds = {name: _kinds(field, definitions, 0) for name, field in schema["properties"].items()}
         self._text = {name for name, field in schema["properties"].items() if _takes_text(field, definitions, 0)}
 
     def value(self, name: str, text: str, what: str) -> Json:
@@ -28,7 +36,16 @@ class Fields:
             raise unknown_field(name, self.names, what)
         if name in self._text:
             return check_json(text, what=f"{what}: /{name}")
-        return parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
+        try:
+            return parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
+        except InvalidInput as error:
+            wanted = " or ".join(dict.fromkeys(_WANTED[kind] for kind in self._kinds[name] if kind in _WANTED))
+            if error.reason != "invalid_json" or not wanted:
+                raise
+            problem = f"expected {wanted}, got {printable(text)}"
+            raise InvalidInput(
+                f"{what}: /{name}: {problem}", problems=[(f"/{name}", problem)], reason="does_not_fit"
+            ) from None
 
     def assignments(self, pairs: Sequence[str], what: str) -> dict[str, Json]:
         """Return the fields of `field=value` and `field:=json` words."""
@@ -65,6 +82,19 @@ def unknown_field(name: str, known: Sequence[str], what: str) -> InvalidInput:
     return InvalidInput(
         f"{what}: /{name}: unknown field", problems=[(f"/{name}", "unknown field")], reason="does_not_fit", hint=hint
     )
+
+
+def _kinds(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> list[str]:
+    """Return the JSON types a field takes."""
+    if depth > 20:
+        return []
+    if "$ref" in field:
+        return _kinds(definitions.get(field["$ref"].rpartition("/")[2], {}), definitions, depth + 1)
+    kinds = field.get("type", [])
+    found = [kinds] if isinstance(kinds, str) else list(kinds)
+    for one in [*field.get("anyOf", ()), *field.get("oneOf", ())]:
+        found += _kinds(one, definitions, depth + 1)
+    return found
 
 
 def _takes_text(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from longcase.cli import terminal
-from longcase.errors import BugError, LongcaseError, NotFoundError, RefusedError, UsageError
+from longcase.errors import BugError, LongcaseError, NotFoundError, RefusedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PERSON = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _KINDS = ("person:", "service:")
 
 _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON; errors too, on stderr.")]
@@ -54,6 +56,12 @@ class FileRefused(RefusedError):
     """The file may not be read or written by this user."""
 
     code = "file_refused"
+
+
+class OutputRefused(UnavailableError):
+    """The answer cannot be written where standard output goes."""
+
+    code = "output_refused"
 
 
 @dataclass(slots=True)
@@ -137,6 +145,13 @@ def command(
                 # Under another name: the option parser would make it a failure.
                 terminal.turn_away()
                 raise terminal.ReaderGone from None
+            except OSError as error:
+                if error.filename is not None or error.errno not in _UNWRITABLE:
+                    raise
+                terminal.turn_away()
+                raise OutputRefused(
+                    f"the answer cannot be written: {error.strerror}", hint="look where standard output goes: df -h"
+                ) from None
 
         run.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared]}

@@ -19,6 +19,7 @@ _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ud800-\udfff]"
 )
 _WIDEST: Final = 60  # of one column of a table
+LONGEST_ERROR: Final = 300  # characters of an error's message; --json has all of it
 
 
 class ReaderGone(Exception):
@@ -107,5 +108,7 @@ def span(length: timedelta) -> str:
 
 def error_text(message: str, hint: str) -> str:
     """Return an error as it is printed: the message, an empty line, the mend."""
+    if len(message) > LONGEST_ERROR:
+        message = f"{message[:LONGEST_ERROR]}... ({len(message) - LONGEST_ERROR:,} more characters: --json)"
     shown = "\n".join(escape(part) for part in message.split("\n"))
     return f"error: {shown}\n\nhint: {escape(hint)}" if hint else f"error: {shown}"

@@ -196,7 +196,8 @@ class _Run:
 
     def all(self) -> None:
         self._sweep_dead()
-        if self.state.visit == 0 and self.state.status == "open" and self.state.move is None and not blocked(self.state):
+        state = self.state
+        if state.visit == 0 and state.status == "open" and state.move is None and not blocked(state):
             self.resident.enter_first(self.work.now)
             self.result.applied += 1
         self._moved()
@@ -364,7 +365,10 @@ class _Run:
         )  # fmt: skip
         now = instant_of(self.work.now)
         # Where stage code waits for the child only a restart, a move or a cancel can go on.
-        self.resident.append(incident(state, taken, now, cause=child["seq"], blocks=child["awaited"]), self.work.now)
+        event = incident(state, taken, now, cause=child["seq"], blocks=child["awaited"])
+        if not child["awaited"]:
+            event.data["repairs"] = ["skip", *event.data["repairs"]]
+        self.resident.append(event, self.work.now)
 
     def _unhandled(self, item: Accepted, why: str) -> None:
         data = {"id": item.id, "signal": item.data.get("signal", item.type), "why": why, "body": item.data.get("body", item.data)}
@@ -475,7 +479,7 @@ class _Run:
                 return
             self._turn(attempts.lost(state, ref, call, failure, actor), self.work.now)
             return
-        if verdict.follow == "again" and not call["awaited"] and not call["undoes"]:
+        if verdict.follow in ("again", "lost") and not call["awaited"] and not call["undoes"]:
             # The stage stopped waiting: a failed attempt is not tried again for nobody.
             unknown = failure.kind in UNKNOWN_KINDS and attempts.undo_entry(state, ref) is not None
             verdict = Verdict("unknown" if unknown else "lost")
@@ -613,7 +617,7 @@ class _Run:
     def _fire(self, ref: str, timer: Any) -> None:
         late = (instant_of(self.work.now) - instant_of(timer["due"])).total_seconds()
         data: dict[str, Json] = {"timer": ref, "due": timer["due"], "late_s": round(late, 6)}
-        event = Event("timer_fired", data, actor="timer", cause=timer["seq"], node=timer["node"], n=timer["n"], strand=timer["strand"])
+        event = attempts.place(self.state, timer, Event("timer_fired", data, actor="timer"))
         self._turn(event, self.work.now)
 
     def _task_clock(self, event: Event) -> None:
@@ -660,7 +664,7 @@ class _Run:
                 return
             undone = [entry["activity"] for entry in reversed(state.undo.values()) if entry["status"] == "undone"]
             data: dict[str, Json] = {"undo": state.undoing["undo"], "undone": undone}
-            event = Event("undo_finished", data, cause=state.undoing["seq"], node=state.undoing["node"], n=state.undoing["n"], strand=state.undoing["strand"])
+            event = attempts.place(state, state.undoing, Event("undo_finished", data))
             self.resident.turn(event, self.work.now)
 
     def _start_undo(self, ref: str) -> None:
@@ -679,7 +683,7 @@ class _Run:
             "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
             "attempt": 1 if worker else 0, "worker": worker,
         }  # fmt: skip
-        self.resident.append(Event("undo_started", data, cause=undoing["seq"], node=undoing["node"], n=undoing["n"], strand=undoing["strand"]), self.work.now)
+        self.resident.append(attempts.place(state, undoing, Event("undo_started", data)), self.work.now)
 
     def _settle_unknown(self, ref: str) -> None:
         """A call whose outcome is unknown stops the undo until `verify` or a person settles it."""

@@ -6,6 +6,7 @@ a number is given once, under the case row's lock (INVARIANTS I13 to I15).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -138,11 +139,11 @@ def refused(state: CaseState, ref: str, number: int, outcome: str, worker: int, 
     return Event("attempt_refused", data, state.visit, actor=f"worker:{worker}")
 
 
-def place(state: CaseState, call: Call, event: Event) -> Event:
-    """Put an event where its call stands on the map, caused by the call's command."""
+def place(state: CaseState, wait: Mapping[str, Any], event: Event) -> Event:
+    """Put an event where its call, timer or undo stands on the map, caused by the command of that."""
     event.visit = state.visit
-    event.node, event.n, event.strand = call["node"], call["n"], call["strand"]
-    event.cause = call["seq"]
+    event.node, event.n, event.strand = wait["node"], wait["n"], wait["strand"]
+    event.cause = wait["seq"]
     return event
 
 

@@ -198,7 +198,8 @@ class Resident:
                 cancel = child["on_close"] == "cancel"
                 self.append(self._placed("child_released", {"child": ref, "cancel": cancel}, child, event.seq), at)
                 if cancel:
-                    self.cancel_children.append((ref, child["workflow"], child["key"], f"parent interrupted: {data['why']}"))
+                    why = f"parent interrupted: {data['why']}"
+                    self.cancel_children.append((ref, child["workflow"], child["key"], why))
         for number, opened in list(state.incidents.items()):
             self.append(Event("incident_closed", {"incident": number, "how": "superseded"}, cause=event.seq), at)
             call = opened["call"]

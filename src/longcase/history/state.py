@@ -723,8 +723,9 @@ def _incident_opened(state: CaseState, event: Event) -> None:
 @_on("incident_closed")
 def _incident_closed(state: CaseState, event: Event) -> None:
     closed = state.incidents.pop(event.data["incident"], None)
-    if closed is not None and event.data.get("how") == "moved" and state.move is not None and closed["details"].get("input"):
-        state.move["past"] = [*state.move.get("past", ()), closed["details"]["input"]]
+    refused = closed["details"].get("input") if closed is not None else None
+    if refused and event.data.get("how") == "moved" and state.move is not None:
+        state.move["past"] = [*state.move.get("past", ()), refused]
 
 
 @_on("visit_warned")

@@ -50,8 +50,10 @@ def waits(state: CaseState) -> list[Wait]:
         found.append(Wait("undo", "undoing", state.owner, state.undoing["at"], "", state.undoing["node"], state.undoing["seq"]))
     if not found:
         # Stage code waits under `asyncio.timeout` for what it does itself: the timeout is what moves the case.
-        for timer in state.timers.values():
-            found.append(Wait("timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"]))
+        found = [
+            Wait("timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"])
+            for timer in state.timers.values()
+        ]
     found.sort(key=lambda wait: (wait.kind != "incident", wait.expected or _END_OF_TIME, wait.seq))
     return found
 
@@ -84,7 +86,8 @@ def all_due(state: CaseState) -> list[str]:
         if call["next_try"]:
             found.append(call["next_try"])
         # An attempt that runs is bounded by it as long as somebody waits for its call.
-        if call["deadline"] and (call["status"] in ("ready", "backoff") or (call["status"] == "running" and call["awaited"])):
+        runs = call["status"] == "running" and call["awaited"]
+        if call["deadline"] and (runs or call["status"] in ("ready", "backoff")):
             found.append(call["deadline"])
         if call["start_by"] and call["status"] == "ready":
             found.append(call["start_by"])

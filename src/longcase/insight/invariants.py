@@ -203,7 +203,8 @@ class Overdue:
         self._moved[workflow] = max(self._moved.get(workflow, ""), *by_movers, "")
         wake = str(row["wake_at"])
         if row["status"] == "open" and wake:
-            self._wanted[case.stored.case_no] = workflow, wake, case.finding("I31", f"wants a turn since {wake}, and gets none")
+            finding = case.finding("I31", f"wants a turn since {wake}, and gets none")
+            self._wanted[case.stored.case_no] = workflow, wake, finding
 
     def findings(self) -> Iterator[Finding]:
         """Yield the cases that were passed over. Others of the workflow were moved long after they wanted to be."""

@@ -191,7 +191,7 @@ def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure
         if error.problems:
             place, problem = error.problems[0]
             name = place.replace("/", ".") or "."
-            return Failure("contract_changed", "ContractChanged", f"{name} {problem}", field=name)
+            return Failure("contract_changed", "ContractChanged", problem if name == "." else f"{name} {problem}", field=name)
         return failure("not_encodable", error)
     except Exception as error:
         return failure("not_encodable", error)
@@ -223,7 +223,7 @@ def classify(activity: Activity[..., Any], error: BaseException, running: Runnin
         shape = invalid(error, f"answer to {activity.name}")
         place, problem = shape.problems[0]
         name = place.replace("/", ".") or "."
-        return Failure("contract_changed", "ContractChanged", f"{name} {problem}", details=details, field=name)
+        return Failure("contract_changed", "ContractChanged", problem if name == "." else f"{name} {problem}", details=details, field=name)
     if isinstance(error, DoNotRetry) or isinstance(error, activity.retry.non_retryable):
         return failure("non_retryable", error, details=details)
     if isinstance(error, asyncio.CancelledError):

@@ -441,7 +441,9 @@ class Turns:
         write.cancel_children = list(resident.cancel_children)
         for event in events:
             if event.type == "child_released" and event.data["cancel"] and "key" in event.data:
-                write.cancel_children.append((event.data["child"], event.data["workflow"], event.data["key"], "the parent no longer waits for it"))
+                data = event.data
+                why = "the parent no longer waits for it"
+                write.cancel_children.append((data["child"], data["workflow"], data["key"], why))
         write.notify = [
             (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None)) for case_no, ref, data in resident.notify
         ]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
-from longcase.errors import UsageError
+from longcase.errors import UsageError, WorkflowNotFound
 from longcase.history.state import CaseState
 from longcase.history.waits import Wait
 from longcase.store.port import CaseRef, Store
 
 MOST: Final = 1_000  # rows of one answer
 CHILDREN: Final = 50  # waits of one case among which its child cases are looked up
-WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo")
+WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo", "worker")
+NOT_TAKEN_UP: Final = "status = 'open' AND visit = 0 AND waiting_for IS NULL"
 
 _CASES: Final = """
 SELECT case_no, workflow || '/' || key AS case_address, status, closed_as, stage, visit, owner, waiting_for,
        waiting_on, whose_move, waiting_since, waiting_until, expected_by, stage_expected_by, incidents,
        started_at, closed_at, (SELECT now FROM clock) AS now
 FROM case_overview
+"""
+_WORKFLOWS: Final = """
+SELECT DISTINCT workflow FROM case_overview WHERE tenant = :tenant UNION SELECT workflow FROM maps
 """
 _TASKS: Final = """
 SELECT c.workflow || '/' || c.key AS case_address, t.task, t.kind, t.question, t.round, t.status, t.of_team,
@@ -62,17 +67,44 @@ async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, 
     parameters: dict[str, Any] = {"tenant": tenant, "after": which.after, "limit": which.limit + 1}
     for column, value in (
         ("workflow", which.workflow), ("stage", which.stage), ("owner", which.owner), ("whose_move", which.whose),
-        ("waiting_for", which.waiting), ("status", "" if which.status == "all" else which.status),
+        ("waiting_for", "" if which.waiting == "worker" else which.waiting), ("status", "" if which.status == "all" else which.status),
     ):  # fmt: skip
         if value:
             wanted.append(f"{column} = :{column}")
             parameters[column] = value
+    if which.waiting == "worker":
+        wanted.append(NOT_TAKEN_UP)
     if which.overdue:
         wanted.append("case_no IN (SELECT case_no FROM overdue)")
     if which.incidents:
         wanted.append("incidents > 0")
     rows = await store.query(f"{_CASES} WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit", parameters)
-    return [_renamed(row) for row in rows]
+    return [_renamed(_for_a_worker(row)) for row in rows]
+
+
+def _for_a_worker(row: dict[str, Any]) -> dict[str, Any]:
+    """Say of a case that is accepted and not yet begun what it waits on, as `history.waits.not_taken_up` does."""
+    if row["status"] == "open" and not row["visit"] and not row["waiting_for"]:
+        row |= {
+            "waiting_for": "worker", "waiting_on": "a worker", "whose_move": row["owner"],
+            "waiting_since": row["started_at"],
+        }  # fmt: skip
+    return row
+
+
+async def check_workflow(store: Store, tenant: str, workflow: str, loaded: Iterable[str]) -> None:
+    """Refuse a workflow that is neither loaded nor has a case or a map here, naming the near ones."""
+    sql = "SELECT workflow FROM case_overview WHERE tenant = :tenant AND workflow = :workflow LIMIT 1"
+    if workflow in loaded or await store.query(sql, {"tenant": tenant, "workflow": workflow}):
+        return
+    known = {row["workflow"] for row in await store.query(_WORKFLOWS, {"tenant": tenant})} | set(loaded)
+    if workflow in known:
+        return
+    near = get_close_matches(workflow, sorted(known), 3)
+    there = f"there: {', '.join(sorted(known))}" if known else "no case was started yet: longcase start WORKFLOW JSON"
+    raise WorkflowNotFound(
+        f"no workflow {workflow} is known here", hint=f"did you mean {' or '.join(near)}?" if near else there
+    )
 
 
 async def list_tasks(

@@ -71,6 +71,8 @@ class Simulation:
         live: int = 512,
         synchronous: str = "FULL",
     ) -> None:
+        for activity, fake in (fakes or {}).items():
+            _check_fake(activity, fake)
         self.clock = VirtualClock(now)
         self.env = Env(self.clock, seed=seed)
         self.performed: list[tuple[str, str, int]] = []  # (case, activity, attempt) in order
@@ -264,6 +266,7 @@ class Simulation:
 
     def fake(self, activity: Activity[..., Any], fn: Callable[..., Any]) -> None:
         """Replace what runs for an activity from now on."""
+        _check_fake(activity, fn)
         self._fakes[activity.name] = fn
 
     # -- the mover -----------------------------------------------------------------------------------------
@@ -323,6 +326,30 @@ class Simulation:
         twin._raw = _accepting(fake, activity)
         twin.is_async = inspect.iscoroutinefunction(fake)
         return twin
+
+
+def _check_fake(activity: Activity[..., Any], fake: Callable[..., Any]) -> None:
+    """Refuse a fake that could not be called with what the activity is given, before anything runs."""
+    if not isinstance(activity, Activity):
+        raise UsageError(f"fakes of {activity!r}: expected an activity as the key", hint="fakes={check_registry: lambda ...: ...}")
+    if not callable(fake):
+        raise UsageError(f"the fake of {activity.name} is {fake!r}, expected a function", hint=f"{activity.name}: lambda {_taken(activity)}: ...")
+    try:
+        signature = inspect.signature(fake)
+    except (TypeError, ValueError):  # of a builtin that does not tell
+        return
+    given = {name: None for name in activity.signature.parameters if name != "idempotency_key" or "idempotency_key" in signature.parameters}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise UsageError(
+            f"the fake of {activity.name} takes {signature}, the activity takes {activity.signature}: {error}",
+            hint=f"{activity.name}: lambda {_taken(activity)}: ...",
+        ) from None
+
+
+def _taken(activity: Activity[..., Any]) -> str:
+    return ", ".join(name for name in activity.signature.parameters if name != "idempotency_key")
 
 
 def _accepting(fake: Callable[..., Any], activity: Activity[..., Any]) -> Callable[..., Any]:
