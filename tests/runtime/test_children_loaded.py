@@ -69,7 +69,9 @@ def test_children_and_their_children_are_moved_by_the_parents_worker(
         assert sim.show("letters/O-1").state.status == "closed"
 
 
-def test_a_child_of_the_same_name_as_another_workflow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_of_the_same_name_as_another_workflow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module(tmp_path, monkeypatch, "clashing_letters", GRANDCHILD)
     child = CHILD.format(grandchild="clashing_letters")
     module(tmp_path, monkeypatch, "clashing_vendors", child)

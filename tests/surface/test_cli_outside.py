@@ -1,4 +1,4 @@
-"""What surrounds a command: a full disk behind its output, URLs no store can have, cases nobody moves, unknown names."""
+"""What surrounds a command: a full disk behind its output, URLs no store has, cases nobody moves, unknown names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def test_an_answer_that_cannot_be_written_is_one_line_and_status_6(cli: Cli) -> 
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("words", [("list",), ("show", "claims/C-1"), ("worker",), ("dev",), ("start", "claims", '{"id": "C-1"}')])
+@pytest.mark.parametrize(
+    "words", [("list",), ("show", "claims/C-1"), ("worker",), ("dev",), ("start", "claims", '{"id": "C-1"}')]
+)
 def test_a_store_in_memory_is_refused(cli: Cli, words: tuple[str, ...]) -> None:
     error = cli.refused(2, *words, "--store", "sqlite:///:memory:").error
     assert "share a file" in error["message"]
@@ -77,9 +79,14 @@ def test_an_unknown_workflow_is_named_with_the_near_ones(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("amount=x", "/amount: expected a whole number, got 'x'"), ("ratio=half", "/ratio: expected a number, got 'half'")],
+    [
+        ("amount=x", "/amount: expected a whole number, got 'x'"),
+        ("ratio=half", "/ratio: expected a number, got 'half'"),
+    ],
 )
-def test_a_value_of_the_wrong_kind_is_told_by_the_fields_type(cli: Cli, sim: Simulation, word: str, message: str) -> None:
+def test_a_value_of_the_wrong_kind_is_told_by_the_fields_type(
+    cli: Cli, sim: Simulation, word: str, message: str
+) -> None:
     sim.start("claims", {"id": "C-1"})
     error = cli.refused(2, "set", "claims/C-1", word).error
     assert message in error["message"]

@@ -20,7 +20,9 @@ def test_nobody_acts(cli: Cli, sim: Simulation) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("move", "review"), ("restart",), ("cancel",), ("correct", "amount=7"), ("skip",), ("set-result", '"R"')], ids=" ".join
+    "words",
+    [("move", "review"), ("restart",), ("cancel",), ("correct", "amount=7"), ("skip",), ("set-result", '"R"')],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("blank", ["", "  "], ids=["empty", "blank"])
 def test_a_reason_is_more_than_blanks(cli: Cli, sim: Simulation, words: tuple[str, ...], blank: str) -> None:

@@ -15,11 +15,15 @@ ACTIVITY = "@activity(owner=sales, {})\nasync def act(x: int) -> int: ..."
 
 REFUSED = {
     "a workflow's expect, a number": (WORKFLOW.format("3"), "workflow other: expect=3", "expect=days(3)"),
-    "a workflow's expect, a text": (WORKFLOW.format('"3 hours"'), "expect='3 hours', expected a span", "expect=hours(3)"),
+    "a workflow's expect, a text": (
+        WORKFLOW.format('"3 hours"'), "expect='3 hours', expected a span", "expect=hours(3)",
+    ),
     "a stage's expect": (
         "@wf.stage(owner=desk, expect=2)\nasync def s(case): ...", "stage s of orders: expect=2", "expect=days(2)",
     ),
-    "a stage's owner": ('@wf.stage(owner="desk")\nasync def s(case): ...', "owner='desk', expected a Team", "owner=Team("),
+    "a stage's owner": (
+        '@wf.stage(owner="desk")\nasync def s(case): ...', "owner='desk', expected a Team", "owner=Team(",
+    ),
     "a timeout": (ACTIVITY.format("timeout=5"), "activity act: timeout=5, expected a span", "timeout=seconds(5)"),
     "a business timeout": (ACTIVITY.format("timeout=business_hours(2)"), "expected elapsed time", "timeout=seconds("),
     "a retry": (ACTIVITY.format("retry=3"), "retry=3, expected a Retry", "retry=Retry(max_attempts=3)"),
@@ -30,12 +34,18 @@ REFUSED = {
     "a system": (ACTIVITY.format('system="erp"'), "system='erp', expected a System", "system=System("),
     "a rate": (ACTIVITY.format("rate=5"), "rate=5, expected (count, span)", "rate=(10, seconds(1))"),
     "an option misspelt": (ACTIVITY.format("timeut=seconds(5)"), "@activity(timeut=...)", "did you mean timeout=?"),
-    "an activity without parentheses": ("@activity\nasync def act(x: int) -> int: ...", "@activity on act", "@activity(owner="),
-    "an activity without an owner": ("@activity()\nasync def act(x: int) -> int: ...", "owner is missing", "@activity(owner="),
+    "an activity without parentheses": (
+        "@activity\nasync def act(x: int) -> int: ...", "@activity on act", "@activity(owner=",
+    ),
+    "an activity without an owner": (
+        "@activity()\nasync def act(x: int) -> int: ...", "owner is missing", "@activity(owner=",
+    ),
     "a decision without parentheses": ("@decision\ndef d(x: int) -> str: ...", "@decision on d", "@decision(owner="),
     "a system's rate": ('System("x", owner=desk, rate=3)', "system x: rate=3", "rate=(10, seconds(1))"),
     "a system's owner": ('System("x", owner="desk")', "system x: owner is 'desk'", "owner=Team("),
-    "a team's calendar": ('Team("t", calendar="NL")', "team t: calendar='NL', expected a Calendar", "calendar=Calendar("),
+    "a team's calendar": (
+        'Team("t", calendar="NL")', "team t: calendar='NL', expected a Calendar", "calendar=Calendar(",
+    ),
     "a team's members": ('Team("t", members=(1, 2))', "expected a tuple of names", "members=("),
     "attempts that are no number": ('Retry(max_attempts="3")', "Retry(max_attempts='3')", "Retry(max_attempts=5)"),
     "an initial delay": ("Retry(initial=2)", "Retry: initial=2, expected a span", "initial=seconds(2)"),
@@ -52,7 +62,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("source, message, hint", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("source", "message", "hint"), REFUSED.values(), ids=REFUSED)
 def test_a_declaration_given_the_wrong_thing_is_refused_with_the_mend(
     tmp_path: Path, source: str, message: str, hint: str
 ) -> None:

@@ -57,7 +57,7 @@ def _findings(name: str) -> list[Finding]:
     except Exception as error:
         return import_findings(error, name)
     if not any(isinstance(thing, Workflow | Activity | Decision) for thing in vars(module).values()):
-        raise UsageError(f"{name} declares no workflow", hint="longcase check onboarding.py: the file with the Workflow")
+        raise UsageError(f"{name} declares no workflow", hint="longcase check onboarding.py")
     return check_module(module)
 
 

@@ -97,12 +97,16 @@ class Activity(Generic[P, R]):
     ) -> None:
         self.name = check_name(name or str(getattr(fn, "__name__", "")), "activity")
         what = f"activity {self.name}"
-        check_kind(what, "retry", retry, Retry, "a Retry", f"retry=Retry(max_attempts={retry if isinstance(retry, int) else 5})")
+        attempts = retry if isinstance(retry, int) else 5
+        check_kind(what, "retry", retry, Retry, "a Retry", f"retry=Retry(max_attempts={attempts})")
         check_kind(what, "system", system, System, "a System", 'system=System("erp", owner=...)')
         check_one_of(what, "effect", effect, typing.get_args(Effect))
         check_one_of(what, "once_per", once_per, typing.get_args(OncePer))
         check_one_of(what, "cancel", cancel, typing.get_args(OnCancel))
-        spans = {"timeout": timeout, "schedule_to_start": schedule_to_start, "schedule_to_close": schedule_to_close, "heartbeat": heartbeat}
+        spans = {
+            "timeout": timeout, "schedule_to_start": schedule_to_start, "schedule_to_close": schedule_to_close,
+            "heartbeat": heartbeat,
+        }  # fmt: skip
         for option, span in spans.items():
             if span is not None:
                 check_span(what, option, span, "seconds")

@@ -64,5 +64,7 @@ class System:
     def __post_init__(self) -> None:
         check_name(self.name, "system")
         if not isinstance(self.owner, Owner):
-            raise DefinitionError(f"system {self.name}: owner is {self.owner!r}, expected a Team", hint='owner=Team("it")')
+            raise DefinitionError(
+                f"system {self.name}: owner is {self.owner!r}, expected a Team", hint='owner=Team("it")'
+            )
         check_limits(f"system {self.name}", self.concurrency, self.rate)

@@ -91,7 +91,8 @@ class Retry:
 
 def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:
     """Refuse a concurrency or rate limit below one."""
-    if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if concurrency is not None and (not whole or concurrency < 1):
         raise DefinitionError(f"{what}: concurrency={concurrency!r}, expected at least 1", hint="concurrency=10")
     if rate is not None and not _is_rate(rate):
         raise DefinitionError(f"{what}: rate={rate!r}, expected (count, span), both above zero", hint="rate=(10, seconds(1))")

@@ -29,7 +29,7 @@ from longcase.model.host import current_attempt
 
 _to_json = pydantic.TypeAdapter(Any).serializer.to_json
 MESSAGE_LIMIT = 2_000
-RESULT_LIMIT = 1024 * 1024  # bytes of a result's JSON: it lies in history and is read at every replay of its visit
+RESULT_LIMIT = 1024 * 1024  # bytes of a result's JSON: it is read at every replay of its visit
 
 
 class AttemptStopped(Exception):
@@ -121,7 +121,8 @@ def _kept(details: Json) -> Json:
         text = dump_json(details)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"heartbeat details: {error}", reason="not_json", hint="attempt().heartbeat(3), or a dict of plain values") from None
+        hint = "attempt().heartbeat(3), or a dict of plain values"
+        raise InvalidInput(f"heartbeat details: {error}", reason="not_json", hint=hint) from None
     return json.loads(text)
 
 
@@ -185,7 +186,8 @@ def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure
         size = _size(result)
         if size <= RESULT_LIMIT:
             return Success(result)
-        message = f"result of {activity.name}: {size:,} bytes, at most {RESULT_LIMIT:,} are kept; keep it elsewhere and return where"
+        what = f"{size:,} bytes, at most {RESULT_LIMIT:,} are kept; keep it elsewhere and return where"
+        message = f"result of {activity.name}: {what}"
         return Failure("not_encodable", "ResultTooLarge", message)
     except InvalidInput as error:
         if error.problems:

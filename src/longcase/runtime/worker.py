@@ -365,7 +365,9 @@ class Worker:
         if activity.heartbeat is not None:
             running.on_beat = lambda beating: self._beat(case_no, beating)
         if not activity.is_async:
-            running.on_late = lambda late: self._report(case_no, Ended(command.call, number, late, self.number, self._now()))
+            running.on_late = lambda late: self._report(
+                case_no, Ended(command.call, number, late, self.number, self._now())
+            )
         key = (case_no, command.call, number)
         self._attempts[key] = running
         running.task = asyncio.current_task()
@@ -451,8 +453,8 @@ class Worker:
                 told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
                 answer = Verified(command.call, command.number, told, result, why, self._now())
         except Exception as error:  # nobody would ask again: say so, and a person is asked
-            why = failure("error", error).message
-            answer = Verified(command.call, command.number, "unknown", None, f"verify could not be asked: {why}", self._now())
+            why = f"verify could not be asked: {failure('error', error).message}"
+            answer = Verified(command.call, command.number, "unknown", None, why, self._now())
         finally:
             self._forget(asyncio.current_task())
             self._verifying.discard((moved.case_no, command.call))

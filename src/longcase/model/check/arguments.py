@@ -110,5 +110,8 @@ def _ladder(reading: FunctionReading, site: Site, node: ast.expr) -> Iterator[Fi
             continue
         if value is None or _is_wrong(value):
             yield reading.finding(
-                "not_a_span", level, f"{site.node}: the level {shown(level)} begins with no span", "escalate=[(days(4), director)]"
+                "not_a_span",
+                level,
+                f"{site.node}: the level {shown(level)} begins with no span",
+                "escalate=[(days(4), director)]",
             )

@@ -91,29 +91,8 @@ class Committer:
 
     async def write(self, unit: WriteUnit) -> list[Written]:
         """Write turns in the next transaction, beside those of other callers."""
-        job: Job[None] = Job(unit)
-        if self._inline or not self._write_at_once(job):
-            await self._submit(job)
-        elif job.error is not None:
-            raise job.error
+        await self._submit(Job(unit))
         return unit.answer()
-
-    def _write_at_once(self, job: Job[Any]) -> bool:
-        """Write turns, and whatever waits, without giving up the loop; False if the disk or a lock is slow."""
-        if self._closed or self._busy or self._draining is not None or self._commit_took > QUICK_COMMIT:
-            return False
-        jobs = [job, *self._queue]
-        try:
-            cursor = self._open_cursor()
-            if not self._begin_at_once(cursor):
-                return False
-            self._queue.clear()
-            self._run_and_commit(cursor, jobs)
-        except apsw.Error as error:
-            self._fail(jobs, error)
-        finally:
-            self._answer(jobs)
-        return True
 
     async def _submit(self, job: Job[Any]) -> Any:
         if self._closed:

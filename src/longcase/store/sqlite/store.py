@@ -375,7 +375,8 @@ class SqliteStore:
 
     async def forget_beats(self, case_no: int, calls: Sequence[str]) -> None:
         def unit(tx: Transaction) -> None:
-            tx.cursor.executemany("DELETE FROM heartbeats WHERE case_no = ? AND call = ?", [(case_no, call) for call in calls])
+            of_calls = [(case_no, call) for call in calls]
+            tx.cursor.executemany("DELETE FROM heartbeats WHERE case_no = ? AND call = ?", of_calls)
 
         await self._committer.run(unit)
 
