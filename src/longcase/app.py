@@ -100,7 +100,9 @@ class Longcase:
     async def __aenter__(self) -> Longcase:
         return await self.open()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     @property
@@ -133,7 +135,9 @@ class Longcase:
             code.activities = {**code.activities, **drawn.activities}
             errors = [finding for finding in findings if finding.severity == "error"]
             if errors:
-                log.warning("%s: %d places cannot be put on the map; longcase check names them", drawn.workflow, len(errors))
+                log.warning(
+                    "%s: %d places cannot be put on the map; longcase check names them", drawn.workflow, len(errors)
+                )
                 continue
             code.nodes = frozenset(drawn.nodes)
             nodes = [*drawn.nodes, *drawn.earlier, *drawn.stages]
@@ -163,7 +167,10 @@ class Longcase:
         Kept in the store. Time goes on from where it is: it is never set back.
         """
         if not 0 < factor <= MAX_FACTOR:
-            raise UsageError(f"factor {factor:g}, expected above 0 and at most {MAX_FACTOR:,}", hint="--factor 3600: an hour a second")
+            raise UsageError(
+                f"factor {factor:g}, expected above 0 and at most {MAX_FACTOR:,}",
+                hint="--factor 3600: an hour a second",
+            )
         began, now = RealClock().now().timestamp(), self.env.now()
         await self.store.set_setting("clock", clock_setting(began, now, factor))
         self.env.clock = ScaledClock(began, now, factor)
@@ -197,7 +204,9 @@ class Longcase:
             self.worker.wake(case_no)
 
 
-async def open_store(url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL") -> Store:
+async def open_store(
+    url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL"
+) -> Store:
     """Open the store a URL names."""
     return await open_sqlite(store_path(url), env, inline=inline, create=create, synchronous=synchronous)
 
@@ -208,7 +217,8 @@ def store_path(url: str | None = None) -> str:
     scheme, separator, path = url.partition(":///")
     if not separator or scheme != "sqlite" or not path:
         raise UsageError(
-            f"the store's URL is {mask(url)!r}, expected sqlite:///path", hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db"
+            f"the store's URL is {mask(url)!r}, expected sqlite:///path",
+            hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
         )
     path, mark, options = path.partition("?")
     if mark:
@@ -236,7 +246,9 @@ def examine_store(url: str | None, env: Env) -> list[Symptom]:
     return doctor(store_path(url), env)
 
 
-def backup_store(url: str | None, target: str, *, force: bool = False, progress: Progress = lambda done, total: None) -> None:
+def backup_store(
+    url: str | None, target: str, *, force: bool = False, progress: Progress = lambda done, total: None
+) -> None:
     """Copy a store to `target` while it is in use."""
     maintenance.backup(store_path(url), target, force=force, progress=progress)
 
@@ -279,9 +291,14 @@ def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[
     """Return the workflows among objects and modules, each once, in order."""
     found: dict[str, Workflow[Any]] = {}
     for source in sources:
-        inside = [source] if isinstance(source, Workflow) else [v for v in vars(source).values() if isinstance(v, Workflow)]
+        inside = (
+            [source] if isinstance(source, Workflow) else [v for v in vars(source).values() if isinstance(v, Workflow)]
+        )
         if not inside:
-            raise DefinitionError(f"{getattr(source, '__name__', source)} declares no workflow", hint='onboarding = Workflow("client-onboarding", ...)')
+            raise DefinitionError(
+                f"{getattr(source, '__name__', source)} declares no workflow",
+                hint='onboarding = Workflow("client-onboarding", ...)',
+            )
         for workflow in inside:
             other = found.setdefault(workflow.name, workflow)
             if other is not workflow:

@@ -54,14 +54,18 @@ class LongcaseClient:
     def __enter__(self) -> LongcaseClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def start(self, workflow: Workflow[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any) -> Receipt:
         """Start a case, or return the one that has the key."""
         return self._do(self._app.service.start(workflow, body, **options))
 
-    def signal(self, case: str, signal: Signal[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any) -> Accepted:
+    def signal(
+        self, case: str, signal: Signal[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any
+    ) -> Accepted:
         """Send a signal to a case."""
         return self._do(self._app.service.signal(case, signal, body, **options))
 

@@ -121,7 +121,12 @@ def test_row_W3_incomplete_data_is_a_wait_and_changed_data_voids_approvals() -> 
     with Simulation([wf]) as sim:
         case = sim.start(wf, Client(id="1"))
         wait = sim.waits(case)[0]
-        assert (wait.kind, wait.what, wait.whose, wait.expected[:10]) == ("data", "needs legal_entity", "sales", "2026-01-07")
+        assert (wait.kind, wait.what, wait.whose, wait.expected[:10]) == (
+            "data",
+            "needs legal_entity",
+            "sales",
+            "2026-01-07",
+        )
         sim.set(case, legal_entity="Acme BV")
         assert sim.state(case).stage == "review", "setting it resumes with no click"
         sim.decide(case, "approved", by="ann")
@@ -179,7 +184,9 @@ def walk(sim: Simulation, chance: random.Random, case: str) -> None:
             sim.set(case, legal_entity="Acme") if state.status == "open" else None
         case 1 if state.tasks and state.stage == "review":
             try:
-                sim.decide(case, chance.choice(["approved", "approved", "returned", "rejected"]), by=chance.choice("abc"))
+                sim.decide(
+                    case, chance.choice(["approved", "approved", "returned", "rejected"]), by=chance.choice("abc")
+                )
             except AlreadyDecided:
                 pass
         case 2 if state.status == "open":
@@ -271,7 +278,9 @@ def test_row_B3_error_classes_have_their_attempts_and_delays_in_history(
         assert len(failed) == attempts
         from longcase.history.event import instant_of
 
-        waited = [(instant_of(e.data["next_try"]) - instant_of(e.at)).total_seconds() for e in failed if e.data["next_try"]]
+        waited = [
+            (instant_of(e.data["next_try"]) - instant_of(e.at)).total_seconds() for e in failed if e.data["next_try"]
+        ]
         assert waited == delays
         assert incident(sim, case)["owner"] == "banking"
 
@@ -390,4 +399,9 @@ def test_row_B1_a_decision_through_the_door_names_its_giver() -> None:
         case = sim.start(wf, Client(id="1", legal_entity="Acme"))
         do(sim, sim.service.decide(case, "approved", actor=Actor("person:ann", "cli", on_behalf="ben"), reason="fine"))
         vote = every(sim, case, "vote_given")[0]
-        assert (vote.actor, vote.channel, vote.on_behalf, vote.data["vote"]["reason"]) == ("person:ann", "cli", "ben", "fine")
+        assert (vote.actor, vote.channel, vote.on_behalf, vote.data["vote"]["reason"]) == (
+            "person:ann",
+            "cli",
+            "ben",
+            "fine",
+        )

@@ -14,7 +14,21 @@ from datetime import timedelta
 
 from pydantic import BaseModel
 
-from longcase import NOT_HAPPENED, Case, Longcase, Next, NotHappened, Retry, Team, Workflow, activity, attempt, days, injected, seconds
+from longcase import (
+    NOT_HAPPENED,
+    Case,
+    Longcase,
+    Next,
+    NotHappened,
+    Retry,
+    Team,
+    Workflow,
+    activity,
+    attempt,
+    days,
+    injected,
+    seconds,
+)
 
 desk = Team("desk")
 LEDGER = os.environ.get("CRASH_LEDGER", "")

@@ -15,12 +15,20 @@ import time
 from pathlib import Path
 
 import pytest
-
-from longcase.client import LongcaseClient
 from tests.crash import program
 from tests.crash.inspection import Inspection
 
-POINTS = ("before_claim", "before_record", "after_record", "before_commit", "after_commit", "before_effect", "after_effect")
+from longcase.client import LongcaseClient
+
+POINTS = (
+    "before_claim",
+    "before_record",
+    "after_record",
+    "before_commit",
+    "after_commit",
+    "before_effect",
+    "after_effect",
+)
 CASES = 6
 BOUND = 60.0  # seconds a run may take before the test says it is stuck
 
@@ -36,7 +44,9 @@ class Fire:
             for number in range(CASES):
                 client.start("orders", {"id": f"o{number}", "lines": 3})
                 for repeat in range(2):
-                    said = client.signal(f"orders/o{number}", "word", {"text": f"w{number}"}, idempotency_key=f"k{number}")
+                    said = client.signal(
+                        f"orders/o{number}", "word", {"text": f"w{number}"}, idempotency_key=f"k{number}"
+                    )
                     assert said.duplicate == bool(repeat)
 
     def client(self) -> LongcaseClient:
@@ -44,7 +54,9 @@ class Fire:
 
     def worker(self, fault: str = "") -> subprocess.Popen[bytes]:
         environment = {**os.environ, "CRASH_LEDGER": str(self.ledger), "LONGCASE_FAULT": fault}
-        return subprocess.Popen([sys.executable, "-m", "tests.crash.program", str(self.store), str(BOUND)], env=environment)
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.program", str(self.store), str(BOUND)], env=environment
+        )
 
     def finish(self) -> None:
         """Let an unharmed worker bring everything to its end."""
@@ -147,5 +159,3 @@ client.signal("orders/late", "word", {{"text": "x"}}, idempotency_key="late-1")
     assert inspection.count("orders/late", "signal_consumed") == 1
     assert inspection.count("orders/late", "case_started") == 1
     assert inspection.broken_invariants() == []
-
-

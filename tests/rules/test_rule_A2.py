@@ -28,7 +28,9 @@ async def quote(case: Case[Order]) -> Next:
 
 @wf.stage
 async def sign(case: Case[Order]) -> Next:
-    verdict = await case.approval("Sign?", label="sign", of=credit, quorum=2, remind=days(1), escalate=[(days(2), director)])
+    verdict = await case.approval(
+        "Sign?", label="sign", of=credit, quorum=2, remind=days(1), escalate=[(days(2), director)]
+    )
     return wf.close(verdict.answer)
 
 

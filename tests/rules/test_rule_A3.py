@@ -79,7 +79,6 @@ async def handled(case: Case[Order]) -> Next:
     return wf.close("fine")
 
 
-
 def at(sim: Simulation, stage: object) -> str:
     """Start a case and let an operator put it where the test begins."""
     real = dict(sim._fakes)

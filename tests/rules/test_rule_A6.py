@@ -27,7 +27,9 @@ async def compensate(amount: int) -> int:
 @wf.stage
 async def work(case: Case[Order]) -> Next:
 """
-FIRST = BASE + """
+FIRST = (
+    BASE
+    + """
     try:
         await check(case.object.amount)
     except Exception:
@@ -35,6 +37,7 @@ FIRST = BASE + """
     await case.receive(go)
     return wf.close("done")
 """
+)
 CHANGES = {
     "renamed under except Exception": FIRST.replace("await check(", "await check_again("),
     "renamed under bare except": FIRST.replace("await check(", "await check_again(").replace("except Exception", "except BaseException"),

@@ -90,7 +90,15 @@ async def stopped(case: Case[Order], why: Go) -> Next:
     return wf.close("stopped", result=why.n, reason=case.object.note or "untouched")
 
 
-RESISTING = [polite, swallows_in_a_loop, cleans_up_in_finally, returns_a_stage, shields, never_lets_go, writes_while_unwinding]
+RESISTING = [
+    polite,
+    swallows_in_a_loop,
+    cleans_up_in_finally,
+    returns_a_stage,
+    shields,
+    never_lets_go,
+    writes_while_unwinding,
+]
 
 
 @pytest.mark.parametrize("stage", RESISTING, ids=lambda stage: stage.name)

@@ -31,7 +31,12 @@ async def wait(case: Case[Order]) -> Next:
 @wf.stage
 async def sign(case: Case[Order]) -> Next:
     verdict = await case.approval(
-        "Sign?", label="sign", of=credit, remind=hours(5), escalate=[(hours(8), director)], expires=(hours(10), "rejected")
+        "Sign?",
+        label="sign",
+        of=credit,
+        remind=hours(5),
+        escalate=[(hours(8), director)],
+        expires=(hours(10), "rejected"),
     )
     return wf.close(verdict.answer, result=verdict.expired)
 

@@ -111,7 +111,9 @@ def test_rule_B2_older_history_deleted_the_case_goes_on(tmp_path: Any) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
     for (name,) in list(connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")):
         connection.execute(f"DROP TRIGGER {name}")
-    connection.execute("DELETE FROM history WHERE seq < ? AND type NOT IN ('activity_scheduled', 'activity_completed')", (keep,))
+    connection.execute(
+        "DELETE FROM history WHERE seq < ? AND type NOT IN ('activity_scheduled', 'activity_completed')", (keep,)
+    )
     connection.close()
     with Simulation([wf], path=path, live=0, now=now) as sim:
         sim.decide("order/1", "approved", by="ann")

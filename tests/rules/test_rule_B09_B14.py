@@ -97,7 +97,12 @@ def test_rule_B10_a_ruling_is_recorded_and_not_run_on_replay(rule_again: int, re
         assert (sim.state(case).close or {})["result"] == result
         assert len(ran) == 1 + rule_again
         ruling = every(sim, case, "ruling_recorded")[0].data
-        assert (ruling["inputs"], ruling["answer"], ruling["policy"], ruling["owner"]) == ({"amount": 5}, "yes", "CR-7 v3", "credit")
+        assert (ruling["inputs"], ruling["answer"], ruling["policy"], ruling["owner"]) == (
+            {"amount": 5},
+            "yes",
+            "CR-7 v3",
+            "credit",
+        )
 
     in_both(scenario, rules)
 

@@ -34,22 +34,21 @@ async def working(case: Case[Job]) -> Next:
 
 
 async def test_rule_B13_a_loop_without_an_await_becomes_an_incident_and_others_go_on(tmp_path: Path) -> None:
-    async with Longcase([jobs], url=f"sqlite:///{tmp_path / 'cases.db'}") as longcase:
-        async with longcase.working() as worker:
-            while not worker.accepts:
-                await asyncio.sleep(0)
-            worker.turns.watchdog.stop()
-            worker.turns.watchdog = Watchdog(longcase.env.monotonic, limit=0.2)
-            worker.turns.watchdog.start()
-            await longcase.service.start(jobs, Job(id="spinning", spins=True))
-            await longcase.service.start(jobs, Job(id="fine"))
-            async with asyncio.timeout(BOUND):
-                while True:
-                    spinning = await longcase.service.show("jobs/spinning")
-                    fine = await longcase.service.show("jobs/fine")
-                    if spinning.state.incidents and fine.state.status == "closed":
-                        break
-                    await asyncio.sleep(0.01)
+    async with Longcase([jobs], url=f"sqlite:///{tmp_path / 'cases.db'}") as longcase, longcase.working() as worker:
+        while not worker.accepts:
+            await asyncio.sleep(0)
+        worker.turns.watchdog.stop()
+        worker.turns.watchdog = Watchdog(longcase.env.monotonic, limit=0.2)
+        worker.turns.watchdog.start()
+        await longcase.service.start(jobs, Job(id="spinning", spins=True))
+        await longcase.service.start(jobs, Job(id="fine"))
+        async with asyncio.timeout(BOUND):
+            while True:
+                spinning = await longcase.service.show("jobs/spinning")
+                fine = await longcase.service.show("jobs/fine")
+                if spinning.state.incidents and fine.state.status == "closed":
+                    break
+                await asyncio.sleep(0.01)
     (incident,) = spinning.state.incidents.values()
     assert incident["kind"] == "stage_never_yields"
     assert incident["owner"] == "desk"

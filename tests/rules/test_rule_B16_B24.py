@@ -278,7 +278,11 @@ def test_rule_B22_a_parent_gets_its_childs_named_close_typed() -> None:
         assert [(w.kind, w.what) for w in sim.waits(case)] == [("child", "child children/c1")]
         sim.signal("children/c1", finish, Go(n=6))
         assert closed(sim, case) == "done"
-        assert (sim.state(case).close or {}) == {"name": "done", "result": ["c1", "finished", {"n": 6}], "reason": "all good"}
+        assert (sim.state(case).close or {}) == {
+            "name": "done",
+            "result": ["c1", "finished", {"n": 6}],
+            "reason": "all good",
+        }
 
     in_both(scenario, parents, children)
 

@@ -93,7 +93,9 @@ def test_rule_6_within_reminds_and_climbs_but_does_not_end_the_wait() -> None:
         sim.advance(hours(2))
         assert sim.waits(case)[0].whose == "board", "reassign replaces whose move it is"
         assert sim.state(case).owner == "desk", "the accountable owner never changes by it"
-        clocks = [e.data.get("to", "reminded") for e in sim.history(case) if e.type in ("task_reminded", "task_escalated")]
+        clocks = [
+            e.data.get("to", "reminded") for e in sim.history(case) if e.type in ("task_reminded", "task_escalated")
+        ]
         assert [name for name in clocks if name != "reminded"] == ["director", "board"]
         assert clocks.count("reminded") == 7
         assert sim.state(case).status == "open"

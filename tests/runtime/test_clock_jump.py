@@ -45,7 +45,10 @@ async def test_inv_22_a_forward_jump_is_logged_as_clock_jump(tmp_path: Path, cap
         return any("clock_jump" in record.getMessage() for record in caplog.records)
 
     with caplog.at_level(logging.WARNING, "longcase.worker"):
-        async with Longcase([things], url=f"sqlite:///{tmp_path / 'cases.db'}", env=Env(clock)) as longcase, longcase.working():
+        async with (
+            Longcase([things], url=f"sqlite:///{tmp_path / 'cases.db'}", env=Env(clock)) as longcase,
+            longcase.working(),
+        ):
             await longcase.service.start(things, Thing(id="t1"))
             async with asyncio.timeout(20):
                 while not logged() or (await longcase.service.show("things/t1")).state.status != "closed":

@@ -56,7 +56,9 @@ pausing = Workflow("pausing", object=Thing, key="id", owner=desk, expect=days(1)
 async def waiting(case: Case[Thing]) -> Next:
     word = await note(case.key)
     if case.key == "bad":
-        await case.pause(days(1), because=f"half a character \\ud800 {word}".encode().decode("unicode_escape"), label="odd")
+        await case.pause(
+            days(1), because=f"half a character \\ud800 {word}".encode().decode("unicode_escape"), label="odd"
+        )
     return pausing.close("done", result=word)
 
 
@@ -150,7 +152,9 @@ async def test_an_outcome_whose_turn_cannot_be_stored_is_kept_in_the_incident_or
 async def test_starts_in_one_batch_do_not_share_the_fate_of_a_bad_one(url: str) -> None:
     async with Longcase([pausing], url=url) as longcase, longcase.working():
         service = longcase.service
-        receipts = await service.start_prepared([service.new_case(pausing, Thing(id=name)) for name in ("a", "bad", "b")])
+        receipts = await service.start_prepared(
+            [service.new_case(pausing, Thing(id=name)) for name in ("a", "bad", "b")]
+        )
         assert [receipt.address for receipt in receipts] == ["pausing/a", "pausing/bad", "pausing/b"]
 
         async def closed() -> bool:

@@ -47,6 +47,7 @@ async def test_callers_that_come_during_a_commit_share_the_next_one(path: str, d
     store = await open_sqlite(path, env, faults=disk.name)
     cases = await store.start([new_case(f"k{i}") for i in range(50)])
     env.commits = 0
+    _disk_has_been_slow(store)
     disk.gate = threading.Event()
     first = asyncio.create_task(store.write([turn(cases[0], entered(), receive())]))
     await _until_committing(store)
@@ -59,6 +60,11 @@ async def test_callers_that_come_during_a_commit_share_the_next_one(path: str, d
     assert env.commits == 2
     disk.gate = None
     await store.close()
+
+
+def _disk_has_been_slow(store: object) -> None:
+    """Let the next commit wait in the helper thread, as it does after a slow one."""
+    store._committer._commit_took = 1.0  # type: ignore[attr-defined]
 
 
 async def _until_committing(store: object) -> None:
@@ -74,6 +80,7 @@ async def test_whoever_stops_waiting_does_not_stop_the_others(path: str, disk: D
     store = await open_sqlite(path, Env(VirtualClock(NOON)), faults=disk.name)
     (base,) = await store.start([new_case("k1")])
     ref = CaseRef(base.case_no)
+    _disk_has_been_slow(store)
     disk.gate = threading.Event()
     first = asyncio.create_task(store.edit(ref, do(noted("first"))))
     await _until_committing(store)

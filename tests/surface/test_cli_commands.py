@@ -299,9 +299,9 @@ def test_every_command_that_a_hint_names_is_there() -> None:
     import re
 
     import typer
+    from tests.support.cli import SOURCE
 
     from longcase.cli.main import app
-    from tests.support.cli import SOURCE
 
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     named = {

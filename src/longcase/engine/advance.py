@@ -148,7 +148,9 @@ def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item:
         call = state.calls.get(item.call)
         if call is not None and attempts.outcome_counts(state, item.call, item.number):
             if isinstance(item.outcome, Failure):
-                failed = attempts.failed_attempt(state, item.call, call, item.outcome, Verdict("unknown"), f"worker:{item.worker}")
+                failed = attempts.failed_attempt(
+                    state, item.call, call, item.outcome, Verdict("unknown"), f"worker:{item.worker}"
+                )
                 resident.append(failed, work.now)
                 if not discarded.call:
                     pending = {"type": "activity_failed", "call": item.call, "error": item.outcome.to_json()}
@@ -312,7 +314,9 @@ class _Run:
         if item.type == "signal_received":
             data["accepted_at"] = item.at
             data["id"] = item.id
-        event = Event(item.type, data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause)
+        event = Event(
+            item.type, data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
+        )
         place: Any = self.state.tasks.get(data.get("task", "")) or self.state.children.get(data.get("child", ""))
         if place is not None:
             event.node, event.n, event.strand = place["node"], place.get("n", 1), place.get("strand", "0")
@@ -371,8 +375,15 @@ class _Run:
         self.resident.append(event, self.work.now)
 
     def _unhandled(self, item: Accepted, why: str) -> None:
-        data = {"id": item.id, "signal": item.data.get("signal", item.type), "why": why, "body": item.data.get("body", item.data)}
-        event = Event("signal_unhandled", data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause)
+        data = {
+            "id": item.id,
+            "signal": item.data.get("signal", item.type),
+            "why": why,
+            "body": item.data.get("body", item.data),
+        }
+        event = Event(
+            "signal_unhandled", data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
+        )
         self.resident.append(event, self.work.now)
 
     # -- exception paths, cancel, moves ----------------------------------------------------------------
@@ -412,8 +423,17 @@ class _Run:
         lineage = self.state.lineage if move["restart"] else 0
         reuse = move["reuse"]
         self.past = tuple(move.get("past", ()))
-        data: dict[str, Json] = {"by": "move", "path": stage.name, "signal": "", "id": "", "why": "moved by an operator", "body": None}
-        event = self.resident.interrupt(data, self.work.now, actor="engine", channel="engine", on_behalf="", cause=move["seq"])
+        data: dict[str, Json] = {
+            "by": "move",
+            "path": stage.name,
+            "signal": "",
+            "id": "",
+            "why": "moved by an operator",
+            "body": None,
+        }
+        event = self.resident.interrupt(
+            data, self.work.now, actor="engine", channel="engine", on_behalf="", cause=move["seq"]
+        )
         reason = "restart" if move["restart"] else "moved"
         self.resident.enter(stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse)
         self.resident.settle(instant_of(self.work.now))
@@ -440,7 +460,9 @@ class _Run:
         if call is None or not attempts.outcome_counts(state, item.call, item.number):
             result = item.outcome.result if isinstance(item.outcome, Success) else None
             kind = "success" if isinstance(item.outcome, Success) else "failure"
-            self.resident.append(attempts.refused(state, item.call, item.number, kind, item.worker, result), self.work.now)
+            self.resident.append(
+                attempts.refused(state, item.call, item.number, kind, item.worker, result), self.work.now
+            )
             return
         if isinstance(item.outcome, Failure):
             self._failed(item.call, call, item.outcome, item.worker)
@@ -451,18 +473,28 @@ class _Run:
                 return
             call = {**call, "awaited": False}
         more: dict[str, Json] = {"once": True} if self._is_once(call) else {}
-        event = attempts.completed(state, item.call, call, item.number, item.outcome.result, f"worker:{item.worker}", **more)
+        event = attempts.completed(
+            state, item.call, call, item.number, item.outcome.result, f"worker:{item.worker}", **more
+        )
         if event.type == "activity_completed":
             self._turn(event, item.at)
             return
         activity = self._activity(call)
         self.resident.append(event, self.work.now)
-        if event.type == "result_late" and state.status == "open" and activity is not None and activity.undo_activity is None and activity.effect in ("once", "repeatable"):
+        if (
+            event.type == "result_late"
+            and state.status == "open"
+            and activity is not None
+            and activity.undo_activity is None
+            and activity.effect in ("once", "repeatable")
+        ):
             late = TurnDiscarded(
                 "late_effect", f"{call['activity']} took effect after the case had stopped waiting for it, and has no undo",
                 owner=activity.owner.name, node=call["node"], details={"result": item.outcome.result},
             )  # fmt: skip
-            self.resident.append(incident(state, late, instant_of(self.work.now), cause=event.seq, blocks=False), self.work.now)
+            self.resident.append(
+                incident(state, late, instant_of(self.work.now), cause=event.seq, blocks=False), self.work.now
+            )
         self._undo()
 
     def _failed(self, ref: str, call: Call, failure: Failure, worker: int) -> None:
@@ -485,7 +517,11 @@ class _Run:
             verdict = Verdict("unknown" if unknown else "lost")
         event = self.resident.append(attempts.failed_attempt(state, ref, call, failure, verdict, actor), self.work.now)
         owner = activity.owner.name if activity is not None else call["owner"]
-        details: dict[str, Json] = {"error": failure.to_json(), "attempt": call["attempt"], "activity": call["activity"]}
+        details: dict[str, Json] = {
+            "error": failure.to_json(),
+            "attempt": call["attempt"],
+            "activity": call["activity"],
+        }
         message = f"{call['activity']}: {failure.type}: {failure.message}"
         kind = ""
         if verdict.follow == "incident":
@@ -527,14 +563,29 @@ class _Run:
             return
         if item.answer == "not_happened":
             again = call["awaited"] or bool(call["undoes"])
-            data: dict[str, Json] = {"call": item.call, "attempt": item.number, "happened": False, "next_try": self.work.now if again else ""}
+            data: dict[str, Json] = {
+                "call": item.call,
+                "attempt": item.number,
+                "happened": False,
+                "next_try": self.work.now if again else "",
+            }
             self.resident.append(attempts.place(state, call, Event("attempt_verified", data)), self.work.now)
             if not again:
-                self.resident.append(Event("undo_skipped", {"call": item.call, "status": "nothing", "drop": item.call}), self.work.now)
+                self.resident.append(
+                    Event("undo_skipped", {"call": item.call, "status": "nothing", "drop": item.call}), self.work.now
+                )
                 self._undo()
             return
         message = f"{call['activity']}: attempt {call['attempt']} may have taken effect, and verify could not tell: {item.why}"
-        self._call_incident("outcome_unknown", message, call["owner"], item.call, call, {"attempt": item.number, "why": item.why}, state.seq)
+        self._call_incident(
+            "outcome_unknown",
+            message,
+            call["owner"],
+            item.call,
+            call,
+            {"attempt": item.number, "why": item.why},
+            state.seq,
+        )
 
     def _sweep_dead(self) -> None:
         """Settle the attempts of workers that are certainly dead, and ask about unknown outcomes again."""
@@ -562,17 +613,25 @@ class _Run:
             if waiting and (self.state.status == "open" or call["undoes"]):
                 activity = self._activity(call)
                 if activity is None:
-                    failure = Failure("unknown_activity", "UnknownActivity", f"no activity named {call['activity']} is loaded")
+                    failure = Failure(
+                        "unknown_activity", "UnknownActivity", f"no activity named {call['activity']} is loaded"
+                    )
                     self._failed(ref, call, failure, 0)
                     continue
                 worker = self.resident.begin(activity)
                 if worker:
                     self.resident.append(attempts.begun(self.state, ref, call, worker), self.work.now)
         for event in self.resident.emitted:
-            if event.type == "attempt_started" or (event.type in ("activity_scheduled", "undo_started") and event.data["attempt"] == 1):
+            if event.type == "attempt_started" or (
+                event.type in ("activity_scheduled", "undo_started") and event.data["attempt"] == 1
+            ):
                 ref = event.data["call"]
                 started = self.state.calls.get(ref)
-                if started is not None and started["status"] == "running" and started["attempt"] == event.data["attempt"]:
+                if (
+                    started is not None
+                    and started["status"] == "running"
+                    and started["attempt"] == event.data["attempt"]
+                ):
                     self.result.commands.append(Command("perform", self.resident.case_no, ref, started["attempt"]))
         if self.state.status == "open":
             # An await that was cancelled, by stage code or by an interrupt, asks its attempt to stop (B4).
@@ -625,7 +684,15 @@ class _Run:
         task = self.state.tasks[ref]
         self.resident.append(event, self.work.now)
         if event.type == "task_expired":
-            decided = Event("task_decided", expiry_outcome(task, ref), actor="timer", cause=event.seq, node=task["node"], n=task["n"], strand=task["strand"])
+            decided = Event(
+                "task_decided",
+                expiry_outcome(task, ref),
+                actor="timer",
+                cause=event.seq,
+                node=task["node"],
+                n=task["n"],
+                strand=task["strand"],
+            )
             self._turn(decided, self.work.now)
 
     def _too_late(self, ref: str, call: Call, limit: str) -> None:
@@ -697,7 +764,9 @@ class _Run:
             # An incident of the call that the interrupt superseded has left the outcome as unknown as it was.
             activity = self._activity(call)
             if call["status"] == "incident" or activity is None or activity.verify_function is None:
-                message = f"{call['activity']}: attempt {call['attempt']} may have taken effect; undo waits for the answer"
-                self._call_incident("outcome_unknown", message, call["owner"], ref, call, {"attempt": call["attempt"]}, self.state.seq)
-
-
+                message = (
+                    f"{call['activity']}: attempt {call['attempt']} may have taken effect; undo waits for the answer"
+                )
+                self._call_incident(
+                    "outcome_unknown", message, call["owner"], ref, call, {"attempt": call["attempt"]}, self.state.seq
+                )

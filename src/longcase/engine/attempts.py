@@ -20,7 +20,9 @@ FailureKind = Literal[
     "error", "non_retryable", "timeout", "heartbeat", "contract_changed", "not_encodable", "undecodable", "lost",
     "unknown_activity", "cancelled",
 ]  # fmt: skip
-FINAL_KINDS = frozenset({"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity", "cancelled"})
+FINAL_KINDS = frozenset(
+    {"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity", "cancelled"}
+)
 CRASH_ATTEMPTS = 10  # attempts lost with their worker before the call is quarantined as an incident
 
 
@@ -44,7 +46,12 @@ class Failure:
     field: str = ""  # for contract_changed: the field that does not fit
 
     def to_json(self) -> dict[str, Json]:
-        out: dict[str, Json] = {"kind": self.kind, "type": self.type, "message": self.message, "bases": list(self.bases)}
+        out: dict[str, Json] = {
+            "kind": self.kind,
+            "type": self.type,
+            "message": self.message,
+            "bases": list(self.bases),
+        }
         if self.field:
             out["field"] = self.field
         return out
@@ -69,7 +76,12 @@ def judge(activity: Activity[..., Any] | None, call: Call, failure: Failure, now
     if failure.kind == "unknown_activity" or activity is None:
         return Verdict("incident", incident="unknown_activity")
     if failure.kind in ("contract_changed", "not_encodable", "undecodable"):
-        return Verdict("incident", incident={"contract_changed": "contract_changed", "not_encodable": "result_not_encodable"}.get(failure.kind, "undecodable_payload"))
+        return Verdict(
+            "incident",
+            incident={"contract_changed": "contract_changed", "not_encodable": "result_not_encodable"}.get(
+                failure.kind, "undecodable_payload"
+            ),
+        )
     if activity.effect == "once" and failure.kind in UNKNOWN_KINDS:
         return Verdict("unknown")
     failures = call["failures"] + 1
@@ -84,7 +96,11 @@ def judge(activity: Activity[..., Any] | None, call: Call, failure: Failure, now
     if failure.retry_after is not None:
         delay = max(delay, failure.retry_after)
     next_try = now + delay
-    if activity.retry.budget is not None and call["first"] and next_try > instant_of(call["first"]) + activity.retry.budget:
+    if (
+        activity.retry.budget is not None
+        and call["first"]
+        and next_try > instant_of(call["first"]) + activity.retry.budget
+    ):
         return Verdict("lost")
     if call["deadline"] and next_try > instant_of(call["deadline"]):
         return Verdict("lost")
@@ -129,7 +145,12 @@ def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str) -
 
 def begun(state: CaseState, ref: str, call: Call, worker: int) -> Event:
     """Return the record of a further attempt's start."""
-    data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": call["attempt"] + 1, "worker": worker}
+    data: dict[str, Json] = {
+        "call": ref,
+        "activity": call["activity"],
+        "attempt": call["attempt"] + 1,
+        "worker": worker,
+    }
     return place(state, call, Event("attempt_started", data, actor=f"worker:{worker}"))
 
 
@@ -203,6 +224,18 @@ def left_open(state: CaseState, ref: str) -> bool:
 
 
 __all__ = [
-    "Failure", "Success", "Verdict", "begun", "completed", "failed_attempt", "judge", "lost", "outcome_counts",
-    "left_open", "refused", "undo_entry", "undo_steps", "unsettled",
+    "Failure",
+    "Success",
+    "Verdict",
+    "begun",
+    "completed",
+    "failed_attempt",
+    "judge",
+    "left_open",
+    "lost",
+    "outcome_counts",
+    "refused",
+    "undo_entry",
+    "undo_steps",
+    "unsettled",
 ]  # fmt: skip

@@ -33,7 +33,16 @@ _OTHERS: Final = ["retry", "correct", "restart", "move", "cancel"]
 class TurnDiscarded(Exception):
     """A turn that must not be committed: the incident to open instead, and the input left unapplied."""
 
-    def __init__(self, kind: str, message: str, *, owner: str, node: str = "", call: str = "", details: dict[str, Json] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        owner: str,
+        node: str = "",
+        call: str = "",
+        details: dict[str, Json] | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
@@ -80,7 +89,12 @@ def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:
 def from_exception(error: BaseException, owner: str) -> TurnDiscarded:
     """Turn what a stage raised into an incident of its visit."""
     if type(error).__name__ == "StageNeverYields":
-        return TurnDiscarded("stage_never_yields", "the stage ran longer than the limit of one turn", owner=owner, details={"line": _line_of(error)})
+        return TurnDiscarded(
+            "stage_never_yields",
+            "the stage ran longer than the limit of one turn",
+            owner=owner,
+            details={"line": _line_of(error)},
+        )
     kind = "object_invalid" if isinstance(error, InvalidInput) and "object of" in error.message else "stage_failed"
     text = error.message if isinstance(error, LongcaseError) else f"{type(error).__name__}: {error}"
     details: dict[str, Json] = {"type": type(error).__name__, "line": _line_of(error)}

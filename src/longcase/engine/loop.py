@@ -59,7 +59,9 @@ class Timers(Protocol):
 class _Handle:
     __slots__ = ("_cancelled", "_disarm", "args", "callback", "context")
 
-    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None) -> None:
+    def __init__(
+        self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
         self.callback = callback
         self.args = args
         self.context = context
@@ -134,7 +136,9 @@ class VisitTask(asyncio.Task[Any]):
         while frame is not None and frame.f_code.co_name in ("_get_loop", "<setcomp>"):
             frame = frame.f_back
         if frame is not None and frame.f_code is asyncio.all_tasks.__code__ and not loop.dead:
-            loop._refuse("asyncio.all_tasks() in stage code names tasks of other runs", "keep the tasks you create in a list")
+            loop._refuse(
+                "asyncio.all_tasks() in stage code names tasks of other runs", "keep the tasks you create in a list"
+            )
         return loop
 
 
@@ -252,22 +256,16 @@ class VisitLoop:
     def time(self) -> float:
         return self._time
 
-    def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
         handle = _Handle(callback, args, context if context is not None else contextvars.copy_context())
         if not self.dead:
             self._ready.append(handle)
         return handle
 
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         return self.call_at(self._time + delay, callback, *args, context=context)
 
-    def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> Any:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         if callback is _SLEEPS:
             self._refuse(
                 "asyncio.sleep() in stage code is a wait nobody owns",

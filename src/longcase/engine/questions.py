@@ -71,7 +71,8 @@ def is_stale(task: Task, current: Mapping[str, Json]) -> bool:
 
 def _ladder(levels: tuple[Escalation, ...], now: datetime, calendar: Calendar | None) -> list[dict[str, Json]]:
     climbs: list[dict[str, Json]] = [
-        {"at": instant_text(due(now, level.after, calendar)), "to": level.to.name, "reassign": level.reassign} for level in levels
+        {"at": instant_text(due(now, level.after, calendar)), "to": level.to.name, "reassign": level.reassign}
+        for level in levels
     ]
     return sorted(climbs, key=lambda climb: str(climb["at"]))
 

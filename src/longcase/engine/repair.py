@@ -42,13 +42,18 @@ def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Inc
     if number is not None:
         if number not in state.incidents:
             known = ", ".join(state.incidents) or "none"
-            raise RepairRefused(f"{state.address} has no incident {number} (open: {known})", hint=f"longcase show {state.address}")
+            raise RepairRefused(
+                f"{state.address} has no incident {number} (open: {known})", hint=f"longcase show {state.address}"
+            )
         return number, state.incidents[number]
     if not state.incidents:
         raise RepairRefused(f"{state.address} has no open incident", hint=f"longcase show {state.address}")
     if len(state.incidents) > 1:
         known = ", ".join(f"{k} ({i['kind']})" for k, i in state.incidents.items())
-        raise RepairRefused(f"{state.address} has {len(state.incidents)} incidents: {known}", hint="name one: --incident " + next(iter(state.incidents)))
+        raise RepairRefused(
+            f"{state.address} has {len(state.incidents)} incidents: {known}",
+            hint="name one: --incident " + next(iter(state.incidents)),
+        )
     return next(iter(state.incidents.items()))
 
 
@@ -59,8 +64,24 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
     repair = Repair(did=f"retried {incident['kind']}")
     call = state.calls.get(incident["call"])
     if incident["kind"] in _CALL_KINDS and call is not None:
-        data = {"call": incident["call"], "reason": reason, "deadline": "", "expected": instant_text(instant_of(now) + RETRY_EXPECTED)}
-        event = _by(actor, Event("call_retried", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"], cause=call["seq"]))
+        data = {
+            "call": incident["call"],
+            "reason": reason,
+            "deadline": "",
+            "expected": instant_text(instant_of(now) + RETRY_EXPECTED),
+        }
+        event = _by(
+            actor,
+            Event(
+                "call_retried",
+                data,
+                state.visit,
+                node=call["node"],
+                n=call["n"],
+                strand=call["strand"],
+                cause=call["seq"],
+            ),
+        )
         repair.events.append(event)
     repair.events.append(_close(ref, "retried", actor, reason, state))
     pending = incident["pending"]
@@ -69,13 +90,18 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
     return repair
 
 
-def set_result(state: CaseState, number: str | None, result: Json, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
+def set_result(
+    state: CaseState, number: str | None, result: Json, actor: Actor, reason: str, code: WorkflowCode | None
+) -> Repair:
     """Supply the outcome of a call that cannot supply its own; its failed attempts stay on record."""
     ref, incident = open_incident(state, number)
     _allow(state, incident, "set-result")
     call = state.calls.get(incident["call"])
     if call is None:
-        raise RepairRefused(f"{state.address}: incident {ref} ({incident['kind']}) is of no call", hint=f"longcase retry {state.address}")
+        raise RepairRefused(
+            f"{state.address}: incident {ref} ({incident['kind']}) is of no call",
+            hint=f"longcase retry {state.address}",
+        )
     activity = code.activities.get(call["activity"]) if code is not None else None
     if activity is not None and not call["undoes"]:
         activity.result_codec.decode(result, f"result of {call['activity']}")
@@ -92,7 +118,9 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
         return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
     if call["undoes"]:
         data: dict[str, Json] = {"call": call["undoes"], "status": "left", "drop": incident["call"], "reason": reason}
-        event = _by(actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"]))
+        event = _by(
+            actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"])
+        )
         return Repair([event, _close(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone")
     activity = code.activities.get(call["activity"]) if code is not None else None
     if activity is not None:
@@ -103,14 +131,23 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
                 f"{call['activity']} cannot be skipped: its result is never None",
                 hint=f"longcase set-result {state.address} '<json>' --reason ...",
             ) from None
-    return Repair([], [("activity_completed", {"call": incident["call"], "result": None, "why": reason})], f"{call['activity']} skipped")
+    return Repair(
+        [],
+        [("activity_completed", {"call": incident["call"], "result": None, "why": reason})],
+        f"{call['activity']} skipped",
+    )
 
 
-def correct(state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: str, *, pin: bool, key_field: str) -> Repair:
+def correct(
+    state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: str, *, pin: bool, key_field: str
+) -> Repair:
     """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9)."""
     _still_open(state)
     if key_field and key_field in patch and patch[key_field] != state.object.get(key_field):
-        raise RepairRefused(f"{state.address}: the key field {key_field} cannot be corrected", hint="start a new case and cancel this one")
+        raise RepairRefused(
+            f"{state.address}: the key field {key_field} cannot be corrected",
+            hint="start a new case and cancel this one",
+        )
     changed = {name: value for name, value in patch.items() if name not in state.object or state.object[name] != value}
     if not changed:
         return Repair(did="nothing to change")
@@ -237,5 +274,3 @@ def _close(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> E
 def _by(actor: Actor, event: Event) -> Event:
     event.actor, event.channel, event.on_behalf = actor.name, actor.channel, actor.on_behalf
     return event
-
-

@@ -33,5 +33,12 @@ def case_started(
     if parent is not None:
         data["parent"] = dict(parent)
     return Event(
-        "case_started", data, 0, at=instant_text(now), actor=actor.name, channel=actor.channel, on_behalf=actor.on_behalf, seq=1
+        "case_started",
+        data,
+        0,
+        at=instant_text(now),
+        actor=actor.name,
+        channel=actor.channel,
+        on_behalf=actor.on_behalf,
+        seq=1,
     )

@@ -51,11 +51,20 @@ def due_actions(state: CaseState, now: str) -> Iterator[tuple[str, Event]]:
         for at in task["reminders"]:
             if at > until:
                 break
-            yield at, _event(state, "task_reminded", {"task": ref, "due": at, "whose": list(task["whose"])}, task, "timer")
+            yield (
+                at,
+                _event(state, "task_reminded", {"task": ref, "due": at, "whose": list(task["whose"])}, task, "timer"),
+            )
         for position, climb in enumerate(task["ladder"][task["level"] :], start=task["level"] + 1):
             if climb["at"] > until:
                 break
-            data = {"task": ref, "level": position, "to": climb["to"], "reassign": climb["reassign"], "due": climb["at"]}
+            data = {
+                "task": ref,
+                "level": position,
+                "to": climb["to"],
+                "reassign": climb["reassign"],
+                "due": climb["at"],
+            }
             yield str(climb["at"]), _event(state, "task_escalated", data, task, "timer")
         if task["expires_at"] and task["expires_at"] <= now:
             data = {"task": ref, "answer": task["expires_answer"], "due": task["expires_at"]}
@@ -81,7 +90,14 @@ class Answered:
 
 
 def answer_task(
-    state: CaseState, ref: str, actor: Actor, answer: Json, reason: str, shown_digest: str | None, now: str, by_model: bool = True
+    state: CaseState,
+    ref: str,
+    actor: Actor,
+    answer: Json,
+    reason: str,
+    shown_digest: str | None,
+    now: str,
+    by_model: bool = True,
 ) -> Answered:
     """Judge one person's answer to an open task. `state` is after the task clocks have run.
 
@@ -93,16 +109,29 @@ def answer_task(
         raise TaskNotFound(f"{state.address} has no open task {ref}", hint=f"longcase tasks --case {state.address}")
 
     def refuse(error: LongcaseError) -> Answered:
-        data = {"task": ref, "by": actor.person, "answer": answer, "reason": reason, "refused": error.code, "why": error.message}
+        data = {
+            "task": ref,
+            "by": actor.person,
+            "answer": answer,
+            "reason": reason,
+            "refused": error.code,
+            "why": error.message,
+        }
         return Answered([_event(state, "vote_refused", data, task, actor.name, actor)], refusal=error)
 
     if task["status"] == "decided":
         last = task["votes"][-1]
         if last["by"] == actor.person and last["answer"] == _text(answer):
             return Answered([])  # the same receipt for the same click
-        return refuse(AlreadyDecided(f'"{task["question"]}" is already decided by {last["by"]} at {last["at"]}: {last["answer"]}'))
+        return refuse(
+            AlreadyDecided(f'"{task["question"]}" is already decided by {last["by"]} at {last["at"]}: {last["answer"]}')
+        )
     if task["status"] == "expired" or (task["expires_at"] and task["expires_at"] <= now):
-        return refuse(AlreadyExpired(f'"{task["question"]}" has already expired at {task["expires_at"]}: {task["expires_answer"]} stands'))
+        return refuse(
+            AlreadyExpired(
+                f'"{task["question"]}" has already expired at {task["expires_at"]}: {task["expires_answer"]} stands'
+            )
+        )
     allowed = _refused_person(task, actor.person)
     if allowed:
         return refuse(RefusedError(allowed))
@@ -114,7 +143,9 @@ def answer_task(
     else:
         stale, current = [], task["digest"]
     if shown_digest is not None and shown_digest != current:
-        error: LongcaseError = StaleDecision(f'"{task["question"]}": what was shown has changed since', hint=f"longcase tasks --case {state.address}")
+        error: LongcaseError = StaleDecision(
+            f'"{task["question"]}": what was shown has changed since', hint=f"longcase tasks --case {state.address}"
+        )
         refusal = refuse(error)
         return Answered([*events, *refusal.events], refusal=error)
     votes = [vote for vote in task["votes"] if vote["by"] not in stale]
@@ -122,7 +153,9 @@ def answer_task(
     if earlier is not None:
         if earlier["answer"] == _text(answer):
             return Answered(events)
-        error = AlreadyDecided(f'{actor.person} has already answered "{task["question"]}" at {earlier["at"]}: {earlier["answer"]}')
+        error = AlreadyDecided(
+            f'{actor.person} has already answered "{task["question"]}" at {earlier["at"]}: {earlier["answer"]}'
+        )
         refusal = refuse(error)
         return Answered([*events, *refusal.events], refusal=error)
     if task["answers"] and answer not in task["answers"]:
@@ -207,7 +240,9 @@ def _text(answer: Json) -> str:
     return answer if isinstance(answer, str) else "filled"
 
 
-def _event(state: CaseState, kind: str, data: dict[str, Any], task: Task, actor: str, who: Actor | None = None) -> Event:
+def _event(
+    state: CaseState, kind: str, data: dict[str, Any], task: Task, actor: str, who: Actor | None = None
+) -> Event:
     return Event(
         kind, data, state.visit, actor=actor, on_behalf=who.on_behalf if who else "", channel=who.channel if who else "engine",
         cause=task["seq"], node=task["node"], n=task["n"], strand=task["strand"],

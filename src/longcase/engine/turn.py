@@ -162,7 +162,9 @@ class Resident:
         now = instant_of(max(at, state.at))
         number = state.visit + 1
         expect = stage.expect
-        expected = instant_text(due(now, expect, stage.owner.calendar or self.code.workflow.owner.calendar)) if expect else ""
+        expected = (
+            instant_text(due(now, expect, stage.owner.calendar or self.code.workflow.owner.calendar)) if expect else ""
+        )
         data: dict[str, Json] = {
             "stage": stage.name, "kind": stage.kind, "reason": reason, "from": state.stage if state.visit else "",
             "owner": stage.owner.name, "expected": expected, "lineage": lineage or number, "reuse": reuse or {},
@@ -172,14 +174,18 @@ class Resident:
             data["input"] = body
         if why:
             data["why"] = why
-        event = Event("stage_entered", data, number, cause=cause, node=node, n=1 if node else 0, strand="0" if node else "")
+        event = Event(
+            "stage_entered", data, number, cause=cause, node=node, n=1 if node else 0, strand="0" if node else ""
+        )
         self.append(event, at)
         data["snapshot"] = state.to_json()
         event.text = dump_json(data)  # the state goes on changing; the snapshot is taken here
         self.visit = Visit(self.code, stage, state, self.begin, self.emitted)
         self.visit.start(event.at, self._argument(data))
 
-    def interrupt(self, data: dict[str, Json], at: str, *, actor: str, channel: str, on_behalf: str, cause: int | None) -> Event:
+    def interrupt(
+        self, data: dict[str, Json], at: str, *, actor: str, channel: str, on_behalf: str, cause: int | None
+    ) -> Event:
         """End the visit for an exception path, a cancel or a move; the caller enters what follows.
 
         In this order: record it; cancel and discard the coroutine; withdraw tasks; release children and
@@ -188,11 +194,16 @@ class Resident:
         state = self.state
         visit, self.visit = self.visit, None
         held = [opened["pending"] for opened in state.incidents.values() if opened["pending"]]
-        event = self.append(Event("interrupted", data, actor=actor, channel=channel, on_behalf=on_behalf, cause=cause), at)
+        event = self.append(
+            Event("interrupted", data, actor=actor, channel=channel, on_behalf=on_behalf, cause=cause), at
+        )
         if visit is not None and visit.interrupt():
             self.append(Event("unwind_refused", {"stage": state.stage}, cause=event.seq), at)
         for ref, task in list(state.tasks.items()):
-            self.append(self._placed("task_withdrawn", {"task": ref, "reason": f"interrupted: {data['why']}"}, task, event.seq), at)
+            self.append(
+                self._placed("task_withdrawn", {"task": ref, "reason": f"interrupted: {data['why']}"}, task, event.seq),
+                at,
+            )
         for ref, child in list(state.children.items()):
             if child["awaited"]:
                 cancel = child["on_close"] == "cancel"
@@ -205,7 +216,9 @@ class Resident:
             call = opened["call"]
             if call in state.calls and opened["kind"] == "activity_failed":
                 # It failed for good and nobody waits any more: there is nothing out there to settle.
-                self.append(Event("undo_skipped", {"call": call, "status": "nothing", "drop": call}, cause=event.seq), at)
+                self.append(
+                    Event("undo_skipped", {"call": call, "status": "nothing", "drop": call}, cause=event.seq), at
+                )
         for ref, call_ in list(state.calls.items()):
             if call_["awaited"] and not call_["undoes"]:
                 self.append(self._placed("activity_cancelled", {"call": ref, "waits": False}, call_, event.seq), at)
@@ -239,7 +252,9 @@ class Resident:
             if not visit.finished:
                 blocked = visit.deadlocked()
                 if blocked:
-                    raise TurnDiscarded("deadlock", f"nothing the store knows can wake {visit.stage.name}: {blocked}", owner=owner)
+                    raise TurnDiscarded(
+                        "deadlock", f"nothing the store knows can wake {visit.stage.name}: {blocked}", owner=owner
+                    )
                 self._bound(visit)
                 return
             assert visit.root is not None
@@ -253,13 +268,19 @@ class Resident:
                 raise TurnDiscarded("dangling_work", f"{visit.stage.name} returned while {alive}", owner=owner)
             self._leave(visit, visit.root.result())
         raise TurnDiscarded(
-            "stage_never_yields", f"{VISITS_A_TURN} visits began without one that waits", owner=self.code.workflow.owner.name
+            "stage_never_yields",
+            f"{VISITS_A_TURN} visits began without one that waits",
+            owner=self.code.workflow.owner.name,
         )
 
     def _lost(self, error: BaseException, owner: str, event: Event | None) -> TurnDiscarded:
         """Tell a call that finally failed from a stage that failed (A3)."""
         calls: list[ActivityFailed] = list(failed_calls(error))
-        if event is not None and event.type == "activity_failed" and any(failed.call == event.data["call"] for failed in calls):
+        if (
+            event is not None
+            and event.type == "activity_failed"
+            and any(failed.call == event.data["call"] for failed in calls)
+        ):
             data = event.data
             activity = self.code.activities.get(data["activity"])
             return TurnDiscarded(
@@ -283,7 +304,9 @@ class Resident:
                 self._enter_from(visit, exit_, "next", f"to:{exit_.name}", at)
             case _:
                 raise TurnDiscarded(
-                    "stage_failed", f"{stage.name} returned {exit_!r}, expected a stage of {self.code.workflow.name} or a close", owner=owner
+                    "stage_failed",
+                    f"{stage.name} returned {exit_!r}, expected a stage of {self.code.workflow.name} or a close",
+                    owner=owner,
                 )
 
     def _enter_from(self, visit: Visit, stage: Stage[Any], reason: str, exit_name: str, at: str) -> None:
@@ -293,7 +316,9 @@ class Resident:
     def _exit_node(self, visit: Visit, name: str) -> str:
         node = node_id(visit.stage.name, (), "exit", name)
         if self.code.nodes and node not in self.code.nodes:
-            raise TurnDiscarded("off_map", f"{node} is not on the map", owner=visit.stage.owner.name, details={"node": node})
+            raise TurnDiscarded(
+                "off_map", f"{node} is not on the map", owner=visit.stage.owner.name, details={"node": node}
+            )
         return node
 
     def _close(self, visit: Visit, close: Close, at: str) -> None:
@@ -312,21 +337,38 @@ class Resident:
             )  # fmt: skip
         for ref, child in state.children.items():
             if child["on_close"] == "refuse":
-                raise TurnDiscarded("unsettled_close", f"close {close.name} while child {child['workflow']}/{child['key']} ({ref}) is open", owner=owner)
+                raise TurnDiscarded(
+                    "unsettled_close",
+                    f"close {close.name} while child {child['workflow']}/{child['key']} ({ref}) is open",
+                    owner=owner,
+                )
             if child["on_close"] == "cancel":
                 self.cancel_children.append((ref, child["workflow"], child["key"], f"parent closed: {close.name}"))
         for kept in list(state.signals):
-            data = {"id": kept["id"], "signal": kept["signal"], "why": f"case closed: {close.name}", "body": kept["body"]}
+            data = {
+                "id": kept["id"],
+                "signal": kept["signal"],
+                "why": f"case closed: {close.name}",
+                "body": kept["body"],
+            }
             self.append(Event("signal_unhandled", data, cause=visit.cause), at)
         try:
             result = _jsonable(close.result)
         except ValueError as error:
-            raise TurnDiscarded("stage_failed", f"close {close.name}: result is not JSON: {error}", owner=owner) from None
+            raise TurnDiscarded(
+                "stage_failed", f"close {close.name}: result is not JSON: {error}", owner=owner
+            ) from None
         data = {"close": close.name, "result": result, "reason": close.reason}
         self.append(Event("case_closed", data, cause=visit.cause, node=node, n=1, strand="0"), at)
         self.visit = None
         if state.parent:
-            told = {"child": state.parent["child"], "key": state.key, "name": close.name, "result": result, "reason": close.reason}
+            told = {
+                "child": state.parent["child"],
+                "key": state.key,
+                "name": close.name,
+                "result": result,
+                "reason": close.reason,
+            }
             self.notify.append((state.parent["case_no"], f"child-{state.parent['child']}", told))
 
     def _bound(self, visit: Visit) -> None:

@@ -92,7 +92,9 @@ class Fault:
 class Visit:
     """A running or replaying visit. Implements `longcase.model.host.Host`."""
 
-    def __init__(self, code: WorkflowCode, stage: Stage[Any], state: CaseState, begin: Begin, emitted: list[Event]) -> None:
+    def __init__(
+        self, code: WorkflowCode, stage: Stage[Any], state: CaseState, begin: Begin, emitted: list[Event]
+    ) -> None:
         self.code = code
         self.stage = stage
         self.state = state
@@ -416,7 +418,12 @@ class Visit:
 
     def log(self, message: str, fields: Mapping[str, Any]) -> None:
         if self.mode == "live":
-            log.info("%s: %s", self.state.address, message, extra={"case": self.state.address, **{f"case_{k}": v for k, v in fields.items()}})
+            log.info(
+                "%s: %s",
+                self.state.address,
+                message,
+                extra={"case": self.state.address, **{f"case_{k}": v for k, v in fields.items()}},
+            )
 
     def enter_part(self, name: str) -> Callable[[], None]:
         token = _parts.set((*_parts.get(), name))
@@ -539,7 +546,14 @@ class Visit:
                 return f"{state.uid}-{state.lineage}-{activity.name}-{nth}"
 
     def _reuse(
-        self, call: str, activity: Activity[Any, Any], taken: str, key: str, reuse: str, result: Json, place: tuple[str, int, str]
+        self,
+        call: str,
+        activity: Activity[Any, Any],
+        taken: str,
+        key: str,
+        reuse: str,
+        result: Json,
+        place: tuple[str, int, str],
     ) -> Json:
         data = {"call": call, "activity": activity.name, "digest": taken, "key": key, "reuse": reuse, "result": result}
         return self._emit("activity_reused", data, place)["result"]
@@ -644,12 +658,18 @@ class Visit:
             await self._await_task(task, "require", record, shape, place)
         finally:
             self._required.pop(task, None)
-        self._emit("task_met", {"task": task, "field": request.field, "value": self.state.object.get(request.field)}, place)
+        self._emit(
+            "task_met", {"task": task, "field": request.field, "value": self.state.object.get(request.field)}, place
+        )
         return None
 
-    async def _await_task(self, task: str, kind: str, record: dict[str, Json], shape: str, place: tuple[str, int, str]) -> Any:
+    async def _await_task(
+        self, task: str, kind: str, record: dict[str, Json], shape: str, place: tuple[str, int, str]
+    ) -> Any:
         number = self.state.rounds.get(place[0], 0) + 1
-        self._emit("task_opened", {"task": task, "kind": kind, "shape": shape, "round": number, "request": record}, place)
+        self._emit(
+            "task_opened", {"task": task, "kind": kind, "shape": shape, "round": number, "request": record}, place
+        )
         try:
             return await self._until(task)
         except asyncio.CancelledError:
@@ -666,13 +686,24 @@ class Visit:
             outcome: Mapping[str, Json] = await self._until(ref)
         except asyncio.CancelledError:
             if not self._ends_here and ref in self.state.children:
-                released = {"child": ref, "cancel": on_close == "cancel", "workflow": workflow.name, "key": body[workflow.key_field]}
+                released = {
+                    "child": ref,
+                    "cancel": on_close == "cancel",
+                    "workflow": workflow.name,
+                    "key": body[workflow.key_field],
+                }
                 self._emit("child_released", released, place)
             raise
         return outcome
 
     def _start_child(
-        self, kind: Literal["child", "spawn"], workflow: Workflow[Any], body: Json, within: Span | None, on_close: str, label: str | None
+        self,
+        kind: Literal["child", "spawn"],
+        workflow: Workflow[Any],
+        body: Json,
+        within: Span | None,
+        on_close: str,
+        label: str | None,
     ) -> tuple[str, tuple[str, int, str]]:
         place = self._place(kind, workflow.name, label)
         ref = self._ref("k")
@@ -719,7 +750,11 @@ def where(task: asyncio.Task[Any]) -> str:
     line = ""
     while awaiting is not None:
         frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "ag_frame", None)
-        if frame is not None and "/asyncio/" not in frame.f_code.co_filename and "/longcase/" not in frame.f_code.co_filename:
+        if (
+            frame is not None
+            and "/asyncio/" not in frame.f_code.co_filename
+            and "/longcase/" not in frame.f_code.co_filename
+        ):
             line = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno} in {frame.f_code.co_name}"
         awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)
     return line or f"{task.get_name()} in {getattr(task.get_coro(), '__qualname__', 'a coroutine')}"
@@ -727,5 +762,3 @@ def where(task: asyncio.Task[Any]) -> str:
 
 def _nothing() -> None:
     return
-
-

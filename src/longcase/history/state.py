@@ -697,7 +697,12 @@ def _cancel_requested(state: CaseState, event: Event) -> None:
 
 @_on("moved")
 def _moved(state: CaseState, event: Event) -> None:
-    state.move = {"to": event.data["to"], "restart": event.data["restart"], "seq": event.seq, "reuse": event.data["reuse"]}
+    state.move = {
+        "to": event.data["to"],
+        "restart": event.data["restart"],
+        "seq": event.seq,
+        "reuse": event.data["reuse"],
+    }
     state.signals = sorted([*state.signals, *event.data.get("signals", ())], key=lambda kept: kept["seq"])
 
 
@@ -745,4 +750,3 @@ def _case_closed(state: CaseState, event: Event) -> None:
     state.incidents = {}
     state.calls = {name: call for name, call in state.calls.items() if call["status"] == "running"}
     state.children = {}
-

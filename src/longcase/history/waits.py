@@ -31,23 +31,65 @@ def waits(state: CaseState) -> list[Wait]:
         )  # fmt: skip
     for call in state.calls.values():
         if call["awaited"] and call["status"] != "incident":
-            found.append(Wait("activity", _call_text(call), call["system"] or call["owner"], call["since"], call["expected"], call["node"], call["seq"]))
+            found.append(
+                Wait(
+                    "activity",
+                    _call_text(call),
+                    call["system"] or call["owner"],
+                    call["since"],
+                    call["expected"],
+                    call["node"],
+                    call["seq"],
+                )
+            )
     for task in state.tasks.values():
         if task["status"] in ("decided", "expired"):
             continue
         kind = "data" if task["kind"] == "require" else "person"
-        what = task["question"] if task["quorum"] == 1 else f"{task['question']} ({len(task['votes'])} of {task['quorum']})"
-        found.append(Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"]))
+        what = (
+            task["question"]
+            if task["quorum"] == 1
+            else f"{task['question']} ({len(task['votes'])} of {task['quorum']})"
+        )
+        found.append(
+            Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"])
+        )
     for receive in state.receives.values():
-        found.append(Wait("signal", f"signal {receive['signal']}", receive["whose"], receive["since"], receive["expected"], receive["node"], receive["seq"]))
+        found.append(
+            Wait(
+                "signal",
+                f"signal {receive['signal']}",
+                receive["whose"],
+                receive["since"],
+                receive["expected"],
+                receive["node"],
+                receive["seq"],
+            )
+        )
     for timer in state.timers.values():
         if timer["kind"] == "pause":
-            found.append(Wait("timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"]))
+            found.append(
+                Wait(
+                    "timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"]
+                )
+            )
     for child in state.children.values():
         if child["awaited"]:
-            found.append(Wait("child", f"child {child['workflow']}/{child['key']}", state.owner, child["since"], child["expected"], child["node"], child["seq"]))
+            found.append(
+                Wait(
+                    "child",
+                    f"child {child['workflow']}/{child['key']}",
+                    state.owner,
+                    child["since"],
+                    child["expected"],
+                    child["node"],
+                    child["seq"],
+                )
+            )
     if state.undoing is not None:
-        found.append(Wait("undo", "undoing", state.owner, state.undoing["at"], "", state.undoing["node"], state.undoing["seq"]))
+        found.append(
+            Wait("undo", "undoing", state.owner, state.undoing["at"], "", state.undoing["node"], state.undoing["seq"])
+        )
     if not found:
         # Stage code waits under `asyncio.timeout` for what it does itself: the timeout is what moves the case.
         found = [

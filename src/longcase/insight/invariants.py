@@ -20,7 +20,6 @@ from longcase.history.waits import waits
 from longcase.model.codec import dump_json
 from longcase.store.port import Stored
 
-
 # How long a case may want a turn while others get theirs: no worker, a store read while it is in use, a clock
 # that runs a thousand times as fast are none of them findings.
 PATIENCE: Final = timedelta(days=30)

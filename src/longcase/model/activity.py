@@ -138,7 +138,9 @@ class Activity(Generic[P, R]):
             )
         for option, span in spans.items():
             if span is not None and span <= timedelta(0):
-                raise DefinitionError(f"activity {self.name}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)")
+                raise DefinitionError(
+                    f"activity {self.name}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)"
+                )
         check_limits(what, concurrency, rate)
         self._read_signature(fn)
         functools.update_wrapper(self, fn, updated=())
@@ -176,7 +178,8 @@ class Activity(Generic[P, R]):
         missing = [name for name in (*self._parameters, "return") if name not in hints]
         if missing:
             raise DefinitionError(
-                f"activity {self.name}: no type for {', '.join(missing)}", hint="annotate every parameter and the result"
+                f"activity {self.name}: no type for {', '.join(missing)}",
+                hint="annotate every parameter and the result",
             )
         self._codecs = {name: codec_for(hints[name]) for name in self._parameters}
         self._result_codec = codec_for(hints["return"])
@@ -221,7 +224,9 @@ class Activity(Generic[P, R]):
         @functools.wraps(self._raw)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if "idempotency_key" not in kwargs:
-                raise TypeError(f'{self.name}.fn needs idempotency_key outside a case: {self.name}.fn(..., idempotency_key="test-1")')
+                raise TypeError(
+                    f'{self.name}.fn needs idempotency_key outside a case: {self.name}.fn(..., idempotency_key="test-1")'
+                )
             return self._raw(*args, **kwargs)
 
         return call

@@ -160,7 +160,8 @@ class Case(Generic[O]):
         unknown = [name for name in fields if name not in model.model_fields]
         if unknown:
             raise UsageError(
-                f"{model.__name__} has no field {', '.join(unknown)}", hint=f"its fields are {', '.join(model.model_fields)}"
+                f"{model.__name__} has no field {', '.join(unknown)}",
+                hint=f"its fields are {', '.join(model.model_fields)}",
             )
         before = self._host.object()
         draft = codec_for(model).decode(before, f"object of {self.key}")
@@ -180,7 +181,8 @@ class Case(Generic[O]):
         if patch:
             if self._workflow.key_field in patch:
                 raise UsageError(
-                    f"change of {self.key}: the key field {self._workflow.key_field} cannot change", hint="start a new case"
+                    f"change of {self.key}: the key field {self._workflow.key_field} cannot change",
+                    hint="start a new case",
                 )
             self._host.change(patch)
 
@@ -238,7 +240,9 @@ class Case(Generic[O]):
             within, remind, escalate: as in `require`.
             expires: `(span, answer)`: the answer that stands when nobody decides in time.
         """
-        outcome = await self._ask("approval", question, of, label, shows, also_shows, VERDICTS, quorum, within, remind, escalate, expires)
+        outcome = await self._ask(
+            "approval", question, of, label, shows, also_shows, VERDICTS, quorum, within, remind, escalate, expires
+        )
         return _approval(outcome, cast(Verdict, outcome["answer"]))
 
     async def choice(
@@ -259,7 +263,9 @@ class Case(Generic[O]):
         """Ask people to choose among the members of a StrEnum; `quorum` equal answers decide."""
         values = tuple(str(member.value) for member in answers)
         lapse = (expires[0], str(expires[1].value)) if expires else None
-        outcome = await self._ask("choice", question, of, label, shows, also_shows, values, quorum, within, remind, escalate, lapse)
+        outcome = await self._ask(
+            "choice", question, of, label, shows, also_shows, values, quorum, within, remind, escalate, lapse
+        )
         return _approval(outcome, answers(outcome["answer"]))
 
     async def ask(
@@ -345,7 +351,9 @@ class Case(Generic[O]):
         outcome = await self._host.child(workflow, data, within, on_close, label)
         return Closed(outcome["key"], outcome["name"], outcome.get("result"), outcome.get("reason") or "")
 
-    def spawn(self, workflow: CaseDefinition[C], body: C, *, on_close: OnClose = "leave", label: str | None = None) -> str:
+    def spawn(
+        self, workflow: CaseDefinition[C], body: C, *, on_close: OnClose = "leave", label: str | None = None
+    ) -> str:
         """Start a case of another workflow without waiting; returns its business key."""
         data = codec_for(workflow.object).encode(body, f"child of {self.key}")
         return self._host.spawn(workflow, data, on_close, label)
@@ -422,7 +430,9 @@ def selected_field(selector: Callable[[Any], Any]) -> str:
 
 
 def _not_a_selector(why: str) -> DefinitionError:
-    return DefinitionError(f"field selector: {why}, expected one field of the object", hint="lambda client: client.legal_entity")
+    return DefinitionError(
+        f"field selector: {why}, expected one field of the object", hint="lambda client: client.legal_entity"
+    )
 
 
 @lru_cache(maxsize=256)

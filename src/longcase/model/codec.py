@@ -25,7 +25,6 @@ T = TypeVar("T")
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]; recursion confuses user types
 
 
-
 def _encoder(*, sort_keys: bool) -> Callable[[Json], str]:
     """Return a compact JSON encoder. The C encoder is made once; `JSONEncoder.encode` makes one a call."""
     make: Any = getattr(json.encoder, "c_make_encoder", None)

@@ -43,7 +43,9 @@ class Decision(Generic[P, A]):
     """A declared decision point. Used in a stage, each ruling is recorded and never run again on
     replay (SEMANTICS B10); called outside a stage it is plain Python and records nothing."""
 
-    def __init__(self, fn: Callable[..., Any], *, owner: Owner, question: str, policy: str, name: str | None = None) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], *, owner: Owner, question: str, policy: str, name: str | None = None
+    ) -> None:
         self.name = check_name(name or fn.__name__, "decision")
         self.owner = owner
         self.question = question
@@ -56,7 +58,9 @@ class Decision(Generic[P, A]):
                 hint="read what it needs in an activity and pass it in",
             )
         if not isinstance(owner, Owner):
-            raise DefinitionError(f"decision {self.name}: owner is {owner!r}, expected a Team", hint='owner=Team("risk")')
+            raise DefinitionError(
+                f"decision {self.name}: owner is {owner!r}, expected a Team", hint='owner=Team("risk")'
+            )
         self._codecs: dict[str, Codec] | None = None
         self._answers: tuple[str, ...] = ()
         functools.update_wrapper(self, fn, updated=())

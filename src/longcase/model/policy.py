@@ -39,7 +39,11 @@ class Retry:
     budget: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= MAX_ATTEMPTS_LIMIT:
+        if (
+            isinstance(self.max_attempts, bool)
+            or not isinstance(self.max_attempts, int)
+            or not 1 <= self.max_attempts <= MAX_ATTEMPTS_LIMIT
+        ):
             raise DefinitionError(
                 f"Retry(max_attempts={self.max_attempts!r}): expected 1 to {MAX_ATTEMPTS_LIMIT}",
                 hint="Retry(max_attempts=5)",
@@ -95,7 +99,9 @@ def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta]
     if concurrency is not None and (not whole or concurrency < 1):
         raise DefinitionError(f"{what}: concurrency={concurrency!r}, expected at least 1", hint="concurrency=10")
     if rate is not None and not _is_rate(rate):
-        raise DefinitionError(f"{what}: rate={rate!r}, expected (count, span), both above zero", hint="rate=(10, seconds(1))")
+        raise DefinitionError(
+            f"{what}: rate={rate!r}, expected (count, span), both above zero", hint="rate=(10, seconds(1))"
+        )
 
 
 def _is_rate(rate: object) -> bool:

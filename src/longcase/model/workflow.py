@@ -114,7 +114,8 @@ class Workflow(Generic[O]):
         self.module = inspect.currentframe().f_back.f_globals.get("__name__", "")  # type: ignore[union-attr]
         if not isinstance(object, type) or not issubclass(object, BaseModel):
             raise DefinitionError(
-                f"workflow {name}: object={object!r}, expected a pydantic model class", hint="class Client(BaseModel): ..."
+                f"workflow {name}: object={object!r}, expected a pydantic model class",
+                hint="class Client(BaseModel): ...",
             )
         if key not in object.model_fields:
             raise DefinitionError(
@@ -122,7 +123,9 @@ class Workflow(Generic[O]):
                 hint=f"key={next(iter(object.model_fields), 'id')!r}",
             )
         if not isinstance(owner, Owner):
-            raise DefinitionError(f"workflow {name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")')
+            raise DefinitionError(
+                f"workflow {name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")'
+            )
         check_text_key(f"workflow {name}", object, key)
         if expect is not None:  # without one, `longcase check` has a finding
             check_span(f"workflow {name}", "expect", expect, "days", business=True)

@@ -69,7 +69,11 @@ class Slots:
         """Return the cases that may begin since an attempt of `activity` ended: the first of each queue."""
         if not self._held:
             return []
-        return [case_no for name in (_WORKER, *(limit[0] for limit in _limits(activity))) for case_no in self._first(name, 1)]
+        return [
+            case_no
+            for name in (_WORKER, *(limit[0] for limit in _limits(activity)))
+            for case_no in self._first(name, 1)
+        ]
 
     def due(self) -> list[int]:
         """Return the cases a rate limit has made wait until now."""

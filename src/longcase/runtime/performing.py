@@ -22,8 +22,7 @@ import pydantic
 
 from longcase.engine.attempts import Failure, Success
 from longcase.errors import DoNotRetry, InvalidInput, RetryAfter
-from longcase.model.activity import NotHappened
-from longcase.model.activity import Activity
+from longcase.model.activity import Activity, NotHappened
 from longcase.model.codec import Json, dump_json, invalid
 from longcase.model.host import current_attempt
 
@@ -193,7 +192,9 @@ def encode_result(activity: Activity[..., Any], value: Any) -> Success | Failure
         if error.problems:
             place, problem = error.problems[0]
             name = place.replace("/", ".") or "."
-            return Failure("contract_changed", "ContractChanged", problem if name == "." else f"{name} {problem}", field=name)
+            return Failure(
+                "contract_changed", "ContractChanged", problem if name == "." else f"{name} {problem}", field=name
+            )
         return failure("not_encodable", error)
     except Exception as error:
         return failure("not_encodable", error)
@@ -218,14 +219,22 @@ def classify(activity: Activity[..., Any], error: BaseException, running: Runnin
     if isinstance(error, asyncio.CancelledError) and running.stopping:
         # Cut off in the middle: what it did by then is not known, as after a timeout.
         kind: Literal["cancelled", "timeout"] = "cancelled" if activity.cancel == "wait" else "timeout"
-        return Failure(kind, "AttemptStopped", "asked to stop, and cut off as it had not ended in time", details=details)
+        return Failure(
+            kind, "AttemptStopped", "asked to stop, and cut off as it had not ended in time", details=details
+        )
     if isinstance(error, RetryAfter):
         return failure("error", error, retry_after=error.delay, details=details)
     if isinstance(error, pydantic.ValidationError):
         shape = invalid(error, f"answer to {activity.name}")
         place, problem = shape.problems[0]
         name = place.replace("/", ".") or "."
-        return Failure("contract_changed", "ContractChanged", problem if name == "." else f"{name} {problem}", details=details, field=name)
+        return Failure(
+            "contract_changed",
+            "ContractChanged",
+            problem if name == "." else f"{name} {problem}",
+            details=details,
+            field=name,
+        )
     if isinstance(error, DoNotRetry) or isinstance(error, activity.retry.non_retryable):
         return failure("non_retryable", error, details=details)
     if isinstance(error, asyncio.CancelledError):
@@ -271,7 +280,11 @@ async def verify(
         if inspect.isawaitable(answer):
             answer = await asyncio.wait_for(answer, limit)
     except TimeoutError as error:
-        return "unknown", None, storable(str(error) or f"verify did not answer within {activity.timeout.total_seconds():g} s")
+        return (
+            "unknown",
+            None,
+            storable(str(error) or f"verify did not answer within {activity.timeout.total_seconds():g} s"),
+        )
     except Exception as error:
         return "unknown", None, storable(f"{type(error).__name__}: {error}")
     finally:

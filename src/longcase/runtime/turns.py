@@ -14,7 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from longcase.engine.advance import Accepted, Advance, Command, Ended, Item, Verified, Work, advance, blocked, refuse_input, wake_at
+from longcase.engine.advance import (
+    Accepted,
+    Advance,
+    Command,
+    Ended,
+    Item,
+    Verified,
+    Work,
+    advance,
+    blocked,
+    refuse_input,
+    wake_at,
+)
 from longcase.engine.attempts import Success, Verdict, failed_attempt, outcome_counts
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, incident
@@ -29,7 +41,18 @@ from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
 from longcase.runtime.performing import storable
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, DedupKey, Input, NewCase, Started, Store, Written, differing
+from longcase.store.port import (
+    CaseRef,
+    CaseRow,
+    CaseWrite,
+    DedupKey,
+    Input,
+    NewCase,
+    Started,
+    Store,
+    Written,
+    differing,
+)
 
 log = logging.getLogger("longcase.runtime")
 
@@ -72,7 +95,14 @@ class Turns:
     """Moves cases over a store. One per mover; holds the residents, which are a cache and nothing more."""
 
     def __init__(
-        self, store: Store, env: Env, codes: Mapping[str, WorkflowCode], worker: int, slots: Slots, *, live: int = LIVE_CASES
+        self,
+        store: Store,
+        env: Env,
+        codes: Mapping[str, WorkflowCode],
+        worker: int,
+        slots: Slots,
+        *,
+        live: int = LIVE_CASES,
     ) -> None:
         self.store = store
         self.env = env
@@ -92,7 +122,9 @@ class Turns:
     def resident_count(self) -> int:
         return len(self._residents)
 
-    async def advance(self, cases: Mapping[int, Sequence[Item]], look: frozenset[int] | set[int] = frozenset()) -> list[Moved]:
+    async def advance(
+        self, cases: Mapping[int, Sequence[Item]], look: frozenset[int] | set[int] = frozenset()
+    ) -> list[Moved]:
         """Move cases, each by the items given; those in `look` also by what the store holds for them.
 
         Effects: one transaction over all cases. A case that lost a race is thrown away and, if it was
@@ -167,7 +199,9 @@ class Turns:
         if isinstance(item.outcome, Success):
             return False
         again = Verdict("again", now)
-        resident.append(failed_attempt(resident.state, item.call, call, item.outcome, again, f"worker:{item.worker}"), now)
+        resident.append(
+            failed_attempt(resident.state, item.call, call, item.outcome, again, f"worker:{item.worker}"), now
+        )
         return True
 
     async def start(self, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
@@ -177,7 +211,9 @@ class Turns:
         """
         entries = {place: entry for place, one in enumerate(new) if (entry := self._first_turn(one)) is not None}
         try:
-            outcomes = await self.store.write([entry.write for entry in entries.values() if entry.write is not None], partial=True)
+            outcomes = await self.store.write(
+                [entry.write for entry in entries.values() if entry.write is not None], partial=True
+            )
         except LongcaseError as error:
             for entry in entries.values():
                 entry.resident.discard()
@@ -258,7 +294,11 @@ class Turns:
         residents = self._residents
         unknown = [case_no for case_no in todo if case_no in looking or case_no not in residents]
         rows = await self.store.load_many(unknown) if unknown else {}
-        inboxes = await self.store.inboxes([case_no for case_no in unknown if case_no in rows and rows[case_no].pending]) if rows else {}
+        inboxes = (
+            await self.store.inboxes([case_no for case_no in unknown if case_no in rows and rows[case_no].pending])
+            if rows
+            else {}
+        )
         asked = set(unknown)
         self._batch_now = instant_text(self.env.now())
         recorded = await self._recorded(rows)
@@ -304,7 +344,12 @@ class Turns:
         return prepared[0] if prepared else None
 
     async def _prepare_one(
-        self, case_no: int, row: CaseRow | None, local: list[Item], inbox: Sequence[Input], recorded: Sequence[Event] | None = None
+        self,
+        case_no: int,
+        row: CaseRow | None,
+        local: list[Item],
+        inbox: Sequence[Input],
+        recorded: Sequence[Event] | None = None,
     ) -> _Prepared | None:
         resident = self._residents.get(case_no)
         if resident is not None and row is not None and resident.state.seq != row.state.seq:
@@ -315,7 +360,9 @@ class Turns:
         if code is None:
             return None  # this process does not have the workflow; another worker moves the case
         # One reading of the clock serves the batch; never before what the case has already seen.
-        now = max(self._batch_now, (resident.state if resident is not None else row.state if row is not None else _NOBODY).at)
+        now = max(
+            self._batch_now, (resident.state if resident is not None else row.state if row is not None else _NOBODY).at
+        )
         accepted: list[Accepted] = []
         for entry_ in inbox[:ITEMS_A_TURN]:
             # In the order of acceptance, also if the clock went back in between (I11).
@@ -377,11 +424,25 @@ class Turns:
         if limit is not None:
             left = [other for other in items[result.items_applied :] if not isinstance(other, Accepted)]
         more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
-        entry = _Prepared(resident, result, local, None, self._reserved, left, more, len(accepted) - len(result.taken), tuple(self.slots.refusing))
+        entry = _Prepared(
+            resident,
+            result,
+            local,
+            None,
+            self._reserved,
+            left,
+            more,
+            len(accepted) - len(result.taken),
+            tuple(self.slots.refusing),
+        )
         self._residents[case_no] = resident
         self._residents.move_to_end(case_no)
         entry.write = self._write(resident, result, base_seq, base_seen, now, more, row)
-        if entry.write is not None and row is not None and not any(e.type in ("stage_entered", "case_closed") for e in entry.write.events):
+        if (
+            entry.write is not None
+            and row is not None
+            and not any(e.type in ("stage_entered", "case_closed") for e in entry.write.events)
+        ):
             # What was refused for as long as an exception path ran is looked at again where the visit ends (B7).
             entry.write.heard = max((item.no for item in inbox), default=0)
         return entry
@@ -398,7 +459,9 @@ class Turns:
             return advance(resident, work)
         except StageNeverYields:
             owner = resident.visit.stage.owner.name if resident.visit is not None else resident.code.workflow.owner.name
-            raise TurnDiscarded("stage_never_yields", f"{resident.state.stage} ran longer than the limit of one turn", owner=owner) from None
+            raise TurnDiscarded(
+                "stage_never_yields", f"{resident.state.stage} ran longer than the limit of one turn", owner=owner
+            ) from None
 
     def _begin(self, activity: Activity[..., Any]) -> int:
         if not self.slots.take(activity):
@@ -425,7 +488,14 @@ class Turns:
     # -- writing -------------------------------------------------------------------------------------
 
     def _write(
-        self, resident: Resident, result: Advance, base_seq: int, base_seen: int, now: str, more: bool, row: CaseRow | None
+        self,
+        resident: Resident,
+        result: Advance,
+        base_seq: int,
+        base_seen: int,
+        now: str,
+        more: bool,
+        row: CaseRow | None,
     ) -> CaseWrite | None:
         state = resident.state
         events = resident.emitted
@@ -445,13 +515,21 @@ class Turns:
                 why = "the parent no longer waits for it"
                 write.cancel_children.append((data["child"], data["workflow"], data["key"], why))
         write.notify = [
-            (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None)) for case_no, ref, data in resident.notify
+            (case_no, Input(ref, "child_closed", data, "engine", "engine", cause=None))
+            for case_no, ref, data in resident.notify
         ]
         for position, item in enumerate(result.kept):
             write.notify.append((resident.case_no, _as_input(item, state.seq, position)))
         resident.cancel_children.clear()
         resident.notify.clear()
-        if not events and not write.taken and not write.notify and row is not None and row.wake_at == wake and row.lease == write.lease:
+        if (
+            not events
+            and not write.taken
+            and not write.notify
+            and row is not None
+            and row.wake_at == wake
+            and row.lease == write.lease
+        ):
             return None
         return write
 
@@ -476,9 +554,16 @@ class Turns:
     def _child(self, resident: Resident, event: Event) -> NewCase:
         data = event.data
         code = self.codes.get(data["workflow"])
-        parent = {"case_no": resident.case_no, "child": data["child"], "workflow": resident.state.workflow, "key": resident.state.key}
+        parent = {
+            "case_no": resident.case_no,
+            "child": data["child"],
+            "workflow": resident.state.workflow,
+            "key": resident.state.key,
+        }
         if code is None:
-            raise DefinitionError(f"child workflow {data['workflow']} is not loaded by this worker", hint="name its module too")
+            raise DefinitionError(
+                f"child workflow {data['workflow']} is not loaded by this worker", hint="name its module too"
+            )
         started = case_started(
             code.workflow, data["body"], uid=self.env.new_id(), tenant=resident.state.tenant, now=self.env.now(),
             actor=Actor("engine", "engine"), parent=parent,
@@ -511,7 +596,12 @@ class Turns:
         commands: list[Command] = []
         for (ref, number), activity in self._doubtful.pop(case_no, {}).items():
             call = state.calls.get(ref)
-            if call is not None and call["status"] == "running" and call["attempt"] == number and call["worker"] == self.worker:
+            if (
+                call is not None
+                and call["status"] == "running"
+                and call["attempt"] == number
+                and call["worker"] == self.worker
+            ):
                 commands.append(Command("perform", case_no, ref, number))
             else:
                 self.slots.give_back(activity)
@@ -521,7 +611,16 @@ class Turns:
         resident = entry.resident
         if resident.case_no in self._doubtful:
             entry.result.commands += self._settle_doubt(resident.case_no, resident.state)
-        return Moved(resident.case_no, resident.state, resident.code, [], entry.result.commands, entry.left, entry.more, refused=entry.refused)
+        return Moved(
+            resident.case_no,
+            resident.state,
+            resident.code,
+            [],
+            entry.result.commands,
+            entry.left,
+            entry.more,
+            refused=entry.refused,
+        )
 
     def _written(self, entry: _Prepared, outcome: Written) -> Moved:
         resident = entry.resident
@@ -539,7 +638,17 @@ class Turns:
         self._shrink()
         known = entry.untaken + len(entry.result.kept)
         again = entry.more or entry.result.again or (outcome.pending > known and not blocked(resident.state))
-        return Moved(case_no, outcome.state or resident.state, resident.code, write.events, entry.result.commands, entry.left, again, write.wake_at, entry.refused)
+        return Moved(
+            case_no,
+            outcome.state or resident.state,
+            resident.code,
+            write.events,
+            entry.result.commands,
+            entry.left,
+            again,
+            write.wake_at,
+            entry.refused,
+        )
 
     def evict(self, case_no: int) -> None:
         """Forget a case's coroutine; it is rebuilt from rows when it moves again."""
@@ -559,7 +668,9 @@ class Turns:
 
 def _accepted(entry: Input, earliest: str) -> Accepted:
     at = max(entry.accepted_at, earliest)
-    return Accepted(entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, at)
+    return Accepted(
+        entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, at
+    )
 
 
 def _as_input(item: Item, seq: int, position: int) -> Input:
@@ -575,5 +686,11 @@ def _as_input(item: Item, seq: int, position: int) -> Input:
                 kind = "activity_failed"
             return Input(f"end-{item.call}-{item.number}", kind, data, f"worker:{item.worker}", "engine")
         case Verified():
-            return Input(f"verified-{item.call}-{item.number}", "activity_completed", {"call": item.call, "result": item.result}, "engine", "engine")
+            return Input(
+                f"verified-{item.call}-{item.number}",
+                "activity_completed",
+                {"call": item.call, "result": item.result},
+                "engine",
+                "engine",
+            )
     raise BugError(f"{item!r} is already in the inbox (position {position}, seq {seq})")

@@ -45,7 +45,9 @@ class Watchdog:
     def __enter__(self) -> None:
         self._since = self._monotonic()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         # Under the lock nothing new can be raised; what was raised but not yet delivered is taken back.
         with self._lock:
             raised, self._since = self._since < 0, 0.0
@@ -58,4 +60,6 @@ class Watchdog:
                 since = abs(self._since)
                 if since and self._monotonic() - since > self._limit:
                     self._since = -since
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(StageNeverYields))
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(self._thread), ctypes.py_object(StageNeverYields)
+                    )

@@ -275,7 +275,10 @@ class Worker:
         """Notice other processes' commits and deaths, however busy this one is."""
         time = asyncio.get_running_loop().time()
         if time >= self._sweep_at and self.store.gone():
-            raise StoreGone(f"the store {self.store.url} was deleted or replaced under this worker", hint="put its file back, then start the worker")
+            raise StoreGone(
+                f"the store {self.store.url} was deleted or replaced under this worker",
+                hint="put its file back, then start the worker",
+            )
         if time >= self._poll_at:
             self._poll_at = time + POLL
             if self.store.changed():
@@ -331,7 +334,9 @@ class Worker:
             self._due_known = None  # the same commit may have made another case ready
         if moved.left:
             self._put_back(moved.case_no, moved.left)
-        inputs = {event.data["call"]: event for event in moved.events if event.type in ("activity_scheduled", "undo_started")}
+        inputs = {
+            event.data["call"]: event for event in moved.events if event.type in ("activity_scheduled", "undo_started")
+        }
         for command in moved.commands:
             call = moved.state.calls.get(command.call)
             match command.kind:
@@ -385,7 +390,9 @@ class Worker:
             if call["undoes"]:
                 original = await self.store.event(case_no, commanded.data["of"])
                 done = await self.store.event(case_no, commanded.data["result"])
-                outcome = await perform(activity, running, original.data["input"], done.data["result"], True, self._executor)
+                outcome = await perform(
+                    activity, running, original.data["input"], done.data["result"], True, self._executor
+                )
             else:
                 outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
         except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
@@ -446,7 +453,9 @@ class Worker:
         try:
             activity = moved.code.activities.get(call["activity"])
             if activity is None or activity.verify_function is None:
-                answer = Verified(command.call, command.number, "unknown", None, "there is no verify function", self._now())
+                answer = Verified(
+                    command.call, command.number, "unknown", None, "there is no verify function", self._now()
+                )
             else:
                 commanded = await self.store.event(moved.case_no, call["seq"])
                 running = Running(moved.state.address, command.call, command.number, call["key"])

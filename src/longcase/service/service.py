@@ -20,7 +20,18 @@ from longcase.engine.repair import Repair
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor, Answered, answer_task, claim_task, due_actions, expiry_outcome, release_task
 from longcase.env import Env
-from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, CaseNotFound, InvalidInput, LongcaseError, TaskNotFound, UnknownSignal, UsageError, WorkflowNotFound
+from longcase.errors import (
+    AlreadyDecided,
+    AlreadyExpired,
+    CaseClosed,
+    CaseNotFound,
+    InvalidInput,
+    LongcaseError,
+    TaskNotFound,
+    UnknownSignal,
+    UsageError,
+    WorkflowNotFound,
+)
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.history.waits import Wait, not_taken_up, waits
@@ -108,7 +119,9 @@ class Service:
         """Return the reference of `workflow/key`: the live case of that key, else the newest."""
         workflow, slash, key = address.partition("/")
         if not slash:
-            raise UsageError(f"{address!r} addresses no case, expected workflow/key", hint="longcase show client-onboarding/C-1042")
+            raise UsageError(
+                f"{address!r} addresses no case, expected workflow/key", hint="longcase show client-onboarding/C-1042"
+            )
         check_name(workflow, "workflow")
         return CaseRef(0, workflow, check_key(key), self.tenant)
 
@@ -159,13 +172,21 @@ class Service:
         name = workflow if isinstance(workflow, str) else workflow.name
         code = self.codes.get(name)
         if code is None:
-            raise WorkflowNotFound(f"workflow {name} is not loaded", hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app")
+            raise WorkflowNotFound(
+                f"workflow {name} is not loaded",
+                hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app",
+            )
         codec = code.workflow.codec
         what = f"object of {name}"
         data = _encoded(codec, body, what)
         check_key(data[code.workflow.key_field])
         started = case_started(
-            code.workflow, data, uid=self.env.new_id(), tenant=self.tenant, now=self.env.now(), actor=actor or self.actor
+            code.workflow,
+            data,
+            uid=self.env.new_id(),
+            tenant=self.tenant,
+            now=self.env.now(),
+            actor=actor or self.actor,
         )
         dedup = None
         if idempotency_key is not None:
@@ -216,7 +237,9 @@ class Service:
             state = locked.state
             if locked.duplicate is not None:
                 ignored = {"signal": name, "key": idempotency_key, "sender": who.name}
-                before = None if locked.duplicate["accepted"] else closed(locked.duplicate["close"])  # the same answer again
+                before = (
+                    None if locked.duplicate["accepted"] else closed(locked.duplicate["close"])
+                )  # the same answer again
                 repeat = self._record("duplicate_ignored", ignored, who, state)
                 return Edit(Accepted(address, duplicate=True), [repeat], refusal=before)
             if state.status == "closed":
@@ -237,7 +260,10 @@ class Service:
     def _signal_body(self, workflow: str, name: str, body: BaseModel | Mapping[str, Json]) -> Json:
         code = self.codes.get(workflow)
         if code is None:
-            raise WorkflowNotFound(f"workflow {workflow} is not loaded", hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app")
+            raise WorkflowNotFound(
+                f"workflow {workflow} is not loaded",
+                hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app",
+            )
         declared = code.workflow.signals.get(name)
         if declared is None:
             known = ", ".join(code.workflow.signals) or "none"
@@ -251,7 +277,11 @@ class Service:
     async def open_tasks(self, address: str) -> list[TaskView]:
         """Return the open tasks of a case, oldest first."""
         row = await self.row(address)
-        return [TaskView(row.state.address, ref, task) for ref, task in row.state.tasks.items() if task["status"] in ("ready", "reserved")]
+        return [
+            TaskView(row.state.address, ref, task)
+            for ref, task in row.state.tasks.items()
+            if task["status"] in ("ready", "reserved")
+        ]
 
     async def decide(
         self,
@@ -289,7 +319,14 @@ class Service:
             events.extend(answered.events)
             if answered.outcome is not None:
                 inputs.append(
-                    Input(f"decided-{target}", "task_decided", answered.outcome, who.name, who.channel, on_behalf=who.on_behalf)
+                    Input(
+                        f"decided-{target}",
+                        "task_decided",
+                        answered.outcome,
+                        who.name,
+                        who.channel,
+                        on_behalf=who.on_behalf,
+                    )
                 )
             did = "decided" if answered.outcome is not None else "recorded"
             return Edit(
@@ -310,7 +347,14 @@ class Service:
         if over is None:
             raise error
         told, end = over
-        data = {"task": end.data["task"], "by": who.person, "answer": check_json(answer, what="answer"), "reason": reason, "refused": told.code, "why": told.message}
+        data = {
+            "task": end.data["task"],
+            "by": who.person,
+            "answer": check_json(answer, what="answer"),
+            "reason": reason,
+            "refused": told.code,
+            "why": told.message,
+        }
 
         def refuse(locked: Locked) -> Edit[Accepted]:
             event = self._record("vote_refused", data, who, locked.state)
@@ -319,7 +363,9 @@ class Service:
 
         return await self._edit(CaseRef(row.case_no), refuse)
 
-    async def claim(self, address: str, *, task: str | None = None, actor: Actor | None = None, release: bool = False) -> Accepted:
+    async def claim(
+        self, address: str, *, task: str | None = None, actor: Actor | None = None, release: bool = False
+    ) -> Accepted:
         """Take a task for yourself, or give it back."""
         who = actor or self.actor
         row = await self.row(address)
@@ -347,7 +393,9 @@ class Service:
             events.append(event)
             if event.type == "task_expired":
                 ref = event.data["task"]
-                inputs.append(Input(f"expired-{ref}", "task_decided", expiry_outcome(state.tasks[ref], ref), "timer", "engine"))
+                inputs.append(
+                    Input(f"expired-{ref}", "task_decided", expiry_outcome(state.tasks[ref], ref), "timer", "engine")
+                )
         return events, state, inputs
 
     async def _task_of(self, row: CaseRow, task: str | None) -> str:
@@ -358,14 +406,24 @@ class Service:
                 return next(iter(opened))
             if not opened:
                 over = await self._last_end(row)
-                raise over[0] if over else TaskNotFound(f"{state.address} has no open task", hint=f"longcase show {state.address}")
+                raise (
+                    over[0]
+                    if over
+                    else TaskNotFound(f"{state.address} has no open task", hint=f"longcase show {state.address}")
+                )
             names = ", ".join(f"{ref} ({entry['question']})" for ref, entry in opened.items())
-            raise UsageError(f"{state.address} has {len(opened)} open tasks: {names}", hint=f"name one: --task {next(iter(opened))}")
+            raise UsageError(
+                f"{state.address} has {len(opened)} open tasks: {names}", hint=f"name one: --task {next(iter(opened))}"
+            )
         for ref, entry in opened.items():
             if task in (ref, entry["node"], entry["node"].rpartition(":")[2]):
                 return ref
         over = await self._last_end(row, task)
-        raise over[0] if over else TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase show {state.address}")
+        raise (
+            over[0]
+            if over
+            else TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase show {state.address}")
+        )
 
     async def _last_end(self, row: CaseRow, task: str | None = None) -> tuple[LongcaseError, Event] | None:
         """Return what to tell somebody who answers a task that is over, and the event that ended it."""
@@ -376,10 +434,15 @@ class Service:
             ):
                 continue
             if event.type == "task_withdrawn":
-                return TaskNotFound(f"{address}: the task was withdrawn at {event.at}: {event.data['reason']}", hint=f"longcase show {address}"), event
+                return TaskNotFound(
+                    f"{address}: the task was withdrawn at {event.at}: {event.data['reason']}",
+                    hint=f"longcase show {address}",
+                ), event
             if event.data["expired"]:
                 return AlreadyExpired(f"{address}: already expired at {event.at}: {event.data['answer']} stands"), event
-            return AlreadyDecided(f"{address}: already decided by {', '.join(event.data['by'])} at {event.at}: {event.data['answer']}"), event
+            return AlreadyDecided(
+                f"{address}: already decided by {', '.join(event.data['by'])} at {event.at}: {event.data['answer']}"
+            ), event
         return None
 
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
@@ -389,7 +452,9 @@ class Service:
         if record["kind"] != "task":
             return answer
         if not isinstance(answer, Mapping):
-            raise InvalidInput(f'"{record["question"]}": expected the filled form as a JSON object', reason="not_an_object")
+            raise InvalidInput(
+                f'"{record["question"]}": expected the filled form as a JSON object', reason="not_an_object"
+            )
         form = record["form"] or {}
         properties = form.get("properties", {})
         problems = [(f"/{name}", "missing") for name in form.get("required", ()) if name not in answer]
@@ -401,7 +466,9 @@ class Service:
 
     # -- data and repairs ------------------------------------------------------------------------------
 
-    async def set_fields(self, address: str, fields: Mapping[str, Json], *, actor: Actor | None = None, reason: str = "data provided") -> Accepted:
+    async def set_fields(
+        self, address: str, fields: Mapping[str, Json], *, actor: Actor | None = None, reason: str = "data provided"
+    ) -> Accepted:
         """Provide data a case has been waiting for; wakes it with no further click."""
         return await self.correct(address, fields, reason=reason, actor=actor, pin=False)
 
@@ -437,12 +504,18 @@ class Service:
         whole = codec.encode(codec.decode({**state.object, **fields}, what), what)
         return {name: whole[name] for name in fields}
 
-    async def retry(self, address: str, *, incident: str | None = None, reason: str = "", actor: Actor | None = None) -> Accepted:
+    async def retry(
+        self, address: str, *, incident: str | None = None, reason: str = "", actor: Actor | None = None
+    ) -> Accepted:
         """Try the incident's call again with fresh attempts under the same key, or its input once more."""
         who = actor or self.actor
-        return await self._repair(address, lambda locked: repairs.retry(locked.state, incident, who, reason, locked.now), who)
+        return await self._repair(
+            address, lambda locked: repairs.retry(locked.state, incident, who, reason, locked.now), who
+        )
 
-    async def skip(self, address: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None) -> Accepted:
+    async def skip(
+        self, address: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
+    ) -> Accepted:
         """Go on without the incident's call, where its result may be None."""
         why = "" if reason is None else _stated("skip", reason)
         who = actor or self.actor
@@ -450,14 +523,22 @@ class Service:
         return await self._repair(address, lambda locked: repairs.skip(locked.state, incident, who, why, code), who)
 
     async def set_result(
-        self, address: str, result: Json, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
+        self,
+        address: str,
+        result: Json,
+        *,
+        incident: str | None = None,
+        reason: str | None = None,
+        actor: Actor | None = None,
     ) -> Accepted:
         """Supply the result of the incident's call."""
         why = "" if reason is None else _stated("set-result", reason)
         check_json(result, what="result")
         who = actor or self.actor
         code = self.codes.get(self.ref(address).workflow)
-        return await self._repair(address, lambda locked: repairs.set_result(locked.state, incident, result, who, why, code), who)
+        return await self._repair(
+            address, lambda locked: repairs.set_result(locked.state, incident, result, who, why, code), who
+        )
 
     async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Move a case to another stage; its visit ends, nothing is undone."""
@@ -466,7 +547,9 @@ class Service:
         name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
         earlier = await self._last_visit_of(address, name)
-        return await self._repair(address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who)
+        return await self._repair(
+            address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who
+        )
 
     async def _last_visit_of(self, address: str, stage: str) -> list[Event]:
         """Return the events of the case's latest visit of a stage, if there was one."""
@@ -500,14 +583,18 @@ class Service:
         def decide(locked: Locked) -> Edit[Accepted]:
             repair = judge(locked)
             inputs = [
-                Input(f"repair-{locked.state.seq}-{position}", kind, data, who.name, who.channel, on_behalf=who.on_behalf)
+                Input(
+                    f"repair-{locked.state.seq}-{position}", kind, data, who.name, who.channel, on_behalf=who.on_behalf
+                )
                 for position, (kind, data) in enumerate(repair.inputs)
             ]
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
         return await self._edit(self.ref(address), decide)
 
-    async def _edit(self, ref: CaseRef, decide: Callable[[Locked], Edit[Accepted]], dedup: DedupKey | None = None) -> Accepted:
+    async def _edit(
+        self, ref: CaseRef, decide: Callable[[Locked], Edit[Accepted]], dedup: DedupKey | None = None
+    ) -> Accepted:
         touched: list[int] = []
 
         def noting(locked: Locked) -> Edit[Accepted]:
@@ -529,9 +616,7 @@ class Service:
         row = await self.row(address)
         exits = await queries.next_steps(self.store, row.state)
         found = await queries.with_children(self.store, row.state, waits(row.state) or not_taken_up(row.state))
-        return CaseView(
-            row.state.address, row.case_no, row.state, found, row.pending, row.lease, row.wake_at, exits
-        )
+        return CaseView(row.state.address, row.case_no, row.state, found, row.pending, row.lease, row.wake_at, exits)
 
     async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
         """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""

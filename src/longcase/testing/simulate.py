@@ -40,8 +40,8 @@ from longcase.model.workflow import Workflow
 from longcase.runtime.limits import Slots
 from longcase.runtime.performing import Running, perform, verify
 from longcase.runtime.turns import Moved, Turns
-from longcase.store.sqlite import SqliteStore
 from longcase.service.service import Accepted, CaseView, Receipt, Service, TaskView
+from longcase.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 ROUNDS = 1_000_000
@@ -81,7 +81,9 @@ class Simulation:
         file = Path(path) if path is not None else Path(self._folder.name) / "cases.db" if self._folder else Path()
         self.path = file
         self._fakes: dict[str, Callable[..., Any]] = {activity.name: fn for activity, fn in (fakes or {}).items()}
-        self._app = Longcase(workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous)
+        self._app = Longcase(
+            workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous
+        )
         self._live = live
         self._together = False
         try:
@@ -100,7 +102,9 @@ class Simulation:
     def __enter__(self) -> Simulation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -303,7 +307,9 @@ class Simulation:
             return None
         if command.kind == "verify":
             if activity.verify_function is None:
-                return Verified(command.call, command.number, "unknown", None, "no verify function", instant_text(self.now))
+                return Verified(
+                    command.call, command.number, "unknown", None, "no verify function", instant_text(self.now)
+                )
             told, result, why = await verify(activity, running, commanded.data["input"], None)
             return Verified(command.call, command.number, told, result, why, instant_text(self.now))
         self.performed.append((moved.state.address, activity.name, command.number))
@@ -312,7 +318,9 @@ class Simulation:
         if call["undoes"]:
             result = (await self._app.store.event(moved.case_no, commanded.data["result"])).data["result"]
             arguments = (await self._app.store.event(moved.case_no, commanded.data["of"])).data["input"]
-        outcome: Success | Failure = await perform(self._with_fake(activity), running, arguments, result, bool(call["undoes"]), None)
+        outcome: Success | Failure = await perform(
+            self._with_fake(activity), running, arguments, result, bool(call["undoes"]), None
+        )
         self._slots.give_back(activity)
         return Ended(command.call, command.number, outcome, self._worker, instant_text(self.now))
 
@@ -331,14 +339,23 @@ class Simulation:
 def _check_fake(activity: Activity[..., Any], fake: Callable[..., Any]) -> None:
     """Refuse a fake that could not be called with what the activity is given, before anything runs."""
     if not isinstance(activity, Activity):
-        raise UsageError(f"fakes of {activity!r}: expected an activity as the key", hint="fakes={check_registry: lambda ...: ...}")
+        raise UsageError(
+            f"fakes of {activity!r}: expected an activity as the key", hint="fakes={check_registry: lambda ...: ...}"
+        )
     if not callable(fake):
-        raise UsageError(f"the fake of {activity.name} is {fake!r}, expected a function", hint=f"{activity.name}: lambda {_taken(activity)}: ...")
+        raise UsageError(
+            f"the fake of {activity.name} is {fake!r}, expected a function",
+            hint=f"{activity.name}: lambda {_taken(activity)}: ...",
+        )
     try:
         signature = inspect.signature(fake)
     except (TypeError, ValueError):  # of a builtin that does not tell
         return
-    given = {name: None for name in activity.signature.parameters if name != "idempotency_key" or "idempotency_key" in signature.parameters}
+    given = {
+        name: None
+        for name in activity.signature.parameters
+        if name != "idempotency_key" or "idempotency_key" in signature.parameters
+    }
     try:
         signature.bind(**given)
     except TypeError as error:

@@ -16,7 +16,7 @@ from longcase.history.chain import GENESIS, link, payload_digest
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.model.codec import Json
-from longcase.store.port import differing, CaseRef, CaseRow, DedupKey, Input, NewCase, Started
+from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, Started, differing
 from longcase.store.sqlite import rows
 from longcase.store.sqlite.rows import Row, text_of
 
