@@ -156,7 +156,7 @@ class Longcase:
                     self.codes.setdefault(name, known)
             elif known.workflow is not child:
                 raise DefinitionError(
-                    f"two workflows named {child.name}: one is loaded, another is started as a child by {drawn.workflow}",
+                    f"two workflows named {child.name}: one is loaded, another is a child of {drawn.workflow}",
                     hint="rename one of them",
                 )
         return new
@@ -232,7 +232,7 @@ def shared_store(url: str | None) -> str | None:
     """Return the URL, refusing a store in memory: of several processes, each would have one of its own."""
     if store_path(url) == MEMORY:
         raise UsageError(
-            "a store in memory ends with this command: commands and workers are processes of their own and share a file",
+            "a store in memory ends with this command: commands and workers share a file",
             hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
         )
     return url

@@ -106,7 +106,8 @@ class Env:
     def new_id(self) -> str:
         """Return a UUIDv7-shaped id as 32 hex digits: sortable by the clock's millisecond."""
         milliseconds = int(self.clock.now().timestamp() * 1000) & (2**48 - 1)
-        return f"{milliseconds:012x}7{self.random.getrandbits(12):03x}{0x8000 | self.random.getrandbits(14):04x}{self.random.getrandbits(48):012x}"
+        draw = self.random.getrandbits
+        return f"{milliseconds:012x}7{draw(12):03x}{0x8000 | draw(14):04x}{draw(48):012x}"
 
     def salt(self) -> str:
         """Return 64 random bits as hex, for one event's payload digest."""

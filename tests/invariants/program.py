@@ -56,7 +56,7 @@ async def vendor(paper: str, *, idempotency_key: str = injected()) -> str:
     """Say that the attempt has begun, and answer when the test lets it."""
     began = Path(FOLDER) / f"began-{attempt().number}"
     began.write_text(f"{os.getpid()} {idempotency_key}")
-    while not (Path(FOLDER) / f"release-{attempt().number}").exists():  # noqa: ASYNC110 - another process lets go
+    while not (Path(FOLDER) / f"release-{attempt().number}").exists():
         await asyncio.sleep(0.01)
     return f"attempt {attempt().number}"
 

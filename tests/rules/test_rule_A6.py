@@ -40,7 +40,9 @@ FIRST = (
 )
 CHANGES = {
     "renamed under except Exception": FIRST.replace("await check(", "await check_again("),
-    "renamed under bare except": FIRST.replace("await check(", "await check_again(").replace("except Exception", "except BaseException"),
+    "renamed under bare except": FIRST.replace("await check(", "await check_again(").replace(
+        "except Exception", "except BaseException"
+    ),
     "another argument": FIRST.replace("check(case.object.amount)", "check(case.object.amount + 1)"),
     "a recorded command is never attempted": BASE + """
     await case.receive(go)

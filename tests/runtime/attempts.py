@@ -65,7 +65,7 @@ class World:
 
     async def at_the_door(self) -> None:
         end = time.monotonic() + BOUND
-        while not self.door.is_set() and time.monotonic() < end:  # noqa: ASYNC110 - threads wait there too
+        while not self.door.is_set() and time.monotonic() < end:
             await asyncio.sleep(0.005)
 
 

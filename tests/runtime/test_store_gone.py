@@ -51,7 +51,7 @@ def test_a_worker_whose_store_is_gone_stops_and_names_the_file(tmp_path: Path, l
             await longcase.record_maps()
             worker = longcase.new_worker()
             running = asyncio.create_task(worker.run())
-            while not worker.number and not running.done():  # noqa: ASYNC110  # the worker tells nobody else
+            while not worker.number and not running.done():  # the worker tells nobody else
                 await asyncio.sleep(0.01)
             assert not longcase.store.gone()
             lose(file)  # type: ignore[operator]

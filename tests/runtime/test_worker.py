@@ -174,7 +174,8 @@ async def test_a_thread_activity_is_not_begun_before_a_thread_is_free(url: str) 
 
         await until(full)
         begun = await service.query(
-            "SELECT count(*) AS n FROM history WHERE type IN ('activity_scheduled', 'attempt_started') AND data ->> 'attempt' > 0"
+            "SELECT count(*) AS n FROM history "
+            "WHERE type IN ('activity_scheduled', 'attempt_started') AND data ->> 'attempt' > 0"
         )
         assert begun[0]["n"] == 32  # what has no thread has no attempt, and its clock does not run
         gate.open.set()

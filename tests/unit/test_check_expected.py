@@ -53,7 +53,8 @@ REFUSED = {
     "errors by name": ('Retry(non_retryable=("KeyError",))', "a tuple of exception classes", "non_retryable=("),
     "a signal's body": ('wf.signal("sent", str)', "expected a pydantic model class", "class Paid(BaseModel)"),
     "a key that is a number": (
-        'Workflow("other", object=Order, key="amount", owner=desk, expect=days(1))', "the key field amount of Order is int",
+        'Workflow("other", object=Order, key="amount", owner=desk, expect=days(1))',
+        "the key field amount of Order is int",
         "amount: str",
     ),
     "a key that may be missing": (

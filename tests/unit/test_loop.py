@@ -283,7 +283,7 @@ def test_time_stands_still_and_never_goes_back() -> None:
 def test_an_endless_turn_hits_the_step_limit() -> None:
     async def main(d: Driver) -> None:
         await d.wait("go")
-        while True:  # noqa: ASYNC110 - never coming to rest is the point
+        while True:
             await asyncio.sleep(0)
 
     d = Driver(main)

@@ -404,7 +404,8 @@ class _Run:
     def _interrupt(self, item: Accepted, stage: Any, signal: str, body: Json) -> None:
         data: dict[str, Json] = {
             "by": "signal" if signal else "cancel", "path": stage.name, "signal": signal, "id": item.id,
-            "why": signal or item.data.get("reason", "") or "cancelled", "body": body, "sender": item.data.get("sender", ""),
+            "why": signal or item.data.get("reason", "") or "cancelled", "body": body,
+            "sender": item.data.get("sender", ""),
             "accepted_at": item.at,
         }  # fmt: skip
         event = self.resident.interrupt(
@@ -489,7 +490,8 @@ class _Run:
             and activity.effect in ("once", "repeatable")
         ):
             late = TurnDiscarded(
-                "late_effect", f"{call['activity']} took effect after the case had stopped waiting for it, and has no undo",
+                "late_effect",
+                f"{call['activity']} took effect after the case had stopped waiting for it, and has no undo",
                 owner=activity.owner.name, node=call["node"], details={"result": item.outcome.result},
             )  # fmt: skip
             self.resident.append(
@@ -576,7 +578,8 @@ class _Run:
                 )
                 self._undo()
             return
-        message = f"{call['activity']}: attempt {call['attempt']} may have taken effect, and verify could not tell: {item.why}"
+        message = f"{call['activity']}: attempt {call['attempt']} may have taken effect, "
+            f"and verify could not tell: {item.why}"
         self._call_incident(
             "outcome_unknown",
             message,
@@ -598,7 +601,7 @@ class _Run:
                 self.result.commands.append(Command("verify", self.resident.case_no, ref, call["attempt"]))
 
     def _wants_answer(self, call: Call) -> bool:
-        """Tell whether somebody waits for the outcome now. A call nobody awaits is asked about when an undo needs it."""
+        """Tell whether somebody waits for the outcome now; an unawaited call is asked about when an undo needs it."""
         activity = self._activity(call)
         can_tell = activity is not None and activity.verify_function is not None
         return call["awaited"] or bool(call["undoes"]) or can_tell

@@ -138,7 +138,8 @@ def failed_attempt(state: CaseState, ref: str, call: Call, failure: Failure, ver
 def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str) -> Event:
     """Return the input that raises the call's final failure into the stage."""
     data: dict[str, Json] = {
-        "call": ref, "activity": call["activity"], "attempt": call["attempt"], "error": failure.to_json(), "started": call["started"],
+        "call": ref, "activity": call["activity"], "attempt": call["attempt"], "error": failure.to_json(),
+        "started": call["started"],
     }  # fmt: skip
     return place(state, call, Event("activity_failed", data, actor=actor))
 

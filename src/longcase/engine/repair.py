@@ -183,8 +183,8 @@ def restart(
         if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
             # The new visit would begin the same call under the same key beside it.
             raise RepairRefused(
-                f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} is not settled, and its effect "
-                "must not be repeated",
+                f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} is not settled, "
+                "and its effect must not be repeated",
                 hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
             )
     reuse = _calls_of(visit_events, results=True)

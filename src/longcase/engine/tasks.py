@@ -166,10 +166,11 @@ def answer_task(
     vote: Vote = {"by": actor.person, "answer": _text(answer), "reason": reason, "at": now, "digest": current}
     votes.append(vote)
     decided = decides(task, votes)
+    fresh_view = current == task["digest"]
+    shown_now = task["shown"] if fresh_view else shown_text(task["fields"], task["constants"], state.object)
     given = {
-        "task": ref, "vote": vote, "decides": decided, "shown": task["shown"] if current == task["digest"] else shown_text(
-            task["fields"], task["constants"], state.object
-        ), "verified": any(actor.person in task["members"].get(team, ()) for team in task["whose"]), "question": task["question"],
+        "task": ref, "vote": vote, "decides": decided, "shown": shown_now, "question": task["question"],
+        "verified": any(actor.person in task["members"].get(team, ()) for team in task["whose"]),
     }  # fmt: skip
     events.append(_event(state, "vote_given", given, task, actor.name, actor))
     if not decided:
@@ -244,6 +245,7 @@ def _event(
     state: CaseState, kind: str, data: dict[str, Any], task: Task, actor: str, who: Actor | None = None
 ) -> Event:
     return Event(
-        kind, data, state.visit, actor=actor, on_behalf=who.on_behalf if who else "", channel=who.channel if who else "engine",
+        kind, data, state.visit, actor=actor,
+        on_behalf=who.on_behalf if who else "", channel=who.channel if who else "engine",
         cause=task["seq"], node=task["node"], n=task["n"], strand=task["strand"],
     )  # fmt: skip

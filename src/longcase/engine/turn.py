@@ -328,10 +328,11 @@ class Resident:
         open_calls = unsettled(state, close.leave)
         if open_calls:
             names = ", ".join(dict.fromkeys(open_calls.values()))
+            left = next(iter(open_calls.values()))
             raise TurnDiscarded(
                 "unsettled_close", f"close {close.name} leaves the outcome of {names} open", owner=owner,
                 details={
-                    "hint": f'await case.undo() before, or close("{close.name}", leave=["{next(iter(open_calls.values()))}"])',
+                    "hint": f"await case.undo() before, or close({close.name!r}, leave=[{left!r}])",
                     "calls": list(open_calls),
                 },
             )  # fmt: skip

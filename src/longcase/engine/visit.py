@@ -445,7 +445,8 @@ class Visit:
             name = pinned[0]
             self._fault(
                 "overrides_correction",
-                f"the stage writes {name} = {dump_json(patch[name])} over the correction {dump_json(self.state.object.get(name))}",
+                f"the stage writes {name} = {dump_json(patch[name])} over the correction "
+                f"{dump_json(self.state.object.get(name))}",
                 {"field": name, "corrected": self.state.object.get(name), "written": patch[name]},
             )
             return

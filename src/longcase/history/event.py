@@ -47,7 +47,7 @@ _ALL = (
     EventType("stage_entered", "emitted", "edge", "a visit began; carries the snapshot replay starts from"),
     EventType("object_changed", "emitted", "node", "stage code wrote fields of the object"),
     EventType("ruling_recorded", "emitted", "node", "a decision was taken by its rule"),
-    EventType("activity_scheduled", "emitted", "node", "an activity was commanded, with its key; may include attempt 1's start"),
+    EventType("activity_scheduled", "emitted", "node", "an activity was commanded, with its key, and perhaps begun"),
     EventType("activity_reused", "emitted", "node", "a call took the recorded result of an earlier one"),
     EventType("activity_completed", "input", "node", "the call's success, recorded once and never replaced"),
     EventType("activity_failed", "input", "node", "the call is finally lost; raised into the stage"),

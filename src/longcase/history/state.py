@@ -354,7 +354,8 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
         "system": data["system"], "since": event.at, "expected": data["expected"],
         "attempt": data["attempt"], "failures": 0, "status": "running" if begun else "ready",
         "worker": data["worker"], "started": event.at if begun else "", "first": event.at if begun else "",
-        "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True, "undoes": data.get("undoes", ""),
+        "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True,
+        "undoes": data.get("undoes", ""),
     }  # fmt: skip
     state.calls[data["call"]] = call
     if "undo" in data:

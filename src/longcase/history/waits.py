@@ -27,7 +27,10 @@ def waits(state: CaseState) -> list[Wait]:
     found: list[Wait] = []
     for incident in state.incidents.values():
         found.append(
-            Wait("incident", f"{incident['kind']}: {incident['message']}", incident["owner"], incident["since"], incident["due"], incident["node"], 0)
+            Wait(
+                "incident", f"{incident['kind']}: {incident['message']}", incident["owner"], incident["since"],
+                incident["due"], incident["node"], 0,
+            )
         )  # fmt: skip
     for call in state.calls.values():
         if call["awaited"] and call["status"] != "incident":

@@ -225,7 +225,7 @@ class Activity(Generic[P, R]):
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if "idempotency_key" not in kwargs:
                 raise TypeError(
-                    f'{self.name}.fn needs idempotency_key outside a case: {self.name}.fn(..., idempotency_key="test-1")'
+                    f'{self.name}.fn needs idempotency_key outside a case: {self.name}.fn(..., idempotency_key="t-1")'
                 )
             return self._raw(*args, **kwargs)
 

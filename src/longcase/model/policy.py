@@ -85,7 +85,8 @@ class Retry:
 
     def describe(self) -> str:
         """Say the policy in one line."""
-        text = f"at most {self.max_attempts} attempts, {describe_span(self.initial)} x{self.factor:g} up to {describe_span(self.cap)}"
+        first, longest = describe_span(self.initial), describe_span(self.cap)
+        text = f"at most {self.max_attempts} attempts, {first} x{self.factor:g} up to {longest}"
         if self.budget is not None:
             text += f", within {describe_span(self.budget)}"
         if self.non_retryable:

@@ -197,7 +197,7 @@ class Workflow(Generic[O]):
             if signal.workflow != self.name:
                 raise DefinitionError(
                     f"{stage.name}: signal {signal.name} belongs to {signal.workflow}, not {self.name}",
-                    hint=f'{signal.name.replace("-", "_")} = {self.name.replace("-", "_")}.signal("{signal.name}", ...)',
+                    hint=f'make the signal with {self.name.replace("-", "_")}.signal("{signal.name}", ...)',
                 )
             if signal.name in self.paths:
                 raise DefinitionError(

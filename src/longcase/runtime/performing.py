@@ -235,7 +235,7 @@ def classify(activity: Activity[..., Any], error: BaseException, running: Runnin
             details=details,
             field=name,
         )
-    if isinstance(error, DoNotRetry) or isinstance(error, activity.retry.non_retryable):
+    if isinstance(error, (DoNotRetry, *activity.retry.non_retryable)):
         return failure("non_retryable", error, details=details)
     if isinstance(error, asyncio.CancelledError):
         return Failure("lost", "WorkerStopped", "the worker stopped during the attempt", details=details)

@@ -67,7 +67,8 @@ async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, 
     parameters: dict[str, Any] = {"tenant": tenant, "after": which.after, "limit": which.limit + 1}
     for column, value in (
         ("workflow", which.workflow), ("stage", which.stage), ("owner", which.owner), ("whose_move", which.whose),
-        ("waiting_for", "" if which.waiting == "worker" else which.waiting), ("status", "" if which.status == "all" else which.status),
+        ("waiting_for", "" if which.waiting == "worker" else which.waiting),
+        ("status", "" if which.status == "all" else which.status),
     ):  # fmt: skip
         if value:
             wanted.append(f"{column} = :{column}")
