@@ -578,8 +578,10 @@ class _Run:
                 )
                 self._undo()
             return
-        message = f"{call['activity']}: attempt {call['attempt']} may have taken effect, "
+        message = (
+            f"{call['activity']}: attempt {call['attempt']} may have taken effect, "
             f"and verify could not tell: {item.why}"
+        )
         self._call_incident(
             "outcome_unknown",
             message,
