@@ -48,12 +48,17 @@ class Ledger:
         self.closed.append(account)
 
 
+OWN_MODULES = ("onboarding", "vendors")
+
+
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Return the example's module, imported as it is run: with its folder on the path."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
+    for name in OWN_MODULES:
+        sys.modules.pop(name, None)  # another test's copy of the example may have been imported under the same name
     yield importlib.import_module("onboarding")
-    for name in ("onboarding", "vendors"):
+    for name in OWN_MODULES:
         sys.modules.pop(name, None)
 
 
