@@ -113,7 +113,6 @@ BESIDE: Final[frozenset[str]] = frozenset(
     }
 )  # fmt: skip
 TASK_CLOCKS: Final[frozenset[str]] = frozenset({"task_reminded", "task_escalated", "task_expired"})
-INPUTS: Final[frozenset[str]] = frozenset(kind.name for kind in _ALL if kind.road in ("input", "outside"))
 
 
 @dataclass(slots=True)

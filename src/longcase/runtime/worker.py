@@ -60,7 +60,6 @@ class Worker:
         codes: Mapping[str, WorkflowCode],
         *,
         live: int = LIVE_CASES,
-        threads: int = THREADS,
         batch: int = BATCH,
     ) -> None:
         self.store = store
@@ -78,7 +77,7 @@ class Worker:
         self._attempts: dict[tuple[int, str, int], Running] = {}
         self._deadlines = Deadlines()
         self._verifying: set[tuple[int, str]] = set()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="longcase-activity")
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="longcase-activity")
         self._stopping = False
         self._draining = False
         self._due_known: str | None = None
