@@ -24,9 +24,11 @@ FINAL_KINDS = frozenset(
     {"non_retryable", "contract_changed", "not_encodable", "undecodable", "unknown_activity", "cancelled"}
 )
 CRASH_ATTEMPTS = 10  # attempts lost with their worker before the call is quarantined as an incident
+APART = timedelta(seconds=2)  # over which calls that were lost twice are spread; doubled at each further loss
+APART_AT_MOST = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Success:
     """An attempt returned; `result` is encoded and fits its declared type."""
 
@@ -89,7 +91,7 @@ def judge(activity: Activity[..., Any] | None, call: Call, failure: Failure, now
         # A crash is not the activity's failure: it does not use up the policy, but it is bounded.
         if call["attempt"] >= activity.retry.max_attempts + CRASH_ATTEMPTS:
             return Verdict("incident", incident="poisoned_activity")
-        return Verdict("again", instant_text(now))
+        return Verdict("again", instant_text(now + _apart(call.get("lost", 0) + 1, draw)))
     if failure.kind in FINAL_KINDS or failures >= activity.retry.max_attempts:
         return Verdict("lost")
     delay = activity.retry.delay(failures, draw)
@@ -107,6 +109,18 @@ def judge(activity: Activity[..., Any] | None, call: Call, failure: Failure, now
     return Verdict("again", instant_text(next_try))
 
 
+def _apart(lost: int, draw: float) -> timedelta:
+    """Return how long a call waits whose worker has died `lost` times.
+
+    The first loss is tried again at once. From the second on the calls that a dying worker held are tried
+    apart: else the one that kills it takes the same others with it each time, and they are quarantined
+    with it (test_fault_F33_a_poisoned_case_is_quarantined_and_the_good_ones_go_on).
+    """
+    if lost < 2:
+        return timedelta(0)
+    return min(APART * (1 << min(lost - 2, 16)), APART_AT_MOST) * draw
+
+
 def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
     """Tell whether the end of attempt `number` is that of the call's current running attempt."""
     call = state.calls.get(ref)
@@ -117,7 +131,9 @@ def completed(state: CaseState, ref: str, call: Call, number: int, result: Json,
     """Return the event of a call's success: an input while stage code waits, else a late result."""
     data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": number, "result": result, **more}
     kind = "undone" if call["undoes"] else ("activity_completed" if call["awaited"] else "result_late")
-    return place(state, call, Event(kind, data, actor=actor))
+    return Event(
+        kind, data, state.visit, "", actor, "", "engine", call["seq"], 0, call["node"], call["n"], call["strand"]
+    )
 
 
 def failed_attempt(state: CaseState, ref: str, call: Call, failure: Failure, verdict: Verdict, actor: str) -> Event:

@@ -20,12 +20,14 @@ class WorkflowCode:
         activities: by recorded name, earlier names (`was=`) included.
         nodes: ids of the compiled map; an event elsewhere is refused (`off_map`). Empty: not checked.
         map_number: the store's number of that map, stamped on every event.
+        fingerprint: tells this release of the code from another one; "" if unknown.
     """
 
     workflow: Workflow[Any]
     activities: Mapping[str, Activity[..., Any]]
     nodes: frozenset[str] = frozenset()
     map_number: int = 0
+    fingerprint: str = ""
     cancel_path: Stage[Any] = field(init=False)
 
     def __post_init__(self) -> None:

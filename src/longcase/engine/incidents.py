@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from longcase.engine.visit import Fault, Mismatch
+from longcase.engine.comparing import Fault, Mismatch
 from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
 from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState

@@ -153,7 +153,7 @@ class VisitLoop:
         self._ready: deque[_Handle] = deque()
         self._numbers = 0
         self._time = 0.0
-        self._agens: list[Any] = []
+        self.generators: list[Any] = []  # asynchronous ones that stage code has begun
         self.context = contextvars.Context()
         self.tasks: list[VisitTask] = []  # strong references: asyncio keeps weak ones only
         self.errors: list[BaseException] = []
@@ -220,30 +220,31 @@ class VisitLoop:
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self.context.copy().run(_end, task.get_coro())
-            for agen in self._agens:
+            for agen in self.generators:
                 try:
                     agen.aclose().send(None)
                 except BaseException:  # noqa: S110 - as above
                     pass
+                if agen.ag_frame is not None:
+                    _UNDEAD.append(agen)  # never given to gc, which would hand it to the program's own loop
         finally:
             self._leave(outer)
             self.tasks.clear()
-            self._agens.clear()
+            self.generators.clear()
             self._ready.clear()
 
-    def _enter(self) -> tuple[Any, Any, Any]:
+    def _enter(self) -> tuple[Any, Any]:
         running = events._get_running_loop()
         # From 3.12 on the current task is tracked per thread; step out of it while the visit runs.
         outer_task = _SWAP(running, None) if _SWAP is not None and running is not None else None
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._agens.append, _ignore)
+        if not isinstance(sys.get_asyncgen_hooks().firstiter, _Generators):
+            _Generators.install()
         events._set_running_loop(cast(Any, self))
-        return running, outer_task, hooks
+        return running, outer_task
 
-    def _leave(self, outer: tuple[Any, Any, Any]) -> None:
-        running, outer_task, hooks = outer
+    def _leave(self, outer: tuple[Any, Any]) -> None:
+        running, outer_task = outer
         events._set_running_loop(running)
-        sys.set_asyncgen_hooks(*hooks)
         if _SWAP is not None and running is not None:
             _SWAP(running, outer_task)
 
@@ -345,8 +346,29 @@ class VisitLoop:
         return None
 
 
-def _ignore(_: Any) -> None:
-    return
+class _Generators:
+    """The thread's hook for asynchronous generators: those of a visit go to its loop, others where they went before.
+
+    Set once and left in place: setting it around every turn would cost more than the loop itself, as each
+    setting is told to every audit hook. `loop.run_forever` of the program sets its own, and then this is
+    set over that.
+    """
+
+    def __init__(self, outer: Any) -> None:
+        self._outer = outer.firstiter
+
+    def __call__(self, agen: Any) -> None:
+        loop: Any = events._get_running_loop()
+        if isinstance(loop, VisitLoop):
+            loop.generators.append(agen)
+        elif self._outer is not None:
+            self._outer(agen)
+
+    @classmethod
+    def install(cls) -> None:
+        outer = sys.get_asyncgen_hooks()
+        # The loop of a visit holds its generators until it has closed them, so only others are finalized.
+        sys.set_asyncgen_hooks(firstiter=cls(outer))
 
 
 class _Killed(BaseException):

@@ -121,7 +121,7 @@ def answer_task(
 
     if task["status"] == "decided":
         last = task["votes"][-1]
-        if last["by"] == actor.person and last["answer"] == _text(answer):
+        if any(vote["by"] == actor.person and vote["answer"] == _text(answer) for vote in task["votes"]):
             return Answered([])  # the same receipt for the same click
         return refuse(
             AlreadyDecided(f'"{task["question"]}" is already decided by {last["by"]} at {last["at"]}: {last["answer"]}')

@@ -17,7 +17,8 @@ from typing import Any
 from longcase.engine.attempts import completed, unsettled
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
-from longcase.engine.visit import Begin, Visit
+from longcase.engine.track import Begin
+from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, apply
@@ -116,12 +117,13 @@ class Resident:
 
     def append(self, event: Event, at: str) -> Event:
         """Fold one event and put it on the list to be committed."""
-        event.seq = self.state.seq + 1
-        event.at = max(at, self.state.at)
+        state = self.state
+        event.seq = state.seq + 1
+        event.at = at if at > state.at else state.at
         event.map = self.code.map_number
         if event.visit == 0:
-            event.visit = self.state.visit
-        apply(self.state, event)
+            event.visit = state.visit
+        apply(state, event)
         self.emitted.append(event)
         return event
 

@@ -1,398 +1,51 @@
-"""One stay of a case in a stage: the coroutine, its loop, and the host that answers it.
+"""One stay of a case in a stage, as stage code sees it: the host that answers what it asks for.
 
-Live and on replay the same code runs. Live, what stage code does is emitted as events. On replay
-each thing it does is set beside the recorded one; the first difference stops the visit and is never
-an exception in stage code (SEMANTICS A6). A dead visit answers nothing and records nothing (A8).
+Awaitable requests become recorded facts before anything happens. How the coroutine is driven, emits
+and replays is in `track`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import hashlib
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from random import Random
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from uuid import UUID
 
-from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
-from longcase.engine.loop import UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
 from longcase.engine.questions import question_record
-from longcase.errors import ActivityFailed, BugError, Nondeterministic, VisitInterrupted
-from longcase.history.event import CATALOGUE, Event, instant_of, instant_text, later_text
-from longcase.history.state import CaseState, apply
+from longcase.engine.track import Begin, Track, parts
+from longcase.errors import ActivityFailed
+from longcase.history.event import Event, later_text
+from longcase.history.state import CaseState
 from longcase.model.activity import Activity
-from longcase.model.calendar import due
 from longcase.model.case import Case
 from longcase.model.codec import Json, digest, dump_json
 from longcase.model.decision import Decision
-from longcase.model.host import RequireRequest, TaskRequest, current_host
-from longcase.model.places import NodeKind, node_id, slug
+from longcase.model.host import RequireRequest, TaskRequest
+from longcase.model.places import slug
 from longcase.model.signal import Signal
 from longcase.model.span import Span, describe_span
 from longcase.model.workflow import Stage, Workflow
 
 log = logging.getLogger("longcase.case")
 
-_parts: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("longcase_parts", default=())
 
-# What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
-# named here may change between releases (a question's wording, an expectation, a policy).
-_IDENTITY: dict[str, tuple[str, ...]] = {
-    "object_changed": ("patch",),
-    "ruling_recorded": ("decision", "nth", "digest"),
-    "activity_scheduled": ("call", "activity", "digest"),
-    "activity_reused": ("call", "activity", "digest"),
-    "activity_cancelled": ("call",),
-    "timer_set": ("timer", "kind", "span"),
-    "timer_cancelled": ("timer",),
-    "task_opened": ("task", "kind", "shape"),
-    "task_met": ("task",),
-    "task_withdrawn": ("task",),
-    "receive_opened": ("receive", "signal"),
-    "receive_closed": ("receive",),
-    "signal_consumed": ("receive", "id", "signal"),
-    "child_started": ("child", "workflow", "key"),
-    "child_released": ("child",),
-    "undo_requested": ("undo", "since"),
-}
-
-_node = lru_cache(maxsize=4096)(node_id)
-
-Begin = Callable[[Activity[..., Any]], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """Recorded past beside attempted present."""
-
-    recorded: str
-    attempted: str
-    line: str = ""
-
-    def __str__(self) -> str:
-        return f"recorded: {self.recorded}; attempted: {self.attempted}"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a turn cannot be committed, other than an exception of the stage."""
-
-    kind: str
-    message: str
-    details: dict[str, Json] = field(default_factory=dict)
-
-
-class Visit:
+class Visit(Track):
     """A running or replaying visit. Implements `longcase.model.host.Host`."""
 
     def __init__(
         self, code: WorkflowCode, stage: Stage[Any], state: CaseState, begin: Begin, emitted: list[Event]
     ) -> None:
-        self.code = code
-        self.stage = stage
-        self.state = state
-        self.number = state.visit
-        self.first_seq = state.seq
-        self.entered = instant_of(state.entered_at)
-        self.at = state.entered_at
-        self._instant = self.entered
-        self.cause = state.seq
-        self.emitted = emitted
-        self.mode: Literal["live", "replay", "unwinding", "dead"] = "live"
-        self.mismatch: Mismatch | None = None
-        self.fault: Fault | None = None
-        self._recorded: deque[Event] = deque()
-        self._begin = begin
-        self._ordinal = 0
-        self._arrivals: dict[str, int] = {}
-        self._uses: dict[str, int] = {}
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._fires: dict[str, Callable[[], None]] = {}
-        self._receivers: list[tuple[str, str, asyncio.Future[Any]]] = []
-        self._assigned: dict[str, str] = {}
-        self._required: dict[str, str] = {}
+        super().__init__(code, stage, state, begin, emitted)
         self._random: Random | None = None
         self._uuids = 0
-        guard.install()
-        self.loop = VisitLoop(self)
-        self.case: Case[Any] = Case(self, code.workflow)
-        self.root: VisitTask | None = None
+        self.case = Case(self, code.workflow)
 
-    # -- driving: what the turn asks of the visit --------------------------------------------------
-
-    def start(self, at: str, argument: Any = None) -> None:
-        """Create the stage's coroutine and run it until it blocks."""
-        self._set_now(at)
-        context = self.loop.context
-        context.run(current_host.set, self)
-        coroutine = self.stage.fn(self.case) if argument is None else self.stage.fn(self.case, argument)
-        self.root = cast(VisitTask, context.run(lambda: self.loop.create_task(coroutine, context=context)))
-        self._run()
-
-    def feed(self, event: Event) -> None:
-        """Apply one input that the state has already folded, and run until quiet."""
-        # Records may stand between an outside event and the turn that answers it: never before them.
-        self._set_now(self.state.at)
-        self.cause = event.seq
-        data = event.data
-        match event.type:
-            case "activity_completed":
-                self._resolve(data["call"], data["result"])
-            case "activity_failed":
-                self._fail(data["call"], data)
-            case "timer_fired":
-                fire = self._fires.pop(data["timer"], None)
-                if fire is not None:
-                    fire()
-                else:
-                    self._resolve(data["timer"], None)
-            case "task_decided":
-                self._resolve(data["task"], data)
-            case "signal_received":
-                self._offer_signals()
-            case "child_closed":
-                self._resolve(data["child"], data)
-            case "undo_finished":
-                self._resolve(data["undo"], None)
-            case "corrected" | "moved" | "case_started":
-                pass
-            case unexpected:
-                raise BugError(f"{self.state.address}: {unexpected} is no input of a visit")
-        self._meet_requirements()
-        self._run()
-
-    def replay(self, recorded: Iterable[Event], argument: Any = None) -> None:
-        """Re-run the visit over its events after `stage_entered`; folds them into the state.
-
-        Afterwards the visit is live and parked where the record ends, or `mismatch` says why not.
-        Trailing `outside` events that no turn has answered yet are applied live.
-        """
-        self._recorded.extend(recorded)
-        trailing = _trailing_outside(self._recorded)
-        self.mode = "replay"
-        self.start(self.at, argument)
-        while self.mismatch is None and len(self._recorded) > trailing:
-            event = self._recorded.popleft()
-            road = CATALOGUE[event.type].road
-            if road == "emitted":
-                self._differ(event, None)
-                return
-            apply(self.state, event)
-            if road == "outside":
-                event = self._follow(event, trailing)
-            if road != "record":
-                self.feed(event)
-        if self.mismatch is not None:
-            return
-        self.mode = "live"
-        if self._recorded:
-            event = self._recorded.popleft()
-            apply(self.state, event)
-            self.feed(self._follow(event, 0))
-
-    def _follow(self, outside: Event, trailing: int) -> Event:
-        """Fold what was recorded right after an outside event; returns the last outside one of the run.
-
-        A turn answers a whole run of them at once: it was redone when another one came in (A2).
-        """
-        while len(self._recorded) > trailing and CATALOGUE[self._recorded[0].type].road in ("outside", "record"):
-            event = self._recorded.popleft()
-            apply(self.state, event)
-            if CATALOGUE[event.type].road == "outside":
-                outside = event
-        return outside
-
-    def interrupt(self) -> bool:
-        """End the visit: cancel every task in creation order, then discard (A7). True if code resisted."""
-        self.mode = "unwinding"
-        for task in self.loop.live_tasks():
-            task.cancel()
-        try:
-            self.loop.run(self.loop.time(), UNWIND_STEPS)
-        except StepLimit:
-            pass
-        resisted = bool(self.loop.live_tasks())
-        self.discard()
-        return resisted
-
-    def discard(self) -> None:
-        """Destroy the coroutine at once; its cleanup changes nothing and is not heard (A8)."""
-        self.mode = "dead"
-        self.loop.destroy()
-        self._waiting.clear()
-        self._fires.clear()
-
-    @property
-    def finished(self) -> bool:
-        return self.root is not None and self.root.done()
-
-    def dangling(self) -> str:
-        """Name what is still alive, or failed unheard, when the stage has returned (B3)."""
-        for task in self.loop.tasks:
-            if task is self.root:
-                continue
-            if not task.done():
-                return f"a task is still running: {where(task)}"
-            # Asked first: exception() itself counts as hearing it.
-            if getattr(task, "_log_traceback", False):
-                return f"a task failed and nobody awaited it: {task.exception()!r}"
-        return ""
-
-    def deadlocked(self) -> str:
-        """Name the line of each blocked task if nothing the store knows can wake the visit (B13)."""
-        if self._waiting or self._fires:
-            return ""
-        return "; ".join(where(task) for task in self.loop.live_tasks()) or "no task"
-
-    def _run(self) -> None:
-        try:
-            self.loop.run((self._instant - self.entered).total_seconds())
-        except StepLimit:
-            self._fault("stage_never_yields", "the stage did not come to rest within 100,000 steps of one turn")
-        for error in self.loop.errors:
-            self._fault("stage_failed", f"{type(error).__name__}: {error}")
-        self.loop.errors.clear()
-        self.loop.forget_done()
-
-    def _set_now(self, at: str) -> None:
-        if at > self.at:
-            self.at = at
-            self._instant = instant_of(at)
-
-    def _fault(self, kind: str, message: str, details: dict[str, Json] | None = None) -> None:
-        if self.fault is None and self.mode in ("live", "replay"):
-            self.fault = Fault(kind, message, details or {})
-        self.loop.stopped = True
-
-    # -- resolving ---------------------------------------------------------------------------------
-
-    def _resolve(self, ref: str, value: Any) -> None:
-        future = self._waiting.get(ref)
-        if future is not None and not future.done():
-            future.set_result(value)
-
-    def _fail(self, ref: str, data: Mapping[str, Json]) -> None:
-        future = self._waiting.get(ref)
-        if future is not None and not future.done():
-            error = data["error"]
-            future.set_exception(
-                ActivityFailed(
-                    data["activity"], error["type"], error["message"], attempts=data["attempt"],
-                    bases=error.get("bases", ()), call=ref,
-                )
-            )  # fmt: skip
-
-    def _offer_signals(self) -> None:
-        """Assign kept signals to waiting receivers, first come first served on both sides."""
-        for ref, name, future in self._receivers:
-            if future.done():
-                continue
-            kept = self._kept_signal(name)
-            if kept is not None:
-                self._assigned[kept["id"]] = ref
-                future.set_result(kept)
-
-    def _kept_signal(self, name: str) -> Any:
-        return next((k for k in self.state.signals if k["signal"] == name and k["id"] not in self._assigned), None)
-
-    def _meet_requirements(self) -> None:
-        for ref, name in self._required.items():
-            if self.state.object.get(name) is not None:
-                self._resolve(ref, None)
-
-    # -- emitting ----------------------------------------------------------------------------------
-
-    def _ref(self, kind: str) -> str:
-        self._ordinal += 1
-        return f"{self.number}.{kind}{self._ordinal}"
-
-    def _place(self, kind: NodeKind, name: str = "", label: str | None = None) -> tuple[str, int, str]:
-        node = _node(self.stage.name, _parts.get(), kind, name, label)
-        if self.code.nodes and node not in self.code.nodes and self.mode == "live":
-            self._fault("off_map", f"{node} is not on the map", {"node": node})
-        n = self._arrivals.get(node, 0) + 1
-        self._arrivals[node] = n
-        task = self._current_task()
-        return node, n, task.strand if task is not None else "0"
-
-    def _emit(self, kind: str, data: dict[str, Json], place: tuple[str, int, str]) -> dict[str, Json]:
-        """Record what stage code did; returns the data that counts: on replay the recorded one."""
-        if self.mode == "live":
-            state = self.state
-            event = Event(
-                kind, data, self.number, self.at, cause=self.cause, map=self.code.map_number,
-                node=place[0], n=place[1], strand=place[2], seq=state.seq + 1,
-            )  # fmt: skip
-            apply(state, event)
-            self.emitted.append(event)
-            return data
-        if self.mode == "replay":
-            return self._compare(kind, data, place)
-        return data
-
-    def _compare(self, kind: str, data: dict[str, Json], place: tuple[str, int, str]) -> dict[str, Json]:
-        recorded = self._recorded
-        while recorded and CATALOGUE[recorded[0].type].road == "record":
-            apply(self.state, recorded.popleft())
-        attempted = _outline(kind, data, place[0], place[1])
-        if not recorded or CATALOGUE[recorded[0].type].road != "emitted":
-            self._mismatch("nothing more in this turn", attempted)
-            return data
-        event = recorded[0]
-        if _outline(event.type, event.data, event.node, event.n) != attempted:
-            self._mismatch(_outline(event.type, event.data, event.node, event.n), attempted)
-            return data
-        recorded.popleft()
-        apply(self.state, event)
-        self.cause = event.cause or self.cause
-        return event.data
-
-    def _differ(self, event: Event, attempted: str | None) -> None:
-        done = "the stage ended" if self.finished else "the stage went quiet"
-        self._mismatch(_outline(event.type, event.data, event.node, event.n), attempted or done)
-
-    def _mismatch(self, recorded: str, attempted: str) -> None:
-        task = self._current_task()
-        self.mismatch = Mismatch(recorded, attempted, where(task) if task is not None else "")
-        # Everything the code still does in this step is void; it is discarded before its next one (A6).
-        self.mode = "dead"
-        self.loop.stopped = True
-
-    def violation(self, error: Nondeterministic) -> None:
-        """Hold the case for what cannot be replayed, even if stage code swallows the error."""
-        self._fault("nondeterministic", error.message, {"hint": error.hint})
-
-    async def _until(self, ref: str) -> Any:
-        """Wait for a durable fact. A dead visit waits for ever, an unwinding one is interrupted."""
-        future = self.loop.create_future()
-        if self.mode == "dead":
-            return await future
-        self._waiting[ref] = future
-        try:
-            return await future
-        finally:
-            self._waiting.pop(ref, None)
-
-    def _guard(self) -> None:
-        if self.mode == "unwinding":
-            raise VisitInterrupted("the visit was interrupted; clean up in undo= or in the exception path")
-
-    @property
-    def _ends_here(self) -> bool:
-        """Whether a cancelled await is the end of the visit and not a decision of stage code."""
-        return self.mode in ("unwinding", "dead")
-
-    def _due(self, span: Span, owner_calendar: Any) -> str:
-        return instant_text(due(self._instant, span, owner_calendar))
-
-    # -- Host: what is known -----------------------------------------------------------------------
+    # -- what is known -----------------------------------------------------------------------------------
 
     def now(self) -> datetime:
         return self._instant
@@ -426,17 +79,17 @@ class Visit:
             )
 
     def enter_part(self, name: str) -> Callable[[], None]:
-        token = _parts.set((*_parts.get(), name))
+        token = parts.set((*parts.get(), name))
 
         def leave() -> None:
             try:
-                _parts.reset(token)
+                parts.reset(token)
             except ValueError:  # closed from another context when the visit is destroyed
                 return
 
         return leave
 
-    # -- Host: recorded at once ----------------------------------------------------------------------
+    # -- recorded at once --------------------------------------------------------------------------------
 
     def change(self, patch: Mapping[str, Json]) -> None:
         self._guard()
@@ -479,17 +132,7 @@ class Visit:
         self._start_child("spawn", workflow, body, None, on_close, label)
         return str(body[workflow.key_field])
 
-    def _current_task(self) -> VisitTask | None:
-        if asyncio._get_running_loop() is not cast(Any, self.loop):
-            return None
-        task = asyncio.current_task(cast(Any, self.loop))
-        return task if isinstance(task, VisitTask) else None
-
-    def _count(self, name: str) -> int:
-        self._uses[name] = self._uses.get(name, 0) + 1
-        return self._uses[name]
-
-    # -- Host: durable waits -------------------------------------------------------------------------
+    # -- durable waits -----------------------------------------------------------------------------------
 
     async def perform(self, activity: Activity[Any, Any], label: str | None, arguments: Json) -> Json:
         self._guard()
@@ -501,8 +144,7 @@ class Visit:
         state = self.state
         if key in state.once:
             return self._reuse(call, activity, taken, key, "", state.once[key]["result"], place)
-        known = (f"{name}#{nth}" for name in (activity.name, *activity.was))
-        earlier = next((name for name in known if name in state.reuse and state.reuse[name]["digest"] == taken), "")
+        earlier = self._earlier(activity, nth, taken) if state.reuse else ""
         if earlier:
             kept = state.reuse[earlier]
             key = kept["key"]
@@ -519,6 +161,8 @@ class Visit:
             data["undo"] = activity.undo_activity.name
         elif activity.effect in ("once", "repeatable"):
             data["undo"] = ""
+        if activity.queue is not None:
+            data["queue"], data["priority"] = activity.queue.name, activity.priority
         worker = self._begin(activity) if self.mode == "live" else 0
         data["attempt"] = 1 if worker else 0
         data["worker"] = worker
@@ -536,15 +180,19 @@ class Visit:
                     pass
             raise
 
+    def _earlier(self, activity: Activity[Any, Any], nth: int, taken: str) -> str:
+        """Name the call of an earlier visit that this one is again, if its arguments are the same."""
+        reuse = self.state.reuse
+        known = (f"{name}#{nth}" for name in (activity.name, *activity.was))
+        return next((name for name in known if name in reuse and reuse[name]["digest"] == taken), "")
+
     def _key(self, activity: Activity[Any, Any], nth: int) -> str:
         state = self.state
-        match activity.once_per:
-            case "case":
-                return f"{state.uid}-{activity.name}"
-            case "visit":
-                return f"{state.uid}-{state.lineage}-{activity.name}"
-            case _:
-                return f"{state.uid}-{state.lineage}-{activity.name}-{nth}"
+        if activity.once_per == "call":
+            return f"{state.uid}-{state.lineage}-{activity.name}-{nth}"
+        if activity.once_per == "visit":
+            return f"{state.uid}-{state.lineage}-{activity.name}"
+        return f"{state.uid}-{activity.name}"
 
     def _reuse(
         self,
@@ -578,29 +226,6 @@ class Visit:
             if not self._ends_here and timer in self.state.timers:
                 self._emit("timer_cancelled", {"timer": timer}, place)
             raise
-
-    def arm_timeout(self, after: float, fire: Callable[[], None]) -> Callable[[], None]:
-        """Make a timer of `asyncio.timeout` and its kin durable (called by the loop)."""
-        if self.mode in ("dead", "unwinding"):
-            return _nothing
-        place = self._place("timeout")
-        timer = self._ref("t")
-        span = timedelta(seconds=round(after, 6))
-        self._emit(
-            "timer_set",
-            {
-                "timer": timer, "kind": "timeout", "span": describe_span(span), "because": "timeout",
-                "due": instant_text(self._instant + span), "whose": self.stage.owner.name,
-            },
-            place,
-        )  # fmt: skip
-        self._fires[timer] = fire
-
-        def disarm() -> None:
-            if self._fires.pop(timer, None) is not None and timer in self.state.timers:
-                self._emit("timer_cancelled", {"timer": timer}, place)
-
-        return disarm
 
     async def receive(self, signal: Signal[Any], within: Span | None, label: str | None) -> Json:
         self._guard()
@@ -726,40 +351,3 @@ class Visit:
         ref = self._ref("u")
         self._emit("undo_requested", {"undo": ref, "since": since.name if since else ""}, place)
         await self._until(ref)
-
-
-def _trailing_outside(recorded: deque[Event]) -> int:
-    """Count the events at the end of the record that no turn has answered: outside ones and records."""
-    trailing = 0
-    for position, event in enumerate(reversed(recorded), start=1):
-        road = CATALOGUE[event.type].road
-        if road in ("input", "emitted"):
-            break
-        if road == "outside":
-            trailing = position
-    return trailing
-
-
-def _outline(kind: str, data: Mapping[str, Json], node: str, n: int) -> str:
-    shown = ", ".join(f"{name}={dump_json(data.get(name))}" for name in _IDENTITY.get(kind, ()))
-    return f"{kind} {node}#{n} ({shown})"
-
-
-def where(task: asyncio.Task[Any]) -> str:
-    """Name the innermost line of user code a suspended task stands at."""
-    awaiting: Any = task.get_coro()
-    line = ""
-    while awaiting is not None:
-        frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "ag_frame", None)
-        if (
-            frame is not None
-            and "/asyncio/" not in frame.f_code.co_filename
-            and "/longcase/" not in frame.f_code.co_filename
-        ):
-            line = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno} in {frame.f_code.co_name}"
-        awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)
-    return line or f"{task.get_name()} in {getattr(task.get_coro(), '__qualname__', 'a coroutine')}"
-
-
-def _nothing() -> None:
-    return

@@ -11,22 +11,23 @@ the chain still verifies (SEMANTICS B21, decision 0005).
 from __future__ import annotations
 
 from hashlib import sha256
-from json.encoder import encode_basestring
 
 from longcase.history.event import Event
+from longcase.model.codec import dump_json, json_bytes
 
-_text = encode_basestring
 GENESIS = b"\x00" * 32
 
 
-def envelope(event: Event) -> str:
-    """Return the canonical text of everything but the payload."""
-    # The list as `dump_json` writes it, by hand: this runs for every event.
-    return (
-        f"[{event.seq},{event.visit},{_text(event.type)},{event.version},{_text(event.at)},{_text(event.actor)},"
-        f"{_text(event.on_behalf)},{_text(event.channel)},{'null' if event.cause is None else event.cause},{event.map},"
-        f"{_text(event.node)},{event.n},{_text(event.strand)}]"
-    )
+def envelope(event: Event) -> bytes:
+    """Return the canonical JSON of everything but the payload, in UTF-8."""
+    columns = [
+        event.seq, event.visit, event.type, event.version, event.at, event.actor, event.on_behalf, event.channel,
+        event.cause, event.map, event.node, event.n, event.strand,
+    ]  # fmt: skip
+    try:
+        return json_bytes(columns)
+    except ValueError:  # a lone surrogate: an actor's name may hold one
+        return dump_json(columns).encode("utf-8", "surrogatepass")
 
 
 def payload_digest(salt: str, text: str) -> bytes:
@@ -36,4 +37,4 @@ def payload_digest(salt: str, text: str) -> bytes:
 
 def link(previous: bytes, event: Event) -> bytes:
     """Return the event's hash, given the hash before it."""
-    return sha256(previous + envelope(event).encode("utf-8", "surrogatepass") + event.digest).digest()
+    return sha256(previous + envelope(event) + event.digest).digest()

@@ -160,7 +160,13 @@ def instant_text(instant: datetime) -> str:
         if instant.tzinfo is None:
             raise BugError(f"naive instant {instant!r}")
         instant = instant.astimezone(UTC)
-    return instant.isoformat(timespec="microseconds")[:-6] + "Z"
+    second = _second_text(instant.year, instant.month, instant.day, instant.hour, instant.minute, instant.second)
+    return f"{second}{instant.microsecond:06d}Z"
+
+
+@lru_cache(maxsize=64)  # the clock is read many times a second
+def _second_text(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
+    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}."
 
 
 @lru_cache(maxsize=256)  # a batch shares its instant

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from longcase.history.state import CaseState
+from longcase.history.state import CaseState, Timer
 
 
 class Wait(NamedTuple):
@@ -25,82 +26,67 @@ _END_OF_TIME = "9999"
 def waits(state: CaseState) -> list[Wait]:
     """Return every open wait: incidents first, then by when it is expected to end, ties by seq."""
     found: list[Wait] = []
-    for incident in state.incidents.values():
-        found.append(
-            Wait(
-                "incident", f"{incident['kind']}: {incident['message']}", incident["owner"], incident["since"],
-                incident["due"], incident["node"], 0,
-            )
-        )  # fmt: skip
+    if state.incidents:
+        found += _incidents(state)
     for call in state.calls.values():
         if call["awaited"] and call["status"] != "incident":
+            whose = call["system"] or call["owner"]
             found.append(
-                Wait(
-                    "activity",
-                    _call_text(call),
-                    call["system"] or call["owner"],
-                    call["since"],
-                    call["expected"],
-                    call["node"],
-                    call["seq"],
-                )
+                Wait("activity", _call_text(call), whose, call["since"], call["expected"], call["node"], call["seq"])
             )
+    if state.tasks:
+        found += _tasks(state)
+    if state.receives:
+        found += _receives(state)
+    if state.timers:
+        found += [_timer(timer) for timer in state.timers.values() if timer["kind"] == "pause"]
+    if state.children:
+        found += _children(state)
+    undoing = state.undoing
+    if undoing is not None:
+        found.append(Wait("undo", "undoing", state.owner, undoing["at"], "", undoing["node"], undoing["seq"]))
+    if not found and state.timers:
+        # Stage code waits under `asyncio.timeout` for what it does itself: the timeout is what moves the case.
+        found = [_timer(timer) for timer in state.timers.values()]
+    if len(found) > 1:
+        found.sort(key=lambda wait: (wait.kind != "incident", wait.expected or _END_OF_TIME, wait.seq))
+    return found
+
+
+def _incidents(state: CaseState) -> Iterator[Wait]:
+    for opened in state.incidents.values():
+        what = f"{opened['kind']}: {opened['message']}"
+        yield Wait("incident", what, opened["owner"], opened["since"], opened["due"], opened["node"], 0)
+
+
+def _tasks(state: CaseState) -> Iterator[Wait]:
     for task in state.tasks.values():
         if task["status"] in ("decided", "expired"):
             continue
         kind = "data" if task["kind"] == "require" else "person"
-        what = (
-            task["question"]
-            if task["quorum"] == 1
-            else f"{task['question']} ({len(task['votes'])} of {task['quorum']})"
-        )
-        found.append(
-            Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"])
-        )
+        what = task["question"]
+        if task["quorum"] != 1:
+            what = f"{what} ({len(task['votes'])} of {task['quorum']})"
+        yield Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"])
+
+
+def _receives(state: CaseState) -> Iterator[Wait]:
     for receive in state.receives.values():
-        found.append(
-            Wait(
-                "signal",
-                f"signal {receive['signal']}",
-                receive["whose"],
-                receive["since"],
-                receive["expected"],
-                receive["node"],
-                receive["seq"],
-            )
+        what = f"signal {receive['signal']}"
+        yield Wait(
+            "signal", what, receive["whose"], receive["since"], receive["expected"], receive["node"], receive["seq"]
         )
-    for timer in state.timers.values():
-        if timer["kind"] == "pause":
-            found.append(
-                Wait(
-                    "timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"]
-                )
-            )
+
+
+def _timer(timer: Timer) -> Wait:
+    return Wait("timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"])
+
+
+def _children(state: CaseState) -> Iterator[Wait]:
     for child in state.children.values():
         if child["awaited"]:
-            found.append(
-                Wait(
-                    "child",
-                    f"child {child['workflow']}/{child['key']}",
-                    state.owner,
-                    child["since"],
-                    child["expected"],
-                    child["node"],
-                    child["seq"],
-                )
-            )
-    if state.undoing is not None:
-        found.append(
-            Wait("undo", "undoing", state.owner, state.undoing["at"], "", state.undoing["node"], state.undoing["seq"])
-        )
-    if not found:
-        # Stage code waits under `asyncio.timeout` for what it does itself: the timeout is what moves the case.
-        found = [
-            Wait("timer", timer["because"], timer["whose"], timer["since"], timer["due"], timer["node"], timer["seq"])
-            for timer in state.timers.values()
-        ]
-    found.sort(key=lambda wait: (wait.kind != "incident", wait.expected or _END_OF_TIME, wait.seq))
-    return found
+            what = f"child {child['workflow']}/{child['key']}"
+            yield Wait("child", what, state.owner, child["since"], child["expected"], child["node"], child["seq"])
 
 
 def not_taken_up(state: CaseState) -> list[Wait]:
@@ -116,33 +102,44 @@ def _call_text(call: Any) -> str:
         return f"{text}, attempt {call['attempt'] + 1} at {call['next_try']}"
     if call["status"] == "unknown":
         return f"{text}, outcome of attempt {call['attempt']} unknown"
+    if call["status"] == "ready" and call.get("queue"):
+        return f"{text}, for a worker of queue {call['queue']}"
     return text if call["attempt"] <= 1 else f"{text}, attempt {call['attempt']}"
 
 
 def next_due(state: CaseState) -> str:
     """Return the earliest instant at which something of the case fires, or "" if nothing will."""
-    return min(all_due(state), default="") if state.status == "open" else ""
+    if state.status != "open":
+        return ""
+    found = all_due(state)
+    return min(found) if found else ""
 
 
 def all_due(state: CaseState) -> list[str]:
     """Return the next instant of every clock of a case, in no order."""
     found: list[str] = [timer["due"] for timer in state.timers.values()] if state.timers else []
     for call in state.calls.values():
-        if call["next_try"]:
+        if call["next_try"] and not call.get("queue"):  # else its queue knows, and the worker that takes it
             found.append(call["next_try"])
         # An attempt that runs is bounded by it as long as somebody waits for its call.
-        runs = call["status"] == "running" and call["awaited"]
-        if call["deadline"] and (runs or call["status"] in ("ready", "backoff")):
+        if call["deadline"] and (
+            call["awaited"] if call["status"] == "running" else call["status"] in ("ready", "backoff")
+        ):
             found.append(call["deadline"])
         if call["start_by"] and call["status"] == "ready":
             found.append(call["start_by"])
+    if state.tasks:
+        found += _task_clocks(state)
+    return found
+
+
+def _task_clocks(state: CaseState) -> Iterator[str]:
     for task in state.tasks.values():
         if task["status"] in ("decided", "expired"):
             continue
         if task["reminders"]:
-            found.append(task["reminders"][0])
+            yield task["reminders"][0]
         if task["expires_at"]:
-            found.append(task["expires_at"])
+            yield task["expires_at"]
         if task["level"] < len(task["ladder"]):
-            found.append(str(task["ladder"][task["level"]]["at"]))
-    return found
+            yield str(task["ladder"][task["level"]]["at"])

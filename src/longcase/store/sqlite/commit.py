@@ -3,7 +3,7 @@
 Model. A unit is a function of the open transaction. Units are queued; a transaction takes all that
 wait, runs their statements, commits, and only then answers. While a COMMIT waits for the disk (in
 one helper thread, so that the event loop goes on) new units queue up and join the next transaction;
-a lone unit is committed at once. `inline` does the same in the caller's thread without suspending.
+a lone unit is committed at once, in its caller's own step of the loop. `inline` commits every unit so.
 
     idle --unit--> BEGIN IMMEDIATE, statements --> COMMIT --answers--> idle, or the next transaction
 
@@ -19,9 +19,9 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -31,7 +31,8 @@ from longcase.errors import StoreUnavailable
 from longcase.store.port import Written
 from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
 from longcase.store.sqlite.transaction import Transaction
-from longcase.store.sqlite.writing import WriteUnit, run_writes
+from longcase.store.sqlite.writing import run_writes
+from longcase.store.writes import WriteUnit
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], T]
@@ -77,6 +78,8 @@ class Committer:
         self._cursor: apsw.Cursor | None = None
         self._queue: deque[Job[Any]] = deque()
         self._draining: asyncio.Task[None] | None = None
+        self._alone = True  # the last transaction had one unit: callers come one at a time
+        self._stepped = False  # one has been committed in this step of the loop: those after it go together
         self._busy = False  # the helper thread has the connection
         self._closed = False
         self._lock = threading.RLock()  # inline: callers in several threads take turns
@@ -100,7 +103,7 @@ class Committer:
         if self._inline:
             with self._lock:
                 self._transact_inline([job])
-        else:
+        elif not self._committed_at_once(job):
             job.future = asyncio.get_running_loop().create_future()
             self._queue.append(job)
             if self._draining is None:
@@ -109,6 +112,26 @@ class Committer:
         if job.error is not None:
             raise job.error
         return job.result
+
+    def _committed_at_once(self, job: Job[Any]) -> bool:
+        """Commit a lone unit without a task and two rounds of the loop; False if it had better join others.
+
+        It goes alone only where units have come alone, where the disk is quick, and once in a round of the
+        loop: of many that come together the others share a transaction, and after it nobody goes alone.
+        """
+        if self._draining is not None or self._stepped or not self._alone or self._commit_took > QUICK_COMMIT:
+            return False
+        with self._failing_together([job]):
+            cursor = self._open_cursor()
+            if not self._begin_at_once(cursor):
+                return False
+            self._run_and_commit(cursor, [job])
+        self._stepped = True
+        asyncio.get_running_loop().call_soon(self._next_step)
+        return True
+
+    def _next_step(self) -> None:
+        self._stepped = False
 
     # -- transactions --------------------------------------------------------------------------------
 
@@ -121,6 +144,7 @@ class Committer:
                     if job.future is not None and not job.future.cancelled():
                         jobs.append(job)
                 if jobs:
+                    self._alone = len(jobs) == 1
                     await self._transact(jobs)
         except BaseException as error:
             self._fail([*self._queue], error)
@@ -132,24 +156,38 @@ class Committer:
 
     async def _transact(self, jobs: list[Job[Any]]) -> None:
         try:
+            with self._failing_together(jobs):
+                cursor = self._open_cursor()
+                if not self._begin_at_once(cursor):
+                    await self._off_loop(self._begin_waiting, cursor)
+                if self._commit_took <= QUICK_COMMIT:
+                    self._run_and_commit(cursor, jobs)
+                elif self._run_units(cursor, jobs):
+                    self._point("before_commit")
+                    await self._off_loop(self._commit, cursor)
+                    self._point("after_commit")
+                else:
+                    cursor.execute("ROLLBACK")
+        finally:
+            self._answer(jobs)
+
+    def _transact_inline(self, jobs: list[Job[Any]]) -> None:
+        with self._failing_together(jobs):
             cursor = self._open_cursor()
             if not self._begin_at_once(cursor):
-                await self._off_loop(self._begin_waiting, cursor)
-            if self._commit_took <= QUICK_COMMIT:
-                self._run_and_commit(cursor, jobs)
-            elif self._run_units(cursor, jobs):
-                self._point("before_commit")
-                await self._off_loop(self._commit, cursor)
-                self._point("after_commit")
-            else:
-                cursor.execute("ROLLBACK")
+                self._begin_waiting(cursor)
+            self._run_and_commit(cursor, jobs)
+
+    @contextmanager
+    def _failing_together(self, jobs: list[Job[Any]]) -> Iterator[None]:
+        """Tell an error of the file to every caller of the transaction; ours, and a loop that goes down, go on."""
+        try:
+            yield
         except apsw.Error as error:
             self._fail(jobs, error)
         except BaseException as error:
             self._fail(jobs, error)
             raise
-        finally:
-            self._answer(jobs)
 
     def _run_and_commit(self, cursor: apsw.Cursor, jobs: list[Job[Any]]) -> None:
         if self._run_units(cursor, jobs):
@@ -163,18 +201,6 @@ class Committer:
         began = self._monotonic()
         cursor.execute("COMMIT")
         self._commit_took = self._monotonic() - began
-
-    def _transact_inline(self, jobs: list[Job[Any]]) -> None:
-        try:
-            cursor = self._open_cursor()
-            if not self._begin_at_once(cursor):
-                self._begin_waiting(cursor)
-            self._run_and_commit(cursor, jobs)
-        except apsw.Error as error:
-            self._fail(jobs, error)
-        except BaseException as error:
-            self._fail(jobs, error)
-            raise
 
     async def _off_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
         """Wait in the helper thread for the disk or for a lock; the loop goes on meanwhile."""

@@ -7,89 +7,42 @@ as stale, and no other turn notices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from longcase.errors import BugError, CaseNotFound, InvalidInput
+from longcase.errors import BugError, CaseNotFound
 from longcase.history.chain import GENESIS, link
-from longcase.history.event import BESIDE, TASK_CLOCKS, Event
+from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.history.waits import next_due
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
-from longcase.store.sqlite import rows
-from longcase.store.sqlite.rows import Row, text_of
-from longcase.store.sqlite.transaction import (
-    INSERT_EVENT,
-    OPERATION,
-    UPDATE_CASE,
-    UPDATE_OPERATION,
-    Transaction,
+from longcase.store import rows
+from longcase.store.folding import (
     earliest,
+    is_child,
+    may_follow,
+    name_parent,
     prepare,
+    refused_child,
+    shift_causes,
     task_rows,
 )
+from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
+from longcase.store.rows import Row, text_of
+from longcase.store.sqlite.queues import replace as replace_queued
+from longcase.store.sqlite.transaction import INSERT_EVENT, OPERATION, UPDATE_CASE, UPDATE_OPERATION, Transaction
+from longcase.store.writes import Entry
 
 _HEADS = """
-SELECT case_no, seq, seen_seq, hash, status, at, wake_at,
+SELECT case_no, seq, seen_seq, hash, status, at, wake_at, lease,
        (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no)
 FROM cases WHERE case_no IN (SELECT value FROM json_each(?))
 """
-_UPDATE_TURN = f"UPDATE cases SET {', '.join(f'{column} = ?' for column in rows.TURN_COLUMNS)}, {OPERATION}"
+_TURN = f"UPDATE cases SET {', '.join(f'{column} = ?' for column in rows.TURN_COLUMNS)}"
+_UPDATE_TURN = f"{_TURN}, {OPERATION}"
+# SQLite takes a row out of every index that has a named column, and puts it in again, equal or not.
+_UPDATE_TURN_ALONE = f"{_TURN}, hash = ? WHERE case_no = ?"
 
-Head = tuple[int, int, bytes, str, str, str, int]  # seq, seen_seq, hash, status, at, wake_at, pending
-
-
-class Entry:
-    """One CaseWrite on its way, and its outcome."""
-
-    __slots__ = ("outcome", "write")
-
-    def __init__(self, write: CaseWrite) -> None:
-        self.write = write
-        self.outcome: Written | None = None
-
-
-class WriteUnit:
-    """The turns of one call of `Store.write`."""
-
-    __slots__ = ("entries", "failed", "partial")
-
-    def __init__(self, writes: Sequence[CaseWrite], salt: Callable[[], str], *, partial: bool = False) -> None:
-        self.partial = partial
-        self.entries: list[Entry] = []
-        self.failed: dict[int, Exception] = {}  # by place in the call
-        # What needs no lock is done before there is one: other transactions may be committing.
-        for place, write in enumerate(writes):
-            try:
-                prepare(write.events, salt)
-            except InvalidInput as error:
-                if not partial:
-                    raise
-                self.failed[place] = error
-            self.entries.append(Entry(write))
-        numbers = [write.case_no for write in writes if write.new is None]
-        if len(set(numbers)) != len(numbers):
-            raise BugError(f"a case stands twice in one call of write: {numbers}")
-
-    def writable(self) -> list[Entry]:
-        """Return the entries that have not failed."""
-        if not self.failed:
-            return self.entries
-        return [entry for place, entry in enumerate(self.entries) if place not in self.failed]
-
-    def answer(self) -> list[Written]:
-        """Return the outcomes, once they are durable; the states' settled tasks are in their table now."""
-        written = []
-        for place, entry in enumerate(self.entries):
-            if place in self.failed:
-                written.append(Written("failed", entry.write.case_no, error=self.failed[place]))
-                continue
-            outcome = entry.outcome
-            assert outcome is not None
-            if outcome.state is not None and outcome.state.settled_tasks:
-                outcome.state.settled_tasks.clear()
-            written.append(outcome)
-        return written
+Head = tuple[int, int, bytes, str, str, str, int, int]  # seq, seen_seq, hash, status, at, wake_at, lease, pending
 
 
 def run_writes(tx: Transaction, entries: Sequence[Entry]) -> None:
@@ -119,6 +72,7 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
     events: list[Row] = []
     updates: list[Row] = []
     turns: list[Row] = []
+    turns_alone: list[Row] = []
     operations: list[Row] = []
     tasks: list[Row] = []
     for entry in entries:
@@ -129,7 +83,7 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
         head = heads.get(write.case_no)
         if head is None:
             raise CaseNotFound(f"no case has the number {write.case_no}")
-        seq, seen_seq, previous, status, at, wake_at, pending = head
+        seq, seen_seq, previous, status, at, wake_at, lease, pending = head
         appended = write.events
         if (
             seen_seq != write.base_seen
@@ -161,6 +115,8 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
                 raise BugError(f"case {write.case_no}: the state stands at {state.seq}, its events at {seq}")
             if wide:
                 updates.append((*rows.state_values(state), previous, wake, write.lease, write.case_no))
+            elif wake == wake_at and write.lease == lease:
+                turns_alone.append((*rows.turn_values(state), previous, write.case_no))
             else:
                 turns.append((*rows.turn_values(state), previous, wake, write.lease, write.case_no))
             tasks += task_rows(write.case_no, state, appended)
@@ -172,6 +128,8 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
         many(UPDATE_CASE, updates)
     if turns:
         many(_UPDATE_TURN, turns)
+    if turns_alone:
+        many(_UPDATE_TURN_ALONE, turns_alone)
     if operations:
         many(UPDATE_OPERATION, operations)
     tx.put_tasks(tasks)
@@ -179,8 +137,21 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
         write = entry.write
         if entry.outcome is None or entry.outcome.outcome != "done":
             continue
+        if write.queued is not None:
+            replace_queued(tx, entry.outcome.case_no, write.state.tenant, write.queued)
         if write.children or write.notify or write.cancel_children:
             entry.outcome = _write_around(tx, write, entry.outcome)
+    held = {entry.write.lease for entry in entries} - {0}
+    if held:
+        _wake_orphans(tx, entries, held)
+
+
+def _wake_orphans(tx: Transaction, entries: Sequence[Entry], held: set[int]) -> None:
+    """Wake cases leased to a worker that was forgotten while their turns were computed: nobody will tell its death."""
+    gone = held - {row[0] for row in tx.execute("SELECT no FROM workers")}
+    for entry in entries:
+        if entry.write.lease in gone and entry.outcome is not None and entry.outcome.outcome == "done":
+            tx.wake(entry.outcome.case_no)
 
 
 def _inbox(tx: Transaction, write: CaseWrite, pending: int, state: CaseState) -> tuple[int, bool]:
@@ -205,9 +176,7 @@ def _inbox(tx: Transaction, write: CaseWrite, pending: int, state: CaseState) ->
 def _may_follow(tx: Transaction, write: CaseWrite) -> bool:
     """Tell whether what came in between leaves the turn as it is: people's records do, a mover's do not."""
     between = tx.execute("SELECT type FROM history WHERE case_no = ? AND seq > ?", (write.case_no, write.base_seq))
-    # These name events of the turn by the seq it expected for them.
-    named = TASK_CLOCKS | {"undo_started", "incident_opened"}
-    return {row[0] for row in between} <= BESIDE and not any(event.type in named for event in write.events)
+    return may_follow((row[0] for row in between), write.events)
 
 
 def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) -> None:
@@ -224,11 +193,7 @@ def _write_between(tx: Transaction, entry: Entry, pending: int, wake_at: str) ->
         return
     tx.execute("SAVEPOINT entry")
     try:
-        # From the numbers the events bear now, so that writing them once more shifts nothing twice.
-        shift = row.state.seq + 1 - write.events[0].seq if write.events else 0
-        for event in write.events:
-            if event.cause is not None and event.cause > write.base_seq:
-                event.cause += shift
+        shift_causes(write.events, write.base_seq, row.state.seq + 1)
         tx.append(row, write.events)
         news = False
         if pending or write.notify:
@@ -280,19 +245,13 @@ def _write_around(tx: Transaction, write: CaseWrite, written: Written) -> Writte
     """Write what a turn does to other cases, in the same transaction."""
     children = []
     for child in write.children:
-        parent = child.started.data.get("parent")
-        if parent is not None and not parent.get("case_no"):
-            # The parent is started in this very write: its number is known only now.
-            child.started.data["parent"] = {**parent, "case_no": written.case_no}
-            child.started.text = ""
+        name = name_parent(child, written.case_no)
         started = tx.start(child, parent=written.case_no)
         children.append(started)
-        if parent is not None and not _is_child(started.state, written.case_no, parent["child"]):
-            # Its key names a live case of somebody else: the parent must hear that nobody will answer it (B22).
-            told = Input(f"refused-{parent['child']}", "child_refused", {"child": parent["child"]}, "engine", "engine")
-            if tx.put_input(written.case_no, told):
-                tx.wake(written.case_no)
-                written = replace(written, pending=written.pending + 1)
+        stranger = name and not is_child(started.state, written.case_no, name)
+        if stranger and tx.put_input(written.case_no, refused_child(name)):
+            tx.wake(written.case_no)
+            written = replace(written, pending=written.pending + 1)
     for case_no, item in write.notify:
         if case_no != write.case_no and tx.is_open(case_no) and tx.put_input(case_no, item):
             tx.wake(case_no)
@@ -301,17 +260,13 @@ def _write_around(tx: Transaction, write: CaseWrite, written: Written) -> Writte
     return replace(written, children=tuple(children))
 
 
-def _is_child(state: CaseState, case_no: int, child: str) -> bool:
-    return state.parent is not None and (state.parent["case_no"], state.parent["child"]) == (case_no, child)
-
-
 def _cancel(tx: Transaction, ref: CaseRef, parent: int, child: str, reason: str) -> None:
     """Ask a live child of `parent` to cancel, as a person would; a stranger under its key is left alone."""
     case_no = tx.find(ref)
     if not case_no:
         return
     row = tx.case(case_no)
-    if row.state.status == "closed" or row.state.cancel is not None or not _is_child(row.state, parent, child):
+    if row.state.status == "closed" or row.state.cancel is not None or not is_child(row.state, parent, child):
         return
     event = Event("cancel_requested", {"reason": reason}, visit=row.state.visit, at=tx.now)
     prepare([event], tx.salt)

@@ -1,0 +1,101 @@
+"""The recorded past beside the attempted present: what must be the same on replay, and how a difference is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from longcase.history.event import CATALOGUE, Event
+from longcase.model.codec import Json, dump_json
+
+# What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
+# named here may change between releases (a question's wording, an expectation, a policy).
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "object_changed": ("patch",),
+    "ruling_recorded": ("decision", "nth", "digest"),
+    "activity_scheduled": ("call", "activity", "digest"),
+    "activity_reused": ("call", "activity", "digest"),
+    "activity_cancelled": ("call",),
+    "timer_set": ("timer", "kind", "span"),
+    "timer_cancelled": ("timer",),
+    "task_opened": ("task", "kind", "shape"),
+    "task_met": ("task",),
+    "task_withdrawn": ("task",),
+    "receive_opened": ("receive", "signal"),
+    "receive_closed": ("receive",),
+    "signal_consumed": ("receive", "id", "signal"),
+    "child_started": ("child", "workflow", "key"),
+    "child_released": ("child",),
+    "undo_requested": ("undo", "since"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Recorded past beside attempted present."""
+
+    recorded: str
+    attempted: str
+    line: str = ""
+
+    def __str__(self) -> str:
+        return f"recorded: {self.recorded}; attempted: {self.attempted}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a turn cannot be committed, other than an exception of the stage."""
+
+    kind: str
+    message: str
+    details: dict[str, Json] = field(default_factory=dict)
+
+
+def is_same(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int) -> bool:
+    """Tell whether what is attempted is what the event recorded."""
+    if event.type != kind or event.node != node or event.n != n:
+        return False
+    recorded = event.data
+    for name in IDENTITY.get(kind, ()):
+        before, now = recorded.get(name), data.get(name)
+        # Only text is compared as it is: of other values Python takes some for equal that are not (1 and True).
+        if not (before == now if isinstance(before, str) else dump_json(before) == dump_json(now)):
+            return False
+    return True
+
+
+def outline(kind: str, data: Mapping[str, Json], node: str, n: int) -> str:
+    """Say in one line what was done: the type, the place and what must be the same."""
+    shown = ", ".join(f"{name}={dump_json(data.get(name))}" for name in IDENTITY.get(kind, ()))
+    return f"{kind} {node}#{n} ({shown})"
+
+
+def trailing_outside(recorded: deque[Event]) -> int:
+    """Count the events at the end of the record that no turn has answered: outside ones and records."""
+    trailing = 0
+    for position, event in enumerate(reversed(recorded), start=1):
+        road = CATALOGUE[event.type].road
+        if road in ("input", "emitted"):
+            break
+        if road == "outside":
+            trailing = position
+    return trailing
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """Name the innermost line of user code a suspended task stands at."""
+    awaiting: Any = task.get_coro()
+    line = ""
+    while awaiting is not None:
+        frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "ag_frame", None)
+        if (
+            frame is not None
+            and "/asyncio/" not in frame.f_code.co_filename
+            and "/longcase/" not in frame.f_code.co_filename
+        ):
+            line = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno} in {frame.f_code.co_name}"
+        awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)
+    return line or f"{task.get_name()} in {getattr(task.get_coro(), '__qualname__', 'a coroutine')}"

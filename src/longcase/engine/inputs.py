@@ -1,0 +1,191 @@
+"""What was accepted from outside: signals, cancels, people's outcomes, children's closes, an operator's move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longcase.engine import attempts
+from longcase.engine.attempts import Failure
+from longcase.engine.clocks import Clocks
+from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.outcomes import for_nobody
+from longcase.engine.work import Accepted, Command, blocked
+from longcase.history.event import Event, instant_of
+from longcase.model.codec import Json
+from longcase.model.workflow import ExceptionPath
+
+
+class Inputs(Clocks):
+    """Applies inputs of the inbox, and the moves of operators."""
+
+    def _is_plain_signal(self, item: Accepted) -> bool:
+        return item.type == "signal_received" and item.data["signal"] not in self.resident.code.workflow.paths
+
+    def _accepted(self, item: Accepted) -> bool:
+        state = self.state
+        if state.status == "closed":
+            self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
+            return True
+        if any(opened["details"].get("input") == item.id for opened in state.incidents.values()):
+            return False  # refused, and nothing has been repaired since: what comes after it may go first
+        match item.type:
+            case "signal_received":
+                path = self.resident.code.workflow.paths.get(item.data["signal"])
+                if path is not None:
+                    return self._exception(item, path)
+            case "interrupted":
+                if state.kind == "path" and not blocked(state):
+                    return False  # handlers are not interruptible: it waits for the handler's end (B7)
+                self._interrupt(item, self.resident.code.cancel_path, "", None)
+                return True
+            case "activity_completed" | "activity_failed":
+                return self._outcome(item)
+            case "task_decided":
+                if item.data["task"] not in state.tasks:
+                    self._unhandled(item, "the task is no longer open")
+                    return True
+            case "child_closed":
+                if item.data["child"] not in state.children:
+                    self._unhandled(item, "nobody waits for the child")
+                    return True
+            case "child_refused":
+                self._child_refused(item)
+                return True
+        if blocked(state):
+            return False
+        self._turn(self._event(item), item.at)
+        return True
+
+    def _event(self, item: Accepted) -> Event:
+        data = dict(item.data)
+        if item.type == "signal_received":
+            data["accepted_at"] = item.at
+            data["id"] = item.id
+        event = Event(
+            item.type, data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
+        )
+        place: Any = self.state.tasks.get(data.get("task", "")) or self.state.children.get(data.get("child", ""))
+        if place is not None:
+            event.node, event.n, event.strand = place["node"], place.get("n", 1), place.get("strand", "0")
+            event.cause = item.cause or place["seq"]
+        return event
+
+    def _outcome(self, item: Accepted) -> bool:
+        """Apply an operator's outcome of a call, or one that waited behind an incident."""
+        state = self.state
+        ref = item.data["call"]
+        call = state.calls.get(ref)
+        if call is None:
+            self._unhandled(item, "the call is no longer open")
+            return True
+        if blocked(state) and call["awaited"] and not call["undoes"]:
+            if not attempts.left_open(state, ref):
+                return False
+            call = {**call, "awaited": False}
+        number = call["attempt"]
+        if item.type == "activity_completed":
+            more: dict[str, Json] = {"by": item.actor, "why": item.data.get("why", "")}
+            if self._is_once(call):
+                more["once"] = True
+            event = attempts.completed(state, ref, call, number, item.data["result"], item.actor, **more)
+            if call["status"] == "running":
+                self.result.commands.append(Command("stop", self.resident.case_no, ref, number))
+        else:
+            error = item.data["error"]
+            failure = Failure(error["kind"], error["type"], error["message"], tuple(error.get("bases", ())))
+            if call["awaited"] or call["undoes"]:
+                event = attempts.lost(state, ref, call, failure, item.actor)
+            else:
+                event = attempts.failed_attempt(state, ref, call, failure, for_nobody(state, ref, failure), item.actor)
+        event.channel = item.channel
+        if event.type in ("activity_completed", "activity_failed"):
+            self._turn(event, item.at)
+        else:
+            self.resident.append(event, self.work.now)
+        return True
+
+    def _child_refused(self, item: Accepted) -> None:
+        """A child's key names a live case of somebody else: nobody will ever tell the stage of its close (B22)."""
+        state = self.state
+        child = state.children.get(item.data["child"])
+        if child is None:
+            self._unhandled(item, "the child is no longer wanted")
+            return
+        address = f"{child['workflow']}/{child['key']}"
+        taken = TurnDiscarded(
+            "child_key_taken", f"child {address} was not started: a live case that is not this one's child has its key",
+            owner=state.owner, node=child["node"],
+            details={"child": item.data["child"], "workflow": child["workflow"], "key": child["key"]},
+        )  # fmt: skip
+        now = instant_of(self.work.now)
+        # Where stage code waits for the child only a restart, a move or a cancel can go on.
+        event = incident(state, taken, now, cause=child["seq"], blocks=child["awaited"])
+        if not child["awaited"]:
+            event.data["repairs"] = ["skip", *event.data["repairs"]]
+        self.resident.append(event, self.work.now)
+
+    def _unhandled(self, item: Accepted, why: str) -> None:
+        data = {
+            "id": item.id,
+            "signal": item.data.get("signal", item.type),
+            "why": why,
+            "body": item.data.get("body", item.data),
+        }
+        event = Event(
+            "signal_unhandled", data, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
+        )
+        self.resident.append(event, self.work.now)
+
+    # -- exception paths, cancel, moves ------------------------------------------------------------------
+
+    def _exception(self, item: Accepted, path: ExceptionPath[Any]) -> bool:
+        state = self.state
+        if item.id in self.past:
+            self._unhandled(item, f"its path {path.stage.name} could not begin, and an operator moved the case")
+            return True
+        if state.kind == "path":
+            return False
+        if path.during and state.stage not in [stage.name for stage in path.during]:
+            self._unhandled(item, f"no exception path for {item.data['signal']} during {state.stage}")
+            return True
+        self._interrupt(item, path.stage, item.data["signal"], item.data["body"])
+        return True
+
+    def _interrupt(self, item: Accepted, stage: Any, signal: str, body: Json) -> None:
+        data: dict[str, Json] = {
+            "by": "signal" if signal else "cancel", "path": stage.name, "signal": signal, "id": item.id,
+            "why": signal or item.data.get("reason", "") or "cancelled", "body": body,
+            "sender": item.data.get("sender", ""),
+            "accepted_at": item.at,
+        }  # fmt: skip
+        event = self.resident.interrupt(
+            data, self.work.now, actor=item.actor, channel=item.channel, on_behalf=item.on_behalf, cause=item.cause
+        )
+        why = str(data["why"]) if self.resident.code.is_told_why(stage) else ""
+        self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body, why=why)
+        self.resident.settle(instant_of(self.work.now))
+
+    def _moved(self) -> None:
+        """Carry out an operator's move: end the visit and enter the stage it names."""
+        move = self.state.move
+        if move is None or self.state.status == "closed":
+            return
+        stage = self.resident.stage_named(str(move["to"]))
+        lineage = self.state.lineage if move["restart"] else 0
+        reuse = move["reuse"]
+        self.past = tuple(move.get("past", ()))
+        data: dict[str, Json] = {
+            "by": "move",
+            "path": stage.name,
+            "signal": "",
+            "id": "",
+            "why": "moved by an operator",
+            "body": None,
+        }
+        event = self.resident.interrupt(
+            data, self.work.now, actor="engine", channel="engine", on_behalf="", cause=move["seq"]
+        )
+        reason = "restart" if move["restart"] else "moved"
+        self.resident.enter(stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse)
+        self.resident.settle(instant_of(self.work.now))
+        self.result.applied += 1

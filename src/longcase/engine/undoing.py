@@ -1,0 +1,118 @@
+"""One advance in progress, and the undo it moves along: one compensation at a time, newest command first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longcase.engine import attempts
+from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.turn import Resident
+from longcase.engine.work import Advance, Command, Item, Stopped, Work, blocked
+from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.state import Call
+from longcase.model.activity import Activity
+from longcase.model.codec import Json
+
+
+class Undoing:
+    """What every part of an advance needs. `advance` puts the parts together."""
+
+    def __init__(self, resident: Resident, work: Work) -> None:
+        self.resident = resident
+        self.state = resident.state
+        self.work = work
+        self.result = Advance()
+        self.current: Item | None = None
+        self.past: tuple[str, ...] = ()  # inputs that were refused where an operator moved the case away
+
+    def _step(self) -> None:
+        if self.work.limit is not None and self.result.applied >= self.work.limit:
+            raise Stopped
+
+    def _turn(self, event: Event, at: str) -> None:
+        """Give the stage an input; without a coroutine (before the first stage) only the fold sees it."""
+        self.resident.turn(event, max(at, self.work.now) if at else self.work.now)
+        self._undo()
+
+    def _stop(self, calls: list[tuple[str, int]]) -> None:
+        self.result.commands.extend(Command("stop", self.resident.case_no, ref, number) for ref, number in calls)
+
+    def _activity(self, call: Call) -> Activity[..., Any] | None:
+        return self.resident.code.activities.get(call["activity"])
+
+    def _is_once(self, call: Call) -> bool:
+        activity = self._activity(call)
+        return activity is not None and activity.once_per != "call"
+
+    def _granted(self, ref: str, call: Call) -> bool:
+        return self.work.granted(self.resident.case_no, ref, call)
+
+    def _has_incident(self, ref: str) -> bool:
+        return any(opened["call"] == ref for opened in self.state.incidents.values())
+
+    def _call_incident(
+        self, kind: str, message: str, owner: str, ref: str, call: Call, details: dict[str, Json], cause: int
+    ) -> None:
+        opened = TurnDiscarded(kind, message, owner=owner, node=call["node"], call=ref, details=details)
+        self.resident.append(incident(self.state, opened, instant_of(self.work.now), cause=cause), self.work.now)
+
+    # -- undo --------------------------------------------------------------------------------------------
+
+    def _undo(self) -> None:
+        """Move a running undo as far as it goes: one compensation at a time, newest command first."""
+        for _ in range(10_000):
+            state = self.state
+            if state.undoing is None or state.status == "closed" or blocked(state):
+                return
+            step, ref = attempts.undo_steps(state)
+            if step == "start":
+                self._start_undo(ref)
+                return
+            if step == "unknown":
+                self._settle_unknown(ref)
+                return
+            if step == "wait":
+                return
+            undone = [entry["activity"] for entry in reversed(state.undo.values()) if entry["status"] == "undone"]
+            data: dict[str, Json] = {"undo": state.undoing["undo"], "undone": undone}
+            event = attempts.place(state, state.undoing, Event("undo_finished", data))
+            self.resident.turn(event, self.work.now)
+
+    def _start_undo(self, ref: str) -> None:
+        state = self.state
+        entry = state.undo[ref]
+        undo = self.resident.code.activities.get(entry["undo"])
+        now = instant_of(self.work.now)
+        call = f"{ref}-undo"
+        worker = self.resident.begin(undo) if undo is not None else 0
+        undoing = state.undoing
+        assert undoing is not None
+        data: dict[str, Json] = {
+            "call": call, "activity": entry["undo"], "undoes": ref, "of": entry["seq"], "result": entry["result"],
+            "key": f"{state.uid}-undo-{ref}", "owner": undo.owner.name if undo else state.owner,
+            "system": undo.system.name if undo and undo.system else "",
+            "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
+            "attempt": 1 if worker else 0, "worker": worker,
+        }  # fmt: skip
+        if undo is not None and undo.queue is not None:
+            data["queue"], data["priority"] = undo.queue.name, undo.priority
+        self.resident.append(attempts.place(state, undoing, Event("undo_started", data)), self.work.now)
+
+    def _settle_unknown(self, ref: str) -> None:
+        """A call whose outcome is unknown stops the undo until `verify` or a person settles it."""
+        call = self.state.calls[ref]
+        if call["status"] == "backoff":
+            # Its last attempt is known to have failed, and nobody waits for another one.
+            data: dict[str, Json] = {"call": ref, "status": "nothing", "drop": ref}
+            self.resident.append(Event("undo_skipped", data), self.work.now)
+            self._undo()
+        elif call["status"] in ("unknown", "incident") and not self._has_incident(ref):
+            # An incident of the call that the interrupt superseded has left the outcome as unknown as it was.
+            activity = self._activity(call)
+            if call["status"] == "incident" or activity is None or activity.verify_function is None:
+                message = (
+                    f"{call['activity']}: attempt {call['attempt']} may have taken effect; undo waits for the answer"
+                )
+                self._call_incident(
+                    "outcome_unknown", message, call["owner"], ref, call, {"attempt": call["attempt"]}, self.state.seq
+                )

@@ -1,0 +1,203 @@
+"""The fold of calls: commands, attempts, outcomes, and what an undo has to settle."""
+
+from __future__ import annotations
+
+from longcase.history.event import Event
+from longcase.history.records import UNKNOWN_KINDS, Call, CaseState, UndoEntry
+from longcase.history.reducers import on
+
+
+@on("activity_scheduled", "undo_started")
+def _activity_scheduled(state: CaseState, event: Event) -> None:
+    data = event.data
+    begun = data["attempt"] == 1
+    call: Call = {
+        "activity": data["activity"], "node": event.node, "n": event.n, "strand": event.strand,
+        "visit": event.visit, "seq": event.seq, "key": data["key"], "owner": data["owner"],
+        "system": data["system"], "since": event.at, "expected": data["expected"],
+        "attempt": data["attempt"], "failures": 0, "status": "running" if begun else "ready",
+        "worker": data["worker"], "started": event.at if begun else "", "first": event.at if begun else "",
+        "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True,
+        "undoes": data.get("undoes", ""),
+    }  # fmt: skip
+    if "queue" in data:
+        call["queue"] = data["queue"]
+        call["priority"] = data["priority"]
+    state.calls[data["call"]] = call
+    if "undo" in data:
+        state.undo[data["call"]] = {
+            "call": data["call"], "activity": data["activity"], "undo": data["undo"], "visit": event.visit,
+            "stage": state.stage, "seq": event.seq, "status": "open", "result": 0,
+        }  # fmt: skip
+    if event.type == "undo_started" and state.undoing is not None:
+        state.undoing["call"] = data["call"]
+
+
+def undo_entry(state: CaseState, call: str) -> UndoEntry | None:
+    """Return the undo entry written with a call's command, None once it is of no more use."""
+    return state.undo.get(call)
+
+
+@on("activity_completed", "result_late", "undone")
+def _activity_completed(state: CaseState, event: Event) -> None:
+    data = event.data
+    call = state.calls.pop(data["call"], None)
+    if call is None:
+        return
+    _close_call_incidents(state, data["call"])
+    if call["undoes"]:
+        _settle(state, call["undoes"], "undone", event.seq)
+        if state.undoing is not None:
+            state.undoing["call"] = ""
+        return
+    _settle(state, data["call"], "done", event.seq)
+    if data.get("once"):
+        state.once[call["key"]] = {"seq": event.seq, "result": data["result"]}
+
+
+def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
+    entry = undo_entry(state, call)
+    if entry is not None:
+        if not entry["undo"]:
+            # Settled, and there is nothing to undo it with: it must not weigh on every later turn.
+            del state.undo[call]
+            return
+        entry["status"] = status
+        if status == "done":
+            entry["result"] = seq
+
+
+def _close_call_incidents(state: CaseState, call: str) -> None:
+    if state.incidents:
+        state.incidents = {k: incident for k, incident in state.incidents.items() if incident["call"] != call}
+
+
+@on("activity_failed")
+def _activity_failed(state: CaseState, event: Event) -> None:
+    ref = event.data["call"]
+    _close_call_incidents(state, ref)
+    entry = undo_entry(state, ref)
+    call = state.calls.get(ref)
+    if call is not None and entry is not None and entry["undo"] and event.data["error"]["kind"] in UNKNOWN_KINDS:
+        # The stage goes on without it, but the world may have changed: an undo has to find out (A4).
+        call["status"] = "unknown"
+        call["awaited"] = False
+        call["worker"] = 0
+        call["started"] = call["next_try"] = ""
+        return
+    state.calls.pop(ref, None)
+    _settle(state, ref, "nothing", event.seq)
+
+
+@on("activity_reused")
+def _activity_reused(state: CaseState, event: Event) -> None:
+    state.reuse.pop(event.data["reuse"], None)
+
+
+@on("activity_cancelled")
+def _activity_cancelled(state: CaseState, event: Event) -> None:
+    call = state.calls.get(event.data["call"])
+    if call is None:
+        return
+    if event.data["waits"]:
+        call["stopping"] = True
+        return
+    call["awaited"] = False
+    if call["attempt"] == 0:
+        # No attempt ever began: nothing is out there to settle.
+        del state.calls[event.data["call"]]
+        _settle(state, event.data["call"], "nothing", event.seq)
+    elif call["status"] == "backoff":
+        # Nobody waits for another attempt. Whether the last one took effect is known, unless it got no answer.
+        kind = call.get("error", {}).get("kind")
+        if kind in UNKNOWN_KINDS and undo_entry(state, event.data["call"]) is not None:
+            call["status"] = "unknown"
+            call["next_try"] = ""
+        else:
+            del state.calls[event.data["call"]]
+            _settle(state, event.data["call"], "nothing", event.seq)
+
+
+@on("attempt_started")
+def _attempt_started(state: CaseState, event: Event) -> None:
+    call = state.calls[event.data["call"]]
+    call["attempt"] = event.data["attempt"]
+    call["status"] = "running"
+    call["worker"] = event.data["worker"]
+    call["started"] = event.at
+    call["first"] = call["first"] or event.at
+    call["next_try"] = ""
+
+
+@on("attempt_failed", "attempt_lost")
+def _attempt_failed(state: CaseState, event: Event) -> None:
+    data = event.data
+    call = state.calls.get(data["call"])
+    if call is None:
+        return
+    call["worker"] = 0
+    call["started"] = ""
+    call["failures"] += data.get("counts", 1)
+    if not data.get("counts", 1):
+        call["lost"] = call.get("lost", 0) + 1
+    call["error"] = data["error"]
+    if "details" in data:
+        call["details"] = data["details"]
+        call["details_of"] = data["attempt"]
+    call["next_try"] = data["next_try"]
+    if data["next_try"]:
+        call["status"] = "backoff"
+    elif data.get("final"):
+        # Nobody waits for the call (A4), so its failure raises into nothing: settle and forget it.
+        del state.calls[data["call"]]
+        _settle(state, data["call"], "nothing", event.seq)
+    else:
+        call["status"] = "unknown"
+
+
+@on("attempt_verified")
+def _attempt_verified(state: CaseState, event: Event) -> None:
+    call = state.calls.get(event.data["call"])
+    if call is None:
+        return
+    if event.data["happened"] is False:
+        call["status"] = "backoff"
+        call["next_try"] = event.data["next_try"]
+
+
+@on("call_retried")
+def _call_retried(state: CaseState, event: Event) -> None:
+    call = state.calls[event.data["call"]]
+    # Nobody waits for a call that an undo has to settle: it is ready, as one in backoff would be given up.
+    call["status"] = "backoff" if call["awaited"] or call["undoes"] else "ready"
+    call["next_try"] = event.at
+    call["failures"] = 0
+    call.pop("lost", None)
+    call["deadline"] = event.data["deadline"]
+    call["expected"] = event.data["expected"]
+    call["first"] = ""
+    _close_call_incidents(state, event.data["call"])
+
+
+@on("undo_requested")
+def _undo_requested(state: CaseState, event: Event) -> None:
+    state.undoing = {
+        "undo": event.data["undo"], "since": event.data["since"], "call": "", "at": event.at, "seq": event.seq,
+        "node": event.node, "n": event.n, "strand": event.strand,
+    }  # fmt: skip
+
+
+@on("undo_skipped")
+def _undo_skipped(state: CaseState, event: Event) -> None:
+    _settle(state, event.data["call"], event.data["status"], event.seq)
+    call = event.data.get("drop")
+    if call:
+        state.calls.pop(call, None)
+        _close_call_incidents(state, call)
+    if state.undoing is not None:
+        state.undoing["call"] = ""
+
+
+@on("undo_finished")
+def _undo_finished(state: CaseState, event: Event) -> None:
+    state.undoing = None

@@ -1,0 +1,63 @@
+"""Commits whose answer was lost: what they began is carried out if they did happen, and given back if not.
+
+The store is asked when the case moves next: its row says whether the attempt is the call's current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from longcase.engine.advance import Command
+from longcase.history.state import CaseState
+from longcase.model.activity import Activity
+from longcase.runtime.limits import Slots
+from longcase.runtime.moved import Moved, Prepared
+
+
+class Doubt:
+    """The attempts of one worker that were begun in commits of unknown outcome."""
+
+    def __init__(self, worker: int, slots: Slots) -> None:
+        self._worker = worker
+        self._slots = slots
+        self._begun: dict[int, dict[tuple[str, int], Activity[..., Any]]] = {}
+
+    def __contains__(self, case_no: int) -> bool:
+        return case_no in self._begun
+
+    def note(self, entry: Prepared) -> None:
+        """Remember what a commit of unknown outcome began: if it did happen, nobody else runs these attempts."""
+        resident = entry.resident
+        begun = self._begun.setdefault(resident.case_no, {})
+        assert entry.write is not None
+        for event in entry.write.events:
+            if event.data.get("worker") == self._worker and event.data.get("attempt"):
+                call = resident.state.calls.get(event.data["call"])
+                name = event.data.get("activity") or (call["activity"] if call is not None else "")
+                begun[event.data["call"], event.data["attempt"]] = resident.code.activities[name]
+
+    def carry_later(self, moved: Sequence[Moved]) -> None:
+        """Keep the commands of cases that did move when another case of the batch failed."""
+        for entry in moved:
+            for command in entry.commands:
+                call = entry.state.calls.get(command.call)
+                if command.kind == "perform" and call is not None:
+                    begun = self._begun.setdefault(entry.case_no, {})
+                    begun[command.call, command.number] = entry.code.activities[call["activity"]]
+
+    def settle(self, case_no: int, state: CaseState) -> list[Command]:
+        """Return what must still be carried out of commits whose answer was lost."""
+        commands: list[Command] = []
+        for (ref, number), activity in self._begun.pop(case_no, {}).items():
+            call = state.calls.get(ref)
+            if (
+                call is not None
+                and call["status"] == "running"
+                and call["attempt"] == number
+                and call["worker"] == self._worker
+            ):
+                commands.append(Command("perform", case_no, ref, number))
+            else:
+                self._slots.give_back(activity)
+        return commands

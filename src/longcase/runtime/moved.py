@@ -1,0 +1,52 @@
+"""What a batch of turns hands on: from preparing to writing, and from writing to whoever carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from longcase.engine.advance import Advance, Command, Item
+from longcase.engine.code import WorkflowCode
+from longcase.engine.turn import Resident
+from longcase.history.event import Event
+from longcase.history.state import CaseState
+from longcase.model.activity import Activity
+from longcase.store.port import CaseWrite
+
+
+@dataclass(slots=True)
+class Moved:
+    """What became of one case in a commit: commands to carry out, and whether it wants more."""
+
+    case_no: int
+    state: CaseState
+    code: WorkflowCode
+    events: list[Event]
+    commands: list[Command]
+    left: list[Item] = field(default_factory=list)  # outcomes not applied yet; give them to the next advance
+    again: bool = False
+    wake_at: str = ""
+    refused: tuple[str, ...] = ()  # limits that held back attempts of the case
+    queued: bool = False  # calls of it may wait in a queue
+
+
+@dataclass(slots=True)
+class Reserved:
+    """The slots that the turns of one preparation have taken, and the limits that refused one."""
+
+    taken: list[Activity[..., Any]] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One case whose turns are computed and not written yet."""
+
+    resident: Resident
+    result: Advance
+    items: list[Item]
+    write: CaseWrite | None  # None: there is nothing to write
+    reserved: Reserved
+    left: list[Item]
+    more: bool
+    untaken: int  # inbox inputs that had to stay there

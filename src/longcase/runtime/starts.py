@@ -1,0 +1,129 @@
+"""Starting cases together with their first turn, in one transaction: a start without a second commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from longcase.engine.code import WorkflowCode
+from longcase.env import Env
+from longcase.errors import LongcaseError, UnavailableError
+from longcase.history.event import instant_text
+from longcase.history.state import CaseState, apply
+from longcase.runtime.doubt import Doubt
+from longcase.runtime.moved import Moved, Prepared, Reserved
+from longcase.runtime.residents import Residents
+from longcase.runtime.writes import Writes
+from longcase.runtime.written import Settling
+from longcase.store.port import CaseRef, NewCase, Started, Store, Written, differing
+
+log = logging.getLogger("longcase.runtime")
+
+
+class Starts:
+    """First turns of one mover."""
+
+    def __init__(
+        self, env: Env, codes: Mapping[str, WorkflowCode], residents: Residents, writes: Writes, doubt: Doubt,
+        settling: Settling,
+    ) -> None:  # fmt: skip
+        self._env = env
+        self._codes = codes
+        self._residents = residents
+        self._writes = writes
+        self._doubt = doubt
+        self._settling = settling
+        self._unsure: list[Prepared] = []
+
+    async def start(self, store: Store, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
+        """Accept cases and run each to its first wait, in one transaction.
+
+        A case whose first turn cannot be committed is accepted all the same; its next turn opens the incident.
+        """
+        entries = {place: entry for place, one in enumerate(new) if (entry := self._first_turn(one)) is not None}
+        try:
+            outcomes = await store.write(
+                [entry.write for entry in entries.values() if entry.write is not None], partial=True
+            )
+        except LongcaseError as error:
+            for entry in entries.values():
+                entry.resident.discard()
+                if isinstance(error, UnavailableError) and entry.reserved.taken:
+                    self._unsure.append(entry)
+                else:
+                    self._residents.release(entry.reserved)
+            raise
+        answers: dict[int, Started] = {}
+        moved: list[Moved] = []
+        for (place, entry), outcome in zip(entries.items(), outcomes, strict=True):
+            answer = self._started(new[place], entry, outcome, moved)
+            if answer is not None:
+                answers[place] = answer
+        plain = [place for place in range(len(new)) if place not in answers]
+        if plain:
+            try:
+                answers |= zip(plain, await store.start([new[place] for place in plain]), strict=True)
+            except BaseException:
+                # Those that were begun are carried out all the same, although their caller hears of none.
+                self._unsure += [entry for entry in entries.values() if entry.resident.case_no and entry.reserved.taken]
+                raise
+        return [answers[place] for place in range(len(new))], moved
+
+    def _first_turn(self, new: NewCase) -> Prepared | None:
+        """Compute a new case's first turn; None if it cannot be committed and the case is only to be accepted."""
+        now = instant_text(self._env.now())
+        started = new.started
+        state = CaseState()
+        started.seq, started.at = 1, now
+        apply(state, started)
+        resident = self._residents.new(0, self._codes[started.data["workflow"]], state)
+        reserved = Reserved()
+        try:
+            result = self._residents.run(resident, (), self._residents.work(now), False, reserved)
+            write = self._writes.of(resident, result, 1, 1, now, False, None, False)
+        except Exception as error:
+            log.info("%s: first turn left for later: %s", state.address, error)
+            resident.discard()
+            self._residents.release(reserved)
+            started.seq, started.at = 0, ""
+            return None
+        assert write is not None
+        write.new = new
+        return Prepared(resident, result, [], write, reserved, [], False, 0)
+
+    def _started(self, new: NewCase, entry: Prepared, outcome: Written, moved: list[Moved]) -> Started | None:
+        resident = entry.resident
+        state = outcome.state or resident.state
+        if outcome.outcome != "done":
+            resident.discard()
+            self._residents.release(entry.reserved)
+            if outcome.outcome != "existing":
+                return None  # accepted without its first turn
+            return Started(outcome.case_no, True, state, differing(state.object, new.started.data["object"]))
+        resident.case_no = outcome.case_no
+        for command in entry.result.commands:
+            command.case_no = outcome.case_no
+        self._residents.put(resident)  # in place of another, if the worker's own round has read the case meanwhile
+        moved.append(self._settling.written(entry, outcome))
+        return Started(outcome.case_no, False, state)
+
+    async def settle(self, store: Store) -> list[int]:
+        """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
+        found: list[int] = []
+        for entry in list(self._unsure):
+            state = entry.resident.state
+            try:
+                row = await store.load(CaseRef(0, state.workflow, state.key, state.tenant))
+            except UnavailableError:
+                if not found:
+                    raise
+                break  # those that were found must be carried out; the others are looked up next time
+            self._unsure.remove(entry)
+            if row is not None and row.state.uid == state.uid:
+                entry.resident.case_no = row.case_no
+                self._doubt.note(entry)
+                self._residents.evict(row.case_no)
+                found.append(row.case_no)
+            else:
+                self._residents.release(entry.reserved)
+        return found
