@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
@@ -18,16 +20,21 @@ from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map
+from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
+from longcase.runtime.fingerprint import fingerprint
+from longcase.runtime.limits import ATTEMPTS_AT_ONCE
+from longcase.runtime.queues import declared_queues
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
 from longcase.store.port import NewCase, Started, Store
-from longcase.store.sqlite import maintenance, open_sqlite
-from longcase.store.sqlite.doctor import Symptom, doctor
-from longcase.store.sqlite.maintenance import Progress
-from longcase.store.sqlite.migrate import Migration
+from longcase.store.sqlite import open_sqlite
 from longcase.store.sqlite.settings import clock_from, clock_setting
+
+if TYPE_CHECKING:
+    from longcase.service.exporting import Exporter
+    from longcase.service.retention import KeptStore, Retention
 
 log = logging.getLogger("longcase.app")
 
@@ -64,7 +71,7 @@ class Longcase:
         synchronous: str = "FULL",
         create: bool = True,
     ) -> None:
-        self.url = url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
+        self.url = store_url(url)
         self.env = env or Env()
         self.workflows = list(collect(workflows))
         self.inline = inline
@@ -119,6 +126,25 @@ class Longcase:
             raise UsageError("Longcase is not open", hint="async with Longcase(...) as longcase: ...")
         return self._service
 
+    @property
+    def retention(self) -> Retention:
+        """How long closed cases are kept, and their purge; acts in the name of this program's actor."""
+        from longcase.service.retention import Retention
+
+        return Retention(self._keeping_store, self.env, self.service.actor, self.service.tenant)
+
+    @property
+    def exporter(self) -> Exporter:
+        """The export of closed cases; acts in the name of this program's actor."""
+        from longcase.service.exporting import Exporter
+
+        release = sys.modules["longcase"].__version__
+        return Exporter(self._keeping_store, self.env, self.service.actor, release, self.service.tenant)
+
+    @property
+    def _keeping_store(self) -> KeptStore:
+        return cast("KeptStore", self.store)  # every store of ours keeps, audits and moves
+
     async def record_maps(self) -> None:
         """Compile and store the map of each workflow, so that every event of this process lies on it.
 
@@ -133,6 +159,7 @@ class Longcase:
             drawn, findings = compiled(code.workflow)
             left.extend(self._load_children(drawn))
             code.activities = {**code.activities, **drawn.activities}
+            code.fingerprint = code.fingerprint or fingerprint(code)
             errors = [finding for finding in findings if finding.severity == "error"]
             if errors:
                 log.warning(
@@ -176,10 +203,17 @@ class Longcase:
         self.env.clock = ScaledClock(began, now, factor)
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[Worker]:
-        """Run a worker in this process for the length of the block; it drains on leaving."""
+    async def working(
+        self, queues: Sequence[str] = (DEFAULT_QUEUE,), *, attempts: int = ATTEMPTS_AT_ONCE
+    ) -> AsyncIterator[Worker]:
+        """Run a worker in this process for the length of the block; it drains on leaving.
+
+        Args:
+            queues: what it serves; a worker that does not serve `default` only runs what is bound to its queues.
+            attempts: most attempts at once.
+        """
         await self.record_maps()
-        worker = self.new_worker()
+        worker = self.new_worker(queues, attempts=attempts)
         running = asyncio.get_running_loop().create_task(worker.run())
         try:
             yield worker
@@ -188,9 +222,13 @@ class Longcase:
             await running
             self.worker = None
 
-    def new_worker(self) -> Worker:
+    def all_queues(self) -> list[str]:
+        """Return the default queue and every one that a loaded activity is bound to."""
+        return [DEFAULT_QUEUE, *sorted(declared_queues(self.codes.values()))]
+
+    def new_worker(self, queues: Sequence[str] = (DEFAULT_QUEUE,), *, attempts: int = ATTEMPTS_AT_ONCE) -> Worker:
         """Return a worker over the open store; `await worker.run()` until `worker.stop()`."""
-        self.worker = Worker(self.store, self.env, self.codes, live=self.live)
+        self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)
         return self.worker
 
     async def _start(self, new: Sequence[NewCase]) -> list[Started]:
@@ -207,17 +245,46 @@ class Longcase:
 async def open_store(
     url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL"
 ) -> Store:
-    """Open the store a URL names."""
+    """Open the store a URL names: a SQLite file, or a PostgreSQL database (where `inline` means nothing).
+
+    Raises:
+        UsageError: it names neither, or the driver of PostgreSQL is not installed.
+    """
+    if is_postgres(url):
+        opened: Store = await postgres_office("store").open_postgres(url, env, create=create)
+        return opened
     return await open_sqlite(store_path(url), env, inline=inline, create=create, synchronous=synchronous)
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a store's URL names a PostgreSQL database."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def postgres_office(name: str) -> Any:
+    """Return a module of the PostgreSQL store, which only its users need to have a driver for."""
+    try:
+        return import_module(f"longcase.store.postgres.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise UsageError(
+            "PostgreSQL needs a driver that is not installed: asyncpg", hint="pip install 'longcase[postgres]'"
+        ) from error
+
+
+def store_url(url: str | None = None) -> str:
+    """Return the URL of the store: the one given, else LONGCASE_DATABASE_URL, else the default."""
+    return url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
 
 
 def store_path(url: str | None = None) -> str:
     """Return the file of the store that a URL (or LONGCASE_DATABASE_URL, or the default) names."""
-    url = url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
+    url = store_url(url)
     scheme, separator, path = url.partition(":///")
     if not separator or scheme != "sqlite" or not path:
         raise UsageError(
-            f"the store's URL is {mask(url)!r}, expected sqlite:///path",
+            f"the store's URL is {mask(url)!r}, expected sqlite:///path or postgresql://user@host/database",
             hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
         )
     path, mark, options = path.partition("?")
@@ -230,44 +297,13 @@ def store_path(url: str | None = None) -> str:
 
 def shared_store(url: str | None) -> str | None:
     """Return the URL, refusing a store in memory: of several processes, each would have one of its own."""
-    if store_path(url) == MEMORY:
+    named = store_url(url)
+    if not is_postgres(named) and store_path(named) == MEMORY:
         raise UsageError(
             "a store in memory ends with this command: commands and workers share a file",
             hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
         )
     return url
-
-
-# -- keeping a store well: the offices of `store.sqlite.maintenance`, by URL -------------------------
-
-
-def examine_store(url: str | None, env: Env) -> list[Symptom]:
-    """Return what may hurt a store, and what is well."""
-    return doctor(store_path(url), env)
-
-
-def backup_store(
-    url: str | None, target: str, *, force: bool = False, progress: Progress = lambda done, total: None
-) -> None:
-    """Copy a store to `target` while it is in use."""
-    maintenance.backup(store_path(url), target, force=force, progress=progress)
-
-
-def restore_store(
-    url: str | None, source: str, env: Env, *, force: bool = False, progress: Progress = lambda done, total: None
-) -> str:
-    """Put a backup in the place of a store; returns where the old one was set aside, or ""."""
-    return maintenance.restore(store_path(url), source, env, force=force, progress=progress)
-
-
-def missing_migrations(url: str | None) -> list[Migration]:
-    """Return the schema changes a store lacks, in order; changes nothing."""
-    return maintenance.plan(store_path(url))
-
-
-def migrate_store(url: str | None, env: Env) -> list[Migration]:
-    """Bring a store to this release's schema; returns what was applied."""
-    return maintenance.migrate(store_path(url), env)
 
 
 async def share_clock(store: Store, env: Env) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os as _os
 import random as _random
+import threading as _threading
 import time as _time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -25,9 +27,16 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's wall clock."""
+    """The machine's wall clock, corrected by `offset` where a store has a clock that all machines go by."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta()
 
     def now(self) -> datetime:
+        return datetime.now(UTC) + self.offset if self.offset else datetime.now(UTC)
+
+    def uncorrected(self) -> datetime:
+        """Return the instant the machine itself tells."""
         return datetime.now(UTC)
 
     def seconds_until(self, instant: datetime) -> float:
@@ -99,6 +108,11 @@ class Env:
             self._hits_left -= 1
             if self._hits_left == 0:
                 _os._exit(137)
+
+    def thread(self, name: str, run: Callable[[], None]) -> bool:
+        """Run a function in a thread of its own, beside the program; False where there are no threads."""
+        _threading.Thread(target=run, name=name, daemon=True).start()
+        return True
 
     def monotonic(self) -> float:
         return _time.monotonic()

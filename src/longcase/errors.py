@@ -7,14 +7,14 @@
     |   `-- Nondeterministic      stage code did what cannot be replayed
     |-- DefinitionError       the author mends the workflow             exit 2
     |-- NotFoundError         nothing is known by that name             exit 3
-    |   |-- CaseNotFound  TaskNotFound  WorkflowNotFound
+    |   |-- CaseNotFound (CasePurged)  TaskNotFound  WorkflowNotFound
     |-- ConflictError         somebody was first                        exit 4
     |   |-- CaseClosed  AlreadyDecided  AlreadyExpired  StaleDecision
     |   `-- IdempotencyConflict
     |-- RefusedError          a rule forbids it                         exit 5
     |   `-- RepairRefused
     |-- UnavailableError      an outside fault; trying again may help   exit 6
-    |   |-- StoreUnavailable (StoreGone)  StorageFull  StoreCorrupt  SchemaMismatch
+    |   |-- StoreUnavailable (StoreGone, WorkerForgotten)  StorageFull  StoreCorrupt  SchemaMismatch
     `-- BugError              a broken promise of Longcase: stop, never catch   exit 70
 
 Outcomes are not errors: an activity raises `RetryAfter` or `DoNotRetry` to say what should
@@ -110,6 +110,12 @@ class CaseNotFound(NotFoundError):
     code = "case_not_found"
 
 
+class CasePurged(CaseNotFound):
+    """The case was purged after its time; its tombstone says when, by whom, and which export holds it."""
+
+    code = "case_purged"
+
+
 class TaskNotFound(NotFoundError):
     """No task has that number."""
 
@@ -190,6 +196,13 @@ class StoreGone(StoreUnavailable):
     """The store's file was deleted or replaced while it was open: what is written now, nobody would find."""
 
     code = "store_gone"
+    retryable = False
+
+
+class WorkerForgotten(StoreUnavailable):
+    """The store has taken this worker for dead and voided what it held: it abandons its work and joins anew."""
+
+    code = "worker_forgotten"
     retryable = False
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import stores_of
 from tests.support.cases import new_env
 
+from longcase.app import open_store
 from longcase.env import Env
-from longcase.store.sqlite import open_sqlite
 
-Opener = Callable[[Path, Env], Awaitable[Any]]
+Opener = Callable[[str, Env], Awaitable[Any]]
 
 OPENERS: dict[str, Opener] = {
-    "sqlite": lambda folder, env: open_sqlite(str(folder / "longcase.db"), env),
-    "sqlite-inline": lambda folder, env: open_sqlite(str(folder / "longcase.db"), env, inline=True),
-    "sqlite-memory": lambda folder, env: open_sqlite(":memory:", env),
+    "sqlite": lambda url, env: open_store(url, env),
+    "sqlite-inline": lambda url, env: open_store(url, env, inline=True),
+    "sqlite-memory": lambda url, env: open_store("sqlite:///:memory:", env),
+    "postgres": lambda url, env: open_store(url, env),
 }
 
 
@@ -26,8 +28,15 @@ def env() -> Env:
     return new_env()
 
 
-@pytest.fixture(params=OPENERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, env: Env) -> AsyncIterator[Any]:
-    opened = await OPENERS[request.param](tmp_path, env)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "opener" in metafunc.fixturenames:
+        chosen = stores_of(metafunc.config)
+        metafunc.parametrize("opener", [name for name in OPENERS if name.partition("-")[0] in chosen])
+
+
+@pytest.fixture
+async def store(opener: str, request: pytest.FixtureRequest, tmp_path: Path, env: Env) -> AsyncIterator[Any]:
+    url = f"sqlite:///{tmp_path / 'longcase.db'}"
+    opened = await OPENERS[opener](request.getfixturevalue("postgres_url") if opener == "postgres" else url, env)
     yield opened
     await opened.close()

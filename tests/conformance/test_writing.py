@@ -46,12 +46,12 @@ async def findings(store: Any) -> list[str]:
 
 
 async def test_a_turn_is_appended_and_folded_into_the_row(store: Any) -> None:
-    started = await start(store)
-    (written,) = await store.write([turn(started, entered(), receive(), lease=3, wake_at=LATER)])
+    started, worker = await start(store), await store.join("here", 1)
+    (written,) = await store.write([turn(started, entered(), receive(), lease=worker, wake_at=LATER)])
     assert (written.outcome, written.interleaved, written.pending) == ("done", False, 0)
     row = await store.load(CaseRef(started.case_no))
     assert row.state == written.state
-    assert (row.lease, row.wake_at, row.state.seq) == (3, LATER, 3)
+    assert (row.lease, row.wake_at, row.state.seq) == (worker, LATER, 3)
     events = await store.events(started.case_no)
     assert [event.seq for event in events] == [1, 2, 3]
     assert fold(events) == row.state
@@ -182,12 +182,12 @@ async def test_one_callers_bad_turn_does_not_fail_anothers(store: Any) -> None:
 
 
 async def test_a_write_without_events_changes_lease_and_wake_only(store: Any) -> None:
-    base = await start(store)
+    base, worker = await start(store), await store.join("here", 1)
     before = await store.load(CaseRef(base.case_no))
-    (written,) = await store.write([turn(base, lease=4, wake_at=LATER)])
+    (written,) = await store.write([turn(base, lease=worker, wake_at=LATER)])
     after = await store.load(CaseRef(base.case_no))
     assert written.outcome == "done"
-    assert (after.lease, after.wake_at) == (4, LATER)
+    assert (after.lease, after.wake_at) == (worker, LATER)
     assert (after.state, after.hash) == (before.state, before.hash)
 
 
@@ -347,10 +347,11 @@ async def test_a_stranger_under_a_childs_key_is_not_cancelled_and_the_parent_is_
 async def test_a_case_is_started_together_with_its_first_turn(store: Any) -> None:
     child = new_case("c1", workflow="check")
     child.started.data["parent"] = {"case_no": 0, "child": "1.k1"}
-    (written,) = await store.write([first_turn(new_case("k1"), entered(), receive(), lease=2, children=[child])])
+    worker = await store.join("here", 1)
+    (written,) = await store.write([first_turn(new_case("k1"), entered(), receive(), lease=worker, children=[child])])
     row = await store.load(CaseRef(workflow="onboarding", key="k1"))
     assert (written.outcome, written.case_no) == ("done", row.case_no)
-    assert (row.state.seq, row.lease, row.wake_at) == (3, 2, "")
+    assert (row.state.seq, row.lease, row.wake_at) == (3, worker, "")
     started = await store.load(CaseRef(workflow="check", key="c1"))
     assert started.state.parent["case_no"] == row.case_no
     assert await findings(store) == []

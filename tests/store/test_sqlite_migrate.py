@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.support.processes import line, process
 from longcase.env import Env
 from longcase.errors import SchemaMismatch, StoreCorrupt
 from longcase.store.sqlite import maintenance, open_sqlite
-from longcase.store.sqlite.migrate import migrations, newest
+from longcase.store.sqlite.migrate import migrations, newest, script
 
 # One process that forks, so that every statement costs a few milliseconds and not a new interpreter.
 KILL_AT_EVERY_STATEMENT = """
@@ -39,6 +40,36 @@ for hit in range(1, 1000):
     assert code == 137, code
     killed += 1
     assert attempt(path, "") == 0, hit
+print(killed)
+"""
+
+KILL_AT_EVERY_STATEMENT_OF_AN_UPGRADE = """
+import os, shutil, sys
+from longcase.store.sqlite import maintenance
+from longcase.env import Env
+
+def attempt(path, fault):
+    child = os.fork()
+    if child == 0:
+        os.environ["LONGCASE_FAULT"] = fault
+        maintenance.migrate(path, Env())
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+killed = 0
+for fault in sys.argv[2:]:
+    path = f"{sys.argv[1]}/copy.db"
+    for name in ("copy.db", "copy.db-wal", "copy.db-shm"):
+        if os.path.exists(f"{sys.argv[1]}/{name}"):
+            os.unlink(f"{sys.argv[1]}/{name}")
+    shutil.copy(f"{sys.argv[1]}/old.db", path)
+    code = attempt(path, fault)
+    assert code == 137, code
+    killed += 1
+    before = maintenance.plan(path)
+    assert len(before) in ((0,) if fault == "migrated:1" else (len(maintenance.migrations.migrations()) - 1,)), fault
+    assert attempt(path, "") == 0, fault
+    assert maintenance.plan(path) == []
 print(killed)
 """
 
@@ -79,17 +110,71 @@ async def test_inv_36_a_newer_schema_is_refused_naming_both_versions(path: str, 
         await open_sqlite(path, env)
 
 
+def first_release(path: str) -> None:
+    """Make a store with the first schema only, as an earlier release left it."""
+    sql(path, script(migrations()[:1]))
+
+
 async def test_an_older_schema_is_refused_with_the_command_and_then_migrated(path: str, env: Env) -> None:
-    await create(path, env)
-    views = apsw.Connection(path).execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
-    sql(path, *(f"DROP VIEW {name}" for (name,) in views), "DELETE FROM schema_migrations WHERE version = 2")
+    first_release(path)
     with pytest.raises(SchemaMismatch, match="has schema version 1") as refused:
         await open_sqlite(path, env)
     assert "longcase migrate" in refused.value.hint
-    assert [migration.name for migration in maintenance.plan(path)] == ["views"]
-    assert [migration.version for migration in maintenance.migrate(path, env)] == [2]
+    later = [migration.version for migration in migrations()[1:]]
+    assert [migration.version for migration in maintenance.plan(path)] == later
+    assert [migration.version for migration in maintenance.migrate(path, env)] == later
     assert maintenance.migrate(path, env) == []
     await create(path, env)
+
+
+def test_inv_36_a_migration_of_an_old_store_is_resumed_after_a_kill_at_every_statement(tmp_path: Path) -> None:
+    first_release(str(tmp_path / "old.db"))
+    statements = sum(len(list(migration.statements())) for migration in migrations()[1:])
+    points = [*(f"migrate:{hit}" for hit in range(1, statements + 2)), "migrated:1"]  # before and after the COMMIT too
+    ended = subprocess.run(
+        [sys.executable, "-c", KILL_AT_EVERY_STATEMENT_OF_AN_UPGRADE, str(tmp_path), *points],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(ended.stdout) == len(points)
+
+
+async def test_what_a_dba_runs_by_hand_is_accepted_by_the_store(path: str, tmp_path: Path, env: Env) -> None:
+    """Both roads end in the same schema and the same records; only the instant differs."""
+    byhand = str(tmp_path / "by-hand.db")
+    assert maintenance.script(byhand) == script(migrations())
+    sql(byhand, maintenance.script(byhand))
+    await create(path, env)
+    assert described(byhand) == described(path)
+    assert maintenance.script(byhand) == ""
+    store = await open_sqlite(byhand, env, create=False)
+    await store.start([new_case("k1")])
+    await store.close()
+
+
+async def test_an_upgrade_by_hand_is_accepted_by_the_store(path: str, tmp_path: Path, env: Env) -> None:
+    old = str(tmp_path / "old.db")
+    first_release(old)
+    text = maintenance.script(old)
+    for migration in migrations():
+        assert (migration.checksum in text) == (migration.version > 1)
+    sql(old, text)
+    await create(path, env)
+    assert described(old) == described(path)
+    await create(old, env)
+
+
+def described(path: str) -> tuple[object, ...]:
+    """Return the schema of a store, what is recorded of it, and its mark."""
+    connection = apsw.Connection(path)
+    try:
+        found = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")
+        schema = [(kind, name, " ".join(str(text).split())) for kind, name, text in found.fetchall()]
+        applied = connection.execute("SELECT version, name, checksum FROM schema_migrations").fetchall()
+        instants = connection.execute("SELECT applied_at FROM schema_migrations").fetchall()
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(at)) for (at,) in instants)
+        return schema, applied, connection.pragma("application_id")
+    finally:
+        connection.close()
 
 
 async def test_a_migration_with_another_text_is_refused(path: str, env: Env) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import apsw
 import pytest
 
-from longcase.store.sqlite import SqliteStore, rows, store, workers, writing
+from longcase.store import rows
+from longcase.store.sqlite import SqliteStore, store, workers, writing
 
 
 @pytest.mark.parametrize(

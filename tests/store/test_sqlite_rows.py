@@ -6,10 +6,10 @@ import inspect
 import re
 from dataclasses import fields
 
-from longcase.history import state as states
 from longcase.history.event import CATALOGUE
+from longcase.history.reducers import REDUCERS
 from longcase.history.state import CaseState
-from longcase.store.sqlite import rows
+from longcase.store import rows
 
 
 def test_every_field_of_a_state_has_one_home() -> None:
@@ -25,6 +25,6 @@ def test_events_that_change_a_column_outside_a_turns_update_are_known() -> None:
     every_turn = {"seq", "seen_seq", "at"}
     watched = {field for _, field in rows._FOLDED if field not in every_turn} | {"object", "close"}
     assignment = re.compile(rf"state\.({'|'.join(watched)})\b[^=\n]*=(?!=)")
-    changing = {name for name, reduce in states._reducers.items() if assignment.search(inspect.getsource(reduce))}
+    changing = {name for name, reduce in REDUCERS.items() if assignment.search(inspect.getsource(reduce))}
     assert changing <= rows.WIDE
     assert set(CATALOGUE) >= rows.WIDE

@@ -31,7 +31,7 @@ from longcase.store.sqlite import SqliteStore
 from longcase.store.sqlite.migrate import migrations
 from longcase.store.sqlite.settings import clock_from, clock_setting
 
-VIEWS = next(migration.sql for migration in migrations() if migration.name == "views")
+SCHEMA = "\n".join(migration.sql for migration in migrations())
 
 
 def other(name: str, /, **data: Any) -> Any:
@@ -210,7 +210,7 @@ async def test_timeline_has_every_event_with_who_and_where(store: SqliteStore) -
 
 async def test_every_column_of_every_view_is_documented(store: SqliteStore) -> None:
     shared = {"case_no", "tenant", "workflow", "key", "at", "event", "node", "visit", "version"}
-    for name in re.findall(r"^CREATE VIEW (\w+)", VIEWS, re.M):
-        above = VIEWS[VIEWS.index(f"\n-- {name} ") : VIEWS.index(f"CREATE VIEW {name} ")]
+    for name in re.findall(r"^CREATE VIEW (\w+)", SCHEMA, re.M):
+        above = SCHEMA[SCHEMA.rindex(f"\n-- {name} ") : SCHEMA.rindex(f"CREATE VIEW {name} ")]
         for column in await store.query("SELECT name FROM pragma_table_info(?)", (name,)):
             assert column["name"] in shared or re.search(rf"\b{column['name']}\b", above), f"{name}: {column['name']}"

@@ -121,3 +121,17 @@ async def test_many_leases_are_freed_in_chunks(store: SqliteStore, path: str, mo
     started = await store.start([new_case(f"k{i}") for i in range(8)])
     await store.write([turn(base, entered(), receive(), lease=77) for base in started])
     assert await store.recover(77) == 8
+
+
+async def test_a_turn_computed_before_a_worker_was_forgotten_does_not_lease_its_case_to_the_dead(
+    store: SqliteStore,
+) -> None:
+    dead = await store.join("here", os.getpid())
+    (base,) = await store.start([new_case("k1")])
+    late = turn(base, entered(), receive(), lease=dead)
+    store.abandon(dead)
+    await store.recover(dead)
+    (written,) = await store.write([late])
+    assert written.outcome == "done"
+    # It must not wait for a death that is no news any more.
+    assert await store.ready(NOON_TEXT, await store.join("here", os.getpid()), 9) == [written.case_no]

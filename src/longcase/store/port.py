@@ -14,6 +14,8 @@ Guarantees.
       is not written and its outcome says `stale`; the other cases of the batch are (A2). If only
       unseen events came in between, the new events are appended after them and the state is folded
       again from the stored one.
+    - A write that gives a lease to a worker the store has forgotten is refused: WorkerForgotten if the worker
+      joined here, else `stale` (a new case: `failed`). It is checked where leases lapse by a clock.
     - When a method that writes returns, what it wrote survives a power cut.
     - Methods are coroutines. The SQLite store finishes them without suspending when it is opened with
       `inline=True`, so that synchronous programs and simulations can drive them.
@@ -81,6 +83,40 @@ class NewCase:
     again: bool = False  # start anew although a closed case has the key
 
 
+@dataclass(frozen=True, slots=True)
+class QueuedCall:
+    """A call of an activity that is bound to a queue: it waits for a worker that serves it, or runs there.
+
+    `attempt` is the number to be begun next, or the one that runs on `worker` (0 while it waits).
+    """
+
+    call: str
+    queue: str
+    priority: int
+    attempt: int
+    due: str  # not to be begun before
+    since: str
+    worker: int = 0
+    stop: bool = False  # the running attempt is asked to stop
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """A queue a worker serves, and what holds for it over the whole fleet."""
+
+    name: str
+    concurrency: int | None = None  # attempts at once
+    rate: tuple[int, float] | None = None  # attempts begun in so many seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Queued calls given to a worker, and when it is worth asking again: "" if nobody knows."""
+
+    calls: tuple[tuple[int, str, int], ...]  # case, call, number of the attempt to begin
+    again: str
+
+
 @dataclass(slots=True)
 class CaseWrite:
     """What one or more turns of one case add. Written wholly or not at all."""
@@ -98,9 +134,10 @@ class CaseWrite:
     cancel_children: list[tuple[str, str, str, str]] = field(default_factory=list)  # (child, workflow, key, reason)
     new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
     heard: int | None = None  # newest inbox input these turns looked at (see `Store.write`)
+    queued: list[QueuedCall] | None = None  # all calls of the case that stand in a queue; None: as they were
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Written:
     """The outcome of one CaseWrite, in the order given.
 
@@ -182,6 +219,8 @@ class WorkerRow:
     beat_at: str
     alive: bool
     leases: int
+    codes: Mapping[str, str] = field(default_factory=dict)  # fingerprint of the code, by workflow
+    queues: tuple[str, ...] = ()  # those it serves
 
 
 @dataclass(slots=True)
@@ -196,9 +235,58 @@ class Stored:
     tasks: dict[str, dict[str, Json]]  # by name in the case: the row of the tasks projection
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file that holds closed cases, and was read back: what the store keeps a receipt of."""
+
+    file: str  # as it was named
+    digest: bytes  # SHA-256 of its bytes
+    by: str  # the actor
+    cases: Mapping[int, tuple[int, bytes]]  # by number: how long the history was, and its head
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Which closed cases are to go: those of a workflow that are old enough, exported, and held by nothing."""
+
+    tenant: str
+    workflow: str
+    closed_until: str  # closed at this instant or before
+    keys_until: str  # no message under a sender's key was accepted for it later
+    by: str
+    reason: str
+    limit: int  # cases of one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """A case that has gone; its tombstone stands in the view `purged`."""
+
+    case_no: int
+    address: str
+    events: int
+
+
 def differing(existing: Mapping[str, Json], sent: Mapping[str, Json]) -> tuple[str, ...]:
     """Return the fields of two objects that differ, sorted."""
     return tuple(sorted(name for name in existing.keys() | sent.keys() if existing.get(name) != sent.get(name)))
+
+
+class Heart(Protocol):
+    """An incarnation's sign of life, given from a thread of its own: the event loop may be busy."""
+
+    every: float  # seconds between two beats
+
+    def beat(self) -> None:
+        """Renew the lease; waits for the answer.
+
+        Raises:
+            WorkerForgotten: the lease has lapsed and others have taken over.
+            UnavailableError: the store did not answer; the lease goes on lapsing.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 class Store(Protocol):
@@ -277,6 +365,10 @@ class Store(Protocol):
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
         """Return cases whose `wake_at` has come and that no other living worker leases, due first.
 
+        Where several workers live they are leased to `worker` by it, so that two do not compute the same
+        turn; the turn's write, or `release`, ends that. A lone worker on SQLite is spared that write: nobody
+        competes with it. Cases are left out that the worker's code declined. Worker 0 looks and claims nothing.
+
         Args:
             workflows: only cases of these; a worker asks for those it has loaded.
         """
@@ -286,8 +378,19 @@ class Store(Protocol):
         """Return the earliest `wake_at` later than `after`, or ""."""
         ...
 
-    async def join(self, host: str, pid: int) -> int:
-        """Register a worker incarnation; returns its number (never reused)."""
+    async def join(
+        self, host: str, pid: int, *, codes: Mapping[str, str] | None = None, serves: Sequence[str] = ()
+    ) -> int:
+        """Register a worker incarnation; returns its number (never reused).
+
+        Args:
+            codes: the fingerprint of its code by workflow: `ready` and `decline` go by it.
+            serves: the queues it serves, for the eye.
+        """
+        ...
+
+    def heart(self, worker: int) -> Heart | None:
+        """Return what keeps the incarnation's lease; None where nothing lapses, and `beat` is for the eye."""
         ...
 
     async def leave(self, worker: int) -> None:
@@ -295,7 +398,11 @@ class Store(Protocol):
         ...
 
     async def beat(self, worker: int) -> None:
-        """Note that the incarnation moves cases. For the eye (`longcase doctor`): death is told by `dead_workers`."""
+        """Note that the incarnation moves cases. For the eye (`longcase doctor`): death is told by `dead_workers`.
+
+        Raises:
+            WorkerForgotten: it was taken for dead, and others have what it held.
+        """
         ...
 
     async def workers(self) -> list[WorkerRow]:
@@ -307,11 +414,42 @@ class Store(Protocol):
         ...
 
     def is_dead(self, worker: int) -> bool:
-        """Tell whether an incarnation's death is certain. Cheap; asked for attempts found running elsewhere."""
+        """Tell whether an incarnation is dead, or gone: as of now, or of the last `dead_workers`. Cheap."""
         ...
 
     async def recover(self, worker: int) -> int:
         """Void a dead incarnation's leases so that its cases are ready now; returns how many."""
+        ...
+
+    async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
+        """Give back a case whose visit this code does not replay; returns all codes that declined the visit.
+
+        Effects: its lease ends if `worker` holds it; `ready` offers it to no worker of that code while the
+        visit lasts, or until a worker leaves or dies: the code that is left may be the only one then.
+        """
+        ...
+
+    async def undecline(self, case_no: int) -> None:
+        """Forget who declined a case."""
+        ...
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+        """Claim up to `limit` calls that wait in these queues and are due, as far as the queues' limits allow.
+
+        Highest priority first; among equals the tenant that was served longest ago, then the earliest due.
+        A claim is the worker's until its turn begins the attempt (`CaseWrite.queued`), it gives it back, or
+        it leaves or dies.
+        """
+        ...
+
+    async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+        """End claims that were not begun: others may take the calls."""
+        ...
+
+    async def stops(self, worker: int) -> list[tuple[int, str, int]]:
+        """Return the queued attempts running on `worker` that are asked to stop: case, call, number."""
         ...
 
     async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
@@ -381,5 +519,20 @@ class Audited(Protocol):
 
         Raises:
             StoreCorrupt: the history itself does not hold together.
+        """
+        ...
+
+
+class Keeping(Protocol):
+    """What retention asks of a store beyond the port; the views `retention` and `purged` are in every store."""
+
+    async def keep_receipt(self, export: Exported) -> int:
+        """Remember an export; returns its number. A case whose history has grown since is not covered by it."""
+        ...
+
+    async def purge(self, what: Purge) -> list[Purged]:
+        """Delete up to `limit` cases that may go, oldest close first, in one transaction; [] if none may.
+
+        Every condition is looked at again under the lock. A tombstone is written with each deletion.
         """
         ...

@@ -6,26 +6,20 @@ state's row must hold.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from longcase.errors import BugError, CaseNotFound, StoreCorrupt
-from longcase.history.chain import GENESIS, link, payload_digest
-from longcase.history.event import Event
-from longcase.history.state import CaseState, fold
-from longcase.model.codec import Json
+from longcase.errors import CaseNotFound
+from longcase.store import rows
+from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
+from longcase.store.folding import tasks_of
 from longcase.store.port import CaseRow, Stored
-from longcase.store.sqlite import rows
-from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction, tasks_of
+from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 
-ROW_COLUMNS: Final = rows.STATE_COLUMNS
-_JSON_COLUMNS: Final = frozenset({"state", "object", "whose", "decided_by", "data"})
-_OPERATION: Final = ("wake_at", "lease", "parent_case")
 _CASES: Final = f"""
-SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *_OPERATION))} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
+SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *OPERATION))} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
 """
 _AMONG: Final = "case_no > ? AND case_no <= ?"
 _EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
@@ -37,29 +31,18 @@ def stored(read: Read, after: int, limit: int) -> list[Stored]:
     """Return cases as they stand in the tables. The caller holds one snapshot over all of it."""
     found: dict[int, Stored] = {}
     for case_no, head, *values in read(_CASES, (after, limit)):
-        row = _decoded((*ROW_COLUMNS, *_OPERATION), values)
+        row = decoded((*ROW_COLUMNS, *OPERATION), values)
         found[case_no] = Stored(case_no, row, bytes(head), [], [], {})
     if not found:
         return []
     span = (after, max(found))
     for case_no, *event in read(_EVENTS, span):
-        found[case_no].events.append(_event(event))
+        found[case_no].events.append(event_as_is(event))
     for case_no, *item in read(_INBOX, span):
         found[case_no].inbox.append(rows.input_from(tuple(item)))
     for case_no, name, *task in read(_TASKS, span):
-        found[case_no].tasks[name] = _decoded(rows.TASK_COLUMNS, task)
+        found[case_no].tasks[name] = decoded(rows.TASK_COLUMNS, task)
     return list(found.values())
-
-
-def folded_row(state: CaseState) -> dict[str, Json]:
-    """Return what the row of a case in that state must hold."""
-    return _decoded(ROW_COLUMNS, rows.state_values(state))
-
-
-def folded_tasks(state: CaseState) -> dict[str, dict[str, Json]]:
-    """Return what the tasks projection must hold for a state folded from the first event."""
-    tasks = {**state.settled_tasks, **state.tasks}
-    return {name: _decoded(rows.TASK_COLUMNS, rows.task_values(task)) for name, task in tasks.items()}
 
 
 def broken_references(read: Read) -> list[str]:
@@ -80,14 +63,8 @@ def rebuild(tx: Transaction, case_no: int) -> None:
     found = tx.execute(
         f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
     ).fetchall()
-    events = [_event(list(event)) for event in found]
-    _refuse_damaged(case_no, events)
-    try:
-        state = fold(events)
-    except (BugError, KeyError, ValueError, TypeError) as error:
-        raise StoreCorrupt(
-            f"case {case_no}: its history cannot be folded: {error}", hint="longcase restore BACKUP"
-        ) from error
+    events = [event_as_is(list(event)) for event in found]
+    state = refolded(case_no, events)
     rebuilt = CaseRow(case_no, state, events[-1].hash, tx.now, row[0], 0)
     tx.execute(UPDATE_CASE, (*rows.state_values(state), rebuilt.hash, rebuilt.wake_at, rebuilt.lease, case_no))
     tasks = {**state.settled_tasks, **state.tasks}
@@ -96,45 +73,3 @@ def rebuild(tx: Transaction, case_no: int) -> None:
         (case_no, rows.text_of(list(tasks), "tasks")),
     )
     tx.put_tasks(tasks_of(case_no, tasks))
-
-
-def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:
-    previous = GENESIS
-    for seq, event in enumerate(events, 1):
-        sound = event.seq == seq and event.digest == payload_digest(event.salt, event.text)
-        if not sound or event.hash != link(previous, event):
-            raise StoreCorrupt(
-                f"case {case_no}: event {seq} is not what was recorded; a rebuild would make the damage true",
-                hint="longcase restore BACKUP, or compare with one: longcase verify --store BACKUP",
-            )
-        previous = event.hash
-    if not events:
-        raise StoreCorrupt(f"case {case_no} has no history", hint="longcase restore BACKUP")
-
-
-def _event(row: list[Any]) -> Event:
-    """Return an event also where its payload was damaged."""
-    text = row[13]
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = {}
-    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, _, salt, digest, hash_ = (
-        row
-    )
-    return Event(
-        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version, salt, digest,
-        hash_, text,
-    )  # fmt: skip
-
-
-def _decoded(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Json]:
-    decoded: dict[str, Json] = {}
-    for column, value in zip(columns, values, strict=True):
-        if column in _JSON_COLUMNS:
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = {"not JSON": value}
-        decoded[column] = value
-    return decoded

@@ -10,9 +10,8 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import apsw
 
@@ -32,16 +31,15 @@ from longcase.store.sqlite.filesystem import free_share, network_kind
 from longcase.store.sqlite.maintenance import integrity
 from longcase.store.sqlite.settings import clock_from
 from longcase.store.sqlite.workers import Locks, rows_of
+from longcase.store.symptom import CLOCK_BACK, SILENT_SECONDS, UNSERVED_SECONDS, Symptom
 
 WAL_BYTES: Final = 256 * 1024 * 1024  # above this a reader pins the log, or checkpoints fail
 FREE_SHARE: Final = 0.10
-CLOCK_BACK_SECONDS: Final = 5.0
-SILENT_SECONDS: Final = 30.0  # a worker that lives says so every 5 s
-
-UNSERVED_SECONDS: Final = 60.0  # a case that is ready for so long is nobody's
 UNSERVED: Final = "SELECT count(*) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= ?"
 
-Level = Literal["ok", "warning", "error"]
+WAITING_CALLS: Final = """
+SELECT queue, count(*), min(since) FROM queued WHERE worker = 0 AND due <= ? GROUP BY queue ORDER BY queue
+"""
 
 # Open cases that nothing will ever move: no input, call, timer, question, wait, incident; nor due (I31).
 STUCK: Final = """
@@ -51,16 +49,6 @@ WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
 ORDER BY case_no
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Symptom:
-    """One finding of the doctor. `hint` is the mend, ready to paste."""
-
-    level: Level
-    name: str
-    message: str
-    hint: str = ""
 
 
 def doctor(path: str, env: Env) -> list[Symptom]:
@@ -158,7 +146,7 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
 def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
     newest = connection.execute("SELECT coalesce(max(at), '') FROM cases").get
     now = env.now()
-    if newest and (instant_of(str(newest)) - now).total_seconds() > CLOCK_BACK_SECONDS:
+    if newest and instant_of(str(newest)) - now > CLOCK_BACK:
         yield Symptom(
             "error",
             "clock",
@@ -192,6 +180,15 @@ def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Sympt
                 f"{row.leases} case{'s' * (row.leases != 1)}",
                 f"ps -o pid,stat,etime,args -p {row.pid}; if it hangs: kill -9 {row.pid}, others then go on",
             )  # fmt: skip
+    served = {queue for row in living for queue in row.queues}
+    for queue, count, longest in connection.execute(WAITING_CALLS, (instant_text(now),)).fetchall():
+        if queue not in served:
+            yield Symptom(
+                "warning", "queue",
+                f"{count} call{'s wait' if count != 1 else ' waits'} in queue {queue}, the first since {longest}; "
+                "no living worker serves it",
+                f"longcase worker APP --queue {queue}",
+            )  # fmt: skip
     if living and not silent:
         yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
     if not living:
@@ -210,7 +207,7 @@ def _stuck(connection: apsw.Connection) -> Iterator[Symptom]:
     for _, workflow, key, stage, owner, since in stuck[:20]:
         yield Symptom(
             "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
-            f"longcase move {workflow}/{key} {stage} --restart",
+            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
         )  # fmt: skip
     if len(stuck) > 20:
         yield Symptom("error", "stuck", f"and {len(stuck) - 20} more cases that nothing will ever move")

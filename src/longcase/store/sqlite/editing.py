@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from longcase.errors import CaseNotFound
 from longcase.history.waits import next_due
+from longcase.store.folding import earliest, prepare
 from longcase.store.port import CaseRef, Decide, DedupKey, Locked
-from longcase.store.sqlite.transaction import Transaction, earliest, prepare
+from longcase.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 

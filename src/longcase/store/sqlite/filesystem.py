@@ -41,18 +41,3 @@ def free_share(path: str) -> tuple[float, int]:
     """Return the share of the disk that is free for this user, and the bytes."""
     info = os.statvfs(os.path.dirname(os.path.abspath(path)))
     return (info.f_bavail / info.f_blocks if info.f_blocks else 1.0), info.f_bavail * info.f_frsize
-
-
-def sync_file(path: str) -> None:
-    """Force a file's bytes to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def rename_durably(source: str, target: str) -> None:
-    """Put a synced file in its place: it is there wholly or not at all, also after a power cut."""
-    os.replace(source, target)
-    sync_file(os.path.dirname(os.path.abspath(target)))

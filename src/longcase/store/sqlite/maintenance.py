@@ -18,13 +18,13 @@ import apsw
 from longcase.env import Env
 from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_text
+from longcase.store.durable import rename_durably, sync_file
 from longcase.store.sqlite import migrate as migrations
 from longcase.store.sqlite.connection import (
     check_path,
     connect,
     mapped,
 )
-from longcase.store.sqlite.filesystem import rename_durably, sync_file
 from longcase.store.sqlite.workers import Locks
 
 PAGES: Final = 4_096  # copied between two looks at the world
@@ -174,6 +174,13 @@ def plan(path: str) -> list[migrations.Migration]:
     check_path(path, create=False)
     with mapped(path), closing(connect(path)) as connection:
         return migrations.plan(connection)
+
+
+def script(path: str) -> str:
+    """Return the SQL that brings a store to this release's schema by hand; all of it where there is no store yet."""
+    if not os.path.exists(path):
+        return migrations.script(migrations.migrations())
+    return migrations.script(plan(path))
 
 
 def migrate(path: str, env: Env) -> list[migrations.Migration]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import apsw
 
-from longcase.env import ScaledClock
-from longcase.errors import SchemaMismatch
-from longcase.history.event import HISTORY_FORMAT, instant_of, instant_text
 from longcase.model.codec import Json
-from longcase.store.sqlite.rows import text_of
+from longcase.store.rows import text_of
+from longcase.store.settings import check_history_format as check_format
+from longcase.store.settings import clock_from, clock_setting
 from longcase.store.sqlite.transaction import Transaction
+
+__all__ = ["check_history_format", "clock_from", "clock_setting", "read", "write"]
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 
@@ -40,23 +40,4 @@ def check_history_format(connection: apsw.Connection) -> None:
         SchemaMismatch: the store's format is newer.
     """
     text = connection.execute("SELECT value FROM settings WHERE name = 'history_format'").get
-    found = json.loads(str(text)) if text is not None else HISTORY_FORMAT
-    if found > HISTORY_FORMAT:
-        raise SchemaMismatch(
-            f"the store {connection.filename} has history format {found}, this release reads up to {HISTORY_FORMAT}",
-            hint="upgrade Longcase to the release that wrote it",
-            found=found,
-            needed=HISTORY_FORMAT,
-        )
-
-
-def clock_setting(epoch_real: float, epoch: datetime, factor: float) -> Json:
-    """Return the value of the setting `clock`: a scaled clock that several processes share."""
-    return {"epoch_real": epoch_real, "epoch": instant_text(epoch), "factor": factor}
-
-
-def clock_from(setting: Json) -> ScaledClock | None:
-    """Return the clock the setting `clock` stands for, None if the store runs on real time."""
-    if setting is None:
-        return None
-    return ScaledClock(setting["epoch_real"], instant_of(setting["epoch"]), setting["factor"])
+    check_format(str(text) if text is not None else None, str(connection.filename))

@@ -16,31 +16,39 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from longcase.env import Env
-from longcase.errors import LongcaseError, NotFoundError, UsageError
+from longcase.errors import LongcaseError, NotFoundError, UsageError, WorkerForgotten
 from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.store import rows
+from longcase.store.auditing import folded_row, folded_tasks
 from longcase.store.port import (
     CaseRef,
     CaseRow,
     CaseWrite,
     Decide,
     DedupKey,
+    Exported,
+    Heart,
     Input,
     NewCase,
+    Purge,
+    Purged,
+    QueueLimits,
     Started,
     Stored,
+    Taken,
     WorkerRow,
     Written,
 )
-from longcase.store.sqlite import auditing, migrate, rows, settings, workers
+from longcase.store.rows import text_of
+from longcase.store.sqlite import auditing, keeping, migrate, queues, settings, workers
 from longcase.store.sqlite.commit import Committer
 from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
 from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.reading import Questions
-from longcase.store.sqlite.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
-from longcase.store.sqlite.writing import WriteUnit
+from longcase.store.writes import WriteUnit
 
 T = TypeVar("T")
 
@@ -50,6 +58,13 @@ SELECT case_no FROM cases
 WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers)) {only}
 ORDER BY wake_at, case_no LIMIT ?
 """
+_ONLY: Final = """
+AND workflow IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
+    SELECT 1 FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit
+      AND code IN (SELECT codes.value FROM workers, json_each(workers.codes) AS codes WHERE workers.no = ?)
+)
+"""
+_LEASE: Final = "UPDATE cases SET lease = ? WHERE case_no IN (SELECT value FROM json_each(?))"
 _RANGES: Final = f"""
 WITH wanted (wanted_case, first, last) AS (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)
@@ -58,6 +73,9 @@ SELECT case_no, {rows.EVENT_COLUMNS}
 FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
 ORDER BY case_no, seq
 """
+_ANY_QUEUED: Final = (
+    "SELECT EXISTS (SELECT 1 FROM queued WHERE worker = 0 AND queue IN (SELECT value FROM json_each(?)))"
+)
 _BEAT: Final = """
 INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
@@ -303,20 +321,31 @@ class SqliteStore:
     # -- moving --------------------------------------------------------------------------------------
 
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
-        if workflows is None:
-            return [row[0] for row in self._read(_READY.format(only=""), (now, worker, limit))]
-        only = "AND workflow IN (SELECT value FROM json_each(?))"
-        names = text_of(list(workflows), "workflows")
-        return [row[0] for row in self._read(_READY.format(only=only), (now, worker, names, limit))]
+        sql, parameters = _READY.format(only=""), [now, worker, limit]
+        if workflows is not None:
+            sql = _READY.format(only=_ONLY)
+            parameters[2:2] = [text_of(list(workflows), "workflows"), worker]
+        found = [row[0] for row in self._read(sql, parameters)]
+        if not found or not worker or self._read("SELECT count(*) FROM workers")[0][0] < 2:
+            return found
+
+        def unit(tx: Transaction) -> list[int]:
+            cases = [row[0] for row in tx.execute(sql, parameters)]
+            tx.execute(_LEASE, (worker, text_of(cases, "cases")))
+            return cases
+
+        return await self._committer.run(unit)
 
     async def next_wake(self, after: str) -> str:
         return str(self._read(_NEXT_WAKE, (after,))[0][0])
 
-    async def join(self, host: str, pid: int) -> int:
+    async def join(
+        self, host: str, pid: int, *, codes: Mapping[str, str] | None = None, serves: Sequence[str] = ()
+    ) -> int:
         taken: list[int] = []
 
         def unit(tx: Transaction) -> int:
-            worker = workers.join(tx, self._locks, host, pid)
+            worker = workers.join(tx, self._locks, host, pid, codes or {}, serves)
             taken.append(worker)
             return worker
 
@@ -334,11 +363,16 @@ class SqliteStore:
         await self._committer.run(unit)
         self._locks.drop(worker)
 
+    def heart(self, worker: int) -> Heart | None:
+        return None
+
     async def beat(self, worker: int) -> None:
         """Note that the incarnation is well. For the eye only: the lock says who is alive."""
 
         def unit(tx: Transaction) -> None:
             tx.execute("UPDATE workers SET beat_at = ? WHERE no = ?", (tx.now, worker))
+            if not tx.cursor.connection.changes():  # its lock file was taken away, and others took it for dead
+                raise WorkerForgotten(f"worker {worker} is not registered any more", hint="longcase workers")
 
         await self._committer.run(unit)
 
@@ -360,6 +394,25 @@ class SqliteStore:
         await self._committer.run(lambda tx: workers.forget(tx, worker))
         self._locks.drop(worker)
         return freed
+
+    async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
+        return await self._committer.run(lambda tx: workers.decline(tx, case_no, visit, code, worker))
+
+    async def undecline(self, case_no: int) -> None:
+        await self._committer.run(lambda tx: workers.undecline(tx, case_no))
+
+    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+        names = text_of([queue.name for queue in served], "queues")
+        if not self._read(_ANY_QUEUED, (names,))[0][0]:
+            return Taken((), "")
+        return await self._committer.run(lambda tx: queues.take(tx, worker, served, now, limit))
+
+    async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+        if calls:
+            await self._committer.run(lambda tx: queues.give_back(tx, worker, calls))
+
+    async def stops(self, worker: int) -> list[tuple[int, str, int]]:
+        return list(self._read(queues.STOPS, (worker,)))
 
     async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
         values = (case_no, call, attempt, text_of(details, "heartbeat details"))
@@ -443,16 +496,24 @@ class SqliteStore:
         return await self._ask(lambda read: auditing.stored(read, after, limit))
 
     def folded_row(self, state: CaseState) -> dict[str, Json]:
-        return auditing.folded_row(state)
+        return folded_row(state)
 
     def folded_tasks(self, state: CaseState) -> dict[str, dict[str, Json]]:
-        return auditing.folded_tasks(state)
+        return folded_tasks(state)
 
     async def broken_references(self) -> list[str]:
         return await self._ask(auditing.broken_references)
 
     async def rebuild(self, case_no: int) -> None:
         await self._committer.run(lambda tx: auditing.rebuild(tx, case_no))
+
+    # -- keeping --------------------------------------------------------------------------------------
+
+    async def keep_receipt(self, export: Exported) -> int:
+        return await self._committer.run(lambda tx: keeping.keep_receipt(tx, export))
+
+    async def purge(self, what: Purge) -> list[Purged]:
+        return await self._committer.run(lambda tx: keeping.purge(tx, what))
 
     async def _ask(self, question: Callable[[auditing.Read], T]) -> T:
         """Read much on the connection for questions, from one snapshot, beside the loop where there is one."""

@@ -7,18 +7,19 @@ transaction; `rows` knows the columns; `writing` and `editing` are the units bui
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import apsw
 
 from longcase.errors import CaseNotFound, IdempotencyConflict, InvalidInput
-from longcase.history.chain import GENESIS, link, payload_digest
+from longcase.history.chain import GENESIS
 from longcase.history.event import Event
-from longcase.history.state import CaseState, Task, apply
+from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.store import rows
+from longcase.store.folding import prepare, refold, task_rows
 from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, Started, differing
-from longcase.store.sqlite import rows
-from longcase.store.sqlite.rows import Row, text_of
+from longcase.store.rows import Row, text_of
 
 # -- statements ------------------------------------------------------------------------------------
 
@@ -44,14 +45,6 @@ SELECT case_no, status FROM cases WHERE tenant = ? AND workflow = ? AND key = ?
 ORDER BY status = 'open' DESC, case_no DESC LIMIT 1
 """
 _INBOX = f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no"
-
-
-def prepare(events: Iterable[Event], salt: Callable[[], str]) -> None:
-    """Give events their payload text, salt and digest: all that does not depend on their place."""
-    for event in events:
-        text = event.text = event.text or text_of(event.data, event.type)
-        event.salt = salted = salt()
-        event.digest = payload_digest(salted, text)
 
 
 class Transaction:
@@ -201,30 +194,3 @@ class Transaction:
     def wake(self, case_no: int) -> None:
         """Let a case be advanced now."""
         self.execute("UPDATE cases SET wake_at = ? WHERE case_no = ?", (self.now, case_no))
-
-
-def refold(row: CaseRow, events: Sequence[Event]) -> None:
-    """Give events their place after the stored ones: instant, seq, hash; and fold them in."""
-    state = row.state
-    for event in events:
-        event.seq = state.seq + 1
-        if event.at < state.at:  # the clock went back, or the turn was computed before the last event
-            event.at = state.at
-        event.hash = row.hash = link(row.hash, event)
-        apply(state, event)
-
-
-def task_rows(case_no: int, state: CaseState, events: Sequence[Event]) -> list[Row]:
-    """Return the rows of the tasks that `events` changed."""
-    touched = rows.touched_tasks(state, events)
-    return tasks_of(case_no, touched) if touched else []
-
-
-def tasks_of(case_no: int, tasks: Mapping[str, Task]) -> list[Row]:
-    """Return rows of the tasks projection, ready for `put_tasks`."""
-    return [(case_no, name, *rows.task_values(task)) for name, task in tasks.items()]
-
-
-def earliest(*instants: str) -> str:
-    """Return the earliest of the instants that are given, or ""."""
-    return min((instant for instant in instants if instant), default="")

@@ -9,26 +9,33 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from longcase.errors import StoreUnavailable
 from longcase.store.port import WorkerRow
+from longcase.store.rows import text_of
 from longcase.store.sqlite.connection import MEMORY
+from longcase.store.sqlite.queues import left
 from longcase.store.sqlite.transaction import Transaction
 
 RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
 
 _WORKERS: Final = """
-SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no AND lease <> 0)
+SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no AND lease <> 0), codes, queues
 FROM workers ORDER BY no
 """
+_JOIN: Final = """
+INSERT INTO workers (no, host, pid, started_at, beat_at, lock_file, codes, queues) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 # `lease <> 0` lets SQLite use the index over the leased cases alone.
+_NEXT_WORKFLOW: Final = "SELECT min(workflow) FROM cases WHERE lease = ? AND lease <> 0 AND workflow > ?"
 _FREE_SOME: Final = """
 UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE wake_at END
-WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? AND lease <> 0 LIMIT ?)
+WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? AND lease <> 0 AND workflow = ? LIMIT ?)
 """
 _FORGET: Final = """
 DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ? AND lease <> 0)
@@ -112,15 +119,14 @@ class Locks:
         return False
 
 
-def join(tx: Transaction, locks: Locks, host: str, pid: int) -> int:
+def join(tx: Transaction, locks: Locks, host: str, pid: int, codes: Mapping[str, str], queues: Sequence[str]) -> int:
     """Register an incarnation; its lock is held before others can see its row."""
     row = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'workers'").fetchone()
     worker = (row[0] if row else 0) + 1
     locks.take(worker)
     try:
-        tx.execute(
-            "INSERT INTO workers VALUES (?, ?, ?, ?, ?, ?)", (worker, host, pid, tx.now, tx.now, locks.file(worker))
-        )
+        about = (text_of(dict(codes), "codes"), text_of(list(queues), "queues"))
+        tx.execute(_JOIN, (worker, host, pid, tx.now, tx.now, locks.file(worker), *about))
     except BaseException:
         locks.drop(worker)
         raise
@@ -131,24 +137,55 @@ def leave(tx: Transaction, worker: int) -> None:
     """Give back every lease and remove the incarnation's row."""
     # Whoever takes such a case over settles what it was leased for, so it wants a turn now.
     tx.execute("UPDATE cases SET lease = 0, wake_at = ? WHERE lease = ? AND lease <> 0", (tx.now, worker))
+    _gone(tx, worker)
     tx.execute("DELETE FROM workers WHERE no = ?", (worker,))
 
 
 def free_some(tx: Transaction, worker: int) -> int:
-    """Void leases of a dead incarnation, some cases at a time; returns how many."""
-    tx.execute(_FREE_SOME, (tx.now, worker, RECOVERY_CHUNK))
-    return tx.cursor.connection.changes()
+    """Void leases of a dead incarnation, some cases at a time; returns how many.
+
+    Each workflow gets its share of every step: one with many cases does not keep the others waiting.
+    """
+    workflows: list[str] = []
+    while name := tx.execute(_NEXT_WORKFLOW, (worker, workflows[-1] if workflows else "")).get:
+        workflows.append(name)
+    freed = 0
+    for name in workflows:
+        tx.execute(_FREE_SOME, (tx.now, worker, name, max(1, RECOVERY_CHUNK // len(workflows))))
+        freed += tx.cursor.connection.changes()
+    return freed
 
 
 def forget(tx: Transaction, worker: int) -> None:
     """Remove a dead incarnation, unless it still holds leases."""
+    _gone(tx, worker)
     tx.execute(_FORGET, (worker, worker))
 
 
-def rows_of(read: Callable[[str], list[tuple[int, str, int, str, str, int]]], locks: Locks) -> list[WorkerRow]:
+def _gone(tx: Transaction, worker: int) -> None:
+    """Free what the incarnation had besides leases."""
+    left(tx, worker)
+    # Its code may have been the last one that others could leave cases to: they find out again.
+    tx.execute("DELETE FROM declined")
+
+
+def decline(tx: Transaction, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
+    """Note that a code does not replay a visit, and give the case back."""
+    tx.execute("INSERT INTO declined VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (case_no, visit, code))
+    tx.execute("UPDATE cases SET lease = 0 WHERE case_no = ? AND lease = ?", (case_no, worker))
+    found = tx.execute("SELECT code FROM declined WHERE case_no = ? AND visit = ?", (case_no, visit))
+    return frozenset(row[0] for row in found)
+
+
+def undecline(tx: Transaction, case_no: int) -> None:
+    """Forget who declined a case."""
+    tx.execute("DELETE FROM declined WHERE case_no = ?", (case_no,))
+
+
+def rows_of(read: Callable[[str], list[tuple[Any, ...]]], locks: Locks) -> list[WorkerRow]:
     """Return every registered incarnation, oldest first."""
     found = read(_WORKERS)
     return [
-        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases)
-        for no, host, pid, started, beat, leases in found
+        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases, json.loads(codes), tuple(json.loads(queues)))
+        for no, host, pid, started, beat, leases, codes, queues in found
     ]

@@ -1,0 +1,87 @@
+"""What `verify` and `rebuild` do alike on every store: read rows as they are, damaged ones too, and
+say what a state's row must hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from longcase.errors import BugError, StoreCorrupt
+from longcase.history.chain import GENESIS, link, payload_digest
+from longcase.history.event import Event
+from longcase.history.state import CaseState, fold
+from longcase.model.codec import Json
+from longcase.store import rows
+
+ROW_COLUMNS: Final = rows.STATE_COLUMNS
+OPERATION: Final = ("wake_at", "lease", "parent_case")  # columns outside the fold
+_JSON_COLUMNS: Final = frozenset({"state", "object", "whose", "decided_by", "data"})
+
+
+def folded_row(state: CaseState) -> dict[str, Json]:
+    """Return what the row of a case in that state must hold."""
+    return decoded(ROW_COLUMNS, rows.state_values(state))
+
+
+def folded_tasks(state: CaseState) -> dict[str, dict[str, Json]]:
+    """Return what the tasks projection must hold for a state folded from the first event."""
+    tasks = {**state.settled_tasks, **state.tasks}
+    return {name: decoded(rows.TASK_COLUMNS, rows.task_values(task)) for name, task in tasks.items()}
+
+
+def refolded(case_no: int, events: Sequence[Event]) -> CaseState:
+    """Return the state that a case's events fold to.
+
+    Raises:
+        StoreCorrupt: the history itself does not hold together.
+    """
+    _refuse_damaged(case_no, events)
+    try:
+        return fold(events)
+    except (BugError, KeyError, ValueError, TypeError) as error:
+        raise StoreCorrupt(
+            f"case {case_no}: its history cannot be folded: {error}", hint="longcase restore BACKUP"
+        ) from error
+
+
+def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:
+    previous = GENESIS
+    for seq, event in enumerate(events, 1):
+        sound = event.seq == seq and event.digest == payload_digest(event.salt, event.text)
+        if not sound or event.hash != link(previous, event):
+            raise StoreCorrupt(
+                f"case {case_no}: event {seq} is not what was recorded; a rebuild would make the damage true",
+                hint="longcase restore BACKUP, or compare with one: longcase verify --store BACKUP",
+            )
+        previous = event.hash
+    if not events:
+        raise StoreCorrupt(f"case {case_no} has no history", hint="longcase restore BACKUP")
+
+
+def event_as_is(row: Sequence[Any]) -> Event:
+    """Return an event also where its payload was damaged."""
+    text = row[13]
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = {}
+    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, _, salt, digest, hash_ = (
+        row
+    )
+    return Event(
+        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version, salt, digest,
+        hash_, text,
+    )  # fmt: skip
+
+
+def decoded(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Json]:
+    decoded: dict[str, Json] = {}
+    for column, value in zip(columns, values, strict=True):
+        if column in _JSON_COLUMNS:
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = {"not JSON": value}
+        decoded[column] = value
+    return decoded

@@ -1,0 +1,233 @@
+"""The check-up of a PostgreSQL store: what may hurt it, found before it does.
+
+Server, durability, schema, rights, clock, room for connections, old transactions, silent workers, and cases
+that nothing will ever move. Changes nothing. Damage of the history itself is `longcase verify`'s to find.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from longcase.env import Env
+from longcase.errors import LongcaseError
+from longcase.history.event import instant_of, instant_text
+from longcase.store.migrations import Migration
+from longcase.store.postgres import migrate as migrations
+from longcase.store.postgres.connection import OLDEST, Address, connect, our_error
+from longcase.store.settings import clock_from
+from longcase.store.symptom import CLOCK_BACK, SILENT_SECONDS, UNSERVED_SECONDS, Symptom
+
+SKEW_SECONDS: Final = 1.0  # of this machine's clock against the database's
+FULL_SHARE: Final = 0.8  # of the connections the server takes
+OLD_TRANSACTION_SECONDS: Final = 900.0
+
+_DURABLE: Final = """
+SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+       (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
+       pg_is_in_recovery() AS standby
+"""
+_ROLE: Final = "SELECT rolsuper AS super, current_user AS name FROM pg_roles WHERE rolname = current_user"
+_CONNECTIONS: Final = """
+SELECT count(*) AS used, current_setting('max_connections')::int AS most FROM pg_stat_activity
+WHERE backend_type = 'client backend'
+"""
+_OLDEST: Final = """
+SELECT pid, usename, application_name, state, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
+FROM pg_stat_activity
+WHERE xact_start IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+  AND datname = current_database()
+ORDER BY xact_start LIMIT 1
+"""
+_WORKERS: Final = """
+SELECT no, host, pid, NOT lapsed AND beat + lease >= clock_timestamp() AS alive,
+       extract(epoch FROM clock_timestamp() - beat)::float8 AS silent,
+       (SELECT count(*) FROM cases WHERE cases.lease = workers.no AND cases.lease <> 0) AS cases
+FROM workers ORDER BY no
+"""
+_WAITING_CALLS: Final = """
+SELECT queue, count(*), min(since) FROM queued
+WHERE worker = 0 AND due <= (SELECT now FROM clock) AND NOT EXISTS (
+    SELECT 1 FROM workers, json_array_elements_text(workers.queues) AS served (queue)
+    WHERE served.queue = queued.queue AND NOT lapsed AND beat + lease >= clock_timestamp()
+)
+GROUP BY queue ORDER BY queue
+"""
+_UNSERVED: Final = "SELECT count(*) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= $1"
+_STUCK: Final = """
+SELECT workflow, key, stage, owner, entered_at FROM cases
+WHERE status = 'open' AND wake_at = '' AND wait_count = 0
+  AND state -> 'calls' IS NULL AND state -> 'timers' IS NULL AND state -> 'tasks' IS NULL
+  AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
+ORDER BY case_no
+"""
+
+
+async def doctor(url: str, env: Env) -> list[Symptom]:
+    """Examine a store; returns every symptom, good ones (`ok`) too."""
+    address = Address.of(url)
+    symptoms: list[Symptom] = []
+    try:
+        connection = await connect(address, plain=True)
+        try:
+            async for symptom in _examine(connection, str(address), env):
+                symptoms.append(symptom)
+        finally:
+            await connection.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, LongcaseError) as error:
+        ours = our_error(error, address)
+        symptoms.append(Symptom("error", "server", str(getattr(ours, "message", ours)), getattr(ours, "hint", "")))
+    return symptoms
+
+
+async def _examine(connection: Any, store: str, env: Env) -> AsyncIterator[Symptom]:
+    version = connection.get_server_version()
+    if version.major < OLDEST:
+        yield Symptom(
+            "error", "server", f"PostgreSQL {version.major}, expected {OLDEST} or newer", "upgrade the server"
+        )
+    else:
+        yield Symptom("ok", "server", f"PostgreSQL {version.major}.{version.minor}")
+    async for symptom in _durability(connection):
+        yield symptom
+    async for symptom in _room(connection):
+        yield symptom
+    missing = await _missing(connection, store)
+    if isinstance(missing, Symptom):
+        yield missing
+        return
+    if missing:
+        names = ", ".join(f"{one.version:04} {one.name}" for one in missing)
+        yield Symptom("error", "schema", f"the schema lacks {names}", "longcase migrate")
+        return
+    yield Symptom("ok", "schema", f"schema version {migrations.newest()}")
+    async for symptom in _clock(connection, env):
+        yield symptom
+    async for symptom in _workers(connection):
+        yield symptom
+    async for symptom in _stuck(connection):
+        yield symptom
+
+
+async def _missing(connection: Any, store: str) -> list[Migration] | Symptom:
+    try:
+        return await migrations.plan(connection, store)
+    except LongcaseError as error:
+        return Symptom("error", "schema", error.message, error.hint)
+
+
+async def _durability(connection: Any) -> AsyncIterator[Symptom]:
+    found = await connection.fetchrow(_DURABLE)
+    bad = [name for name in ("fsync", "full_page_writes") if found[name] != "on"]
+    if found["synchronous_commit"] == "off":
+        bad.append("synchronous_commit")
+    for name in bad:
+        yield Symptom(
+            "error", "durability", f"{name} is off: what was accepted may be lost in a crash of the server",
+            f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();",
+        )  # fmt: skip
+    if not bad:
+        yield Symptom("ok", "durability", "fsync, full_page_writes and synchronous_commit are on")
+    if found["standby"]:
+        yield Symptom("error", "server", "the server is a standby: it takes no writes", "point the URL at the primary")
+    role = await connection.fetchrow(_ROLE)
+    if role["super"]:
+        yield Symptom(
+            "warning", "role", f"{role['name']} is a superuser; a worker needs far less",
+            "longcase migrate --roles | psql -v ON_ERROR_STOP=1 DATABASE",
+        )  # fmt: skip
+    else:
+        yield Symptom("ok", "role", f"{role['name']} is no superuser")
+
+
+async def _room(connection: Any) -> AsyncIterator[Symptom]:
+    found = await connection.fetchrow(_CONNECTIONS)
+    used, most = found["used"], found["most"]
+    if used > most * FULL_SHARE:
+        yield Symptom(
+            "warning", "connections", f"{used} of {most} connections are in use",
+            "raise max_connections, or put a pooler in transaction mode in between",
+        )  # fmt: skip
+    else:
+        yield Symptom("ok", "connections", f"{used} of {most} connections are in use")
+    oldest = await connection.fetchrow(_OLDEST)
+    if oldest is not None and (oldest["seconds"] or 0) > OLD_TRANSACTION_SECONDS:
+        who = f"{oldest['application_name'] or 'a program'} of {oldest['usename']}"
+        yield Symptom(
+            "warning", "transaction",
+            f"a transaction is open for {oldest['seconds'] / 60:.0f} min ({who}, {oldest['state']}): dead rows pile up",
+            f"SELECT pg_terminate_backend({oldest['pid']});",
+        )  # fmt: skip
+
+
+async def _clock(connection: Any, env: Env) -> AsyncIterator[Symptom]:
+    there = instant_of(await connection.fetchval("SELECT now FROM clock"))
+    setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
+    newest = await connection.fetchval("SELECT coalesce(max(at), '') FROM cases")
+    if newest and instant_of(newest) - there > CLOCK_BACK:
+        yield Symptom(
+            "error", "clock", f"the newest event is of {newest}, the database's clock says {instant_text(there)}",
+            "set the server's clock, then start the workers",
+        )  # fmt: skip
+        return
+    if setting is None:
+        skew = (env.now() - there).total_seconds()
+        if abs(skew) > SKEW_SECONDS:
+            yield Symptom(
+                "warning", "clock", f"this machine's clock is {skew:+.1f} s off the database's, which decides",
+                "timedatectl status",
+            )  # fmt: skip
+            return
+    yield Symptom("ok", "clock", f"the database's clock says {instant_text(there)}")
+
+
+async def _workers(connection: Any) -> AsyncIterator[Symptom]:
+    found = await connection.fetch(_WORKERS)
+    living = [row for row in found if row["alive"]]
+    silent = [row for row in living if row["silent"] > SILENT_SECONDS]
+    for row in silent:
+        yield Symptom(
+            "warning", "worker",
+            f"worker {row['no']} (pid {row['pid']} on {row['host']}) has been silent for {row['silent']:.0f} s and "
+            f"holds {row['cases']} case{'s' * (row['cases'] != 1)}",
+            f"on {row['host']}: ps -o pid,stat,etime,args -p {row['pid']}",
+        )  # fmt: skip
+    for queue, count, longest in await connection.fetch(_WAITING_CALLS):
+        yield Symptom(
+            "warning", "queue",
+            f"{count} call{'s wait' if count != 1 else ' waits'} in queue {queue}, the first since {longest}; "
+            "no living worker serves it",
+            f"longcase worker APP --queue {queue}",
+        )  # fmt: skip
+    if living and not silent:
+        yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
+    if not living:
+        setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
+        clock = clock_from(json.loads(setting)) if setting is not None else None
+        now = instant_of(await connection.fetchval("SELECT now FROM clock"))
+        count = await connection.fetchval(
+            _UNSERVED, instant_text(now - timedelta(seconds=UNSERVED_SECONDS * (clock.factor if clock else 1.0)))
+        )
+        if count:
+            yield Symptom(
+                "warning", "worker",
+                f"{count} case{'s wait' if count != 1 else ' waits'} for a worker; no worker is alive",
+                "longcase worker APP",
+            )  # fmt: skip
+
+
+async def _stuck(connection: Any) -> AsyncIterator[Symptom]:
+    stuck = await connection.fetch(_STUCK)
+    for workflow, key, stage, owner, since in stuck[:20]:
+        yield Symptom(
+            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
+            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
+        )  # fmt: skip
+    if len(stuck) > 20:
+        yield Symptom("error", "stuck", f"and {len(stuck) - 20} more cases that nothing will ever move")
+    if not stuck:
+        yield Symptom("ok", "stuck", "every open case has something that will move it")

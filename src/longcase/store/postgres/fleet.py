@@ -1,0 +1,196 @@
+"""Who moves which case: claims, incarnations and their leases, queues, kept heartbeats, the clock all go by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from longcase.env import Env, RealClock
+from longcase.model.codec import Json
+from longcase.store.port import Heart, QueueLimits, Taken, WorkerRow
+from longcase.store.postgres import queues, workers
+from longcase.store.postgres.base import Base
+from longcase.store.postgres.connection import Address, setting_of
+from longcase.store.postgres.hints import Hints
+from longcase.store.rows import text_of
+
+CLOCK_SLACK: Final = 0.05  # seconds this machine's clock may differ from the database's before it is corrected
+
+_DUE: Final = """
+SELECT case_no FROM cases
+WHERE wake_at <> '' AND wake_at <= $1
+  AND (lease = 0 OR lease = $2 OR NOT EXISTS (SELECT FROM workers WHERE workers.no = cases.lease)) {only}
+ORDER BY wake_at, case_no LIMIT $3 {lock}
+"""
+_ONLY: Final = """
+AND workflow = ANY($4::text[]) AND NOT EXISTS (
+    SELECT FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit AND declined.code IN (
+        SELECT codes.value FROM workers CROSS JOIN LATERAL json_each_text(workers.codes) AS codes WHERE workers.no = $2
+    )
+)
+"""
+# Two workers never claim one case: what another is about to claim is passed over.
+_CLAIM: Final = """
+WITH due AS MATERIALIZED ({due})
+UPDATE cases SET lease = $2, revision = revision + 1 FROM due WHERE cases.case_no = due.case_no
+RETURNING cases.case_no, cases.wake_at
+"""
+_NEXT_WAKE: Final = "SELECT min(wake_at) FROM cases WHERE wake_at <> '' AND wake_at > $1"
+_RELEASE: Final = """
+UPDATE cases SET lease = 0, revision = revision + 1 WHERE case_no = ANY($1::bigint[]) AND lease = $2
+"""
+_BEAT: Final = """
+INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (case_no, call) DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
+WHERE excluded.attempt >= heartbeats.attempt
+"""
+
+
+class Fleet(Base):
+    """The part of the store that workers share."""
+
+    def __init__(self, address: Address, env: Env) -> None:
+        super().__init__(address, env)
+        self._lease = setting_of("LONGCASE_LEASE_SECONDS", workers.LEASE_SECONDS)
+        self._hints = Hints(address, self._loose, env.new_id(), env.monotonic)
+        self._standing = workers.Standing()
+        self._joined: set[int] = set()
+        self._own: set[int] = set()  # incarnations that joined here, those that are gone too
+
+    async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
+        values: list[Any] = [now, worker, limit]
+        only = ""
+        if workflows is not None:
+            only = _ONLY
+            values.append(list(workflows))
+        if not worker:
+            return [row[0] for row in await self._fetch(_DUE.format(only=only, lock=""), *values)]
+        due = _DUE.format(only=only, lock="FOR NO KEY UPDATE SKIP LOCKED")
+        async with self._using(self._loose) as connection:
+            found = await connection.fetch(_CLAIM.format(due=due), *values)
+        return [case_no for _, case_no in sorted((wake_at, case_no) for case_no, wake_at in found)]
+
+    async def release(self, cases: Sequence[int], worker: int) -> None:
+        if cases:
+            await self._change(lambda connection: connection.execute(_RELEASE, list(cases), worker), self._loose)
+
+    async def next_wake(self, after: str) -> str:
+        return (await self._fetch(_NEXT_WAKE, after))[0][0] or ""
+
+    async def join(
+        self, host: str, pid: int, *, codes: Mapping[str, str] | None = None, serves: Sequence[str] = ()
+    ) -> int:
+        worker = await self._change(
+            lambda connection: workers.join(connection, self._now(), self._lease, host, pid, codes or {}, serves)
+        )
+        self._joined.add(worker)
+        self._own.add(worker)
+        self._standing.joined(worker)
+        return worker
+
+    async def leave(self, worker: int) -> None:
+        await self._change(lambda connection: workers.leave(connection, worker, self._now()))
+        self._joined.discard(worker)
+        self._standing.dead(worker)
+        self._hints.send()
+
+    def heart(self, worker: int) -> Heart | None:
+        return workers.PostgresHeart(self.address, worker, self._lease, self._now, self._measure_clock)
+
+    async def beat(self, worker: int) -> None:
+        async def work(connection: Any) -> None:
+            await workers.beat(connection, worker, self._now())
+            await self._measure_clock(connection)
+
+        await self._change(work, self._loose)
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return every registered incarnation, oldest first."""
+        return await self._change(lambda connection: workers.rows_of(connection, self._standing))
+
+    async def dead_workers(self) -> list[int]:
+        return await self._change(lambda connection: workers.standing(connection, self._standing))
+
+    def is_dead(self, worker: int) -> bool:
+        return self._standing.is_dead(worker)
+
+    async def recover(self, worker: int) -> int:
+        if not await self._change(lambda connection: workers.lapse(connection, worker)):
+            self._standing.dead(worker)
+            return 0  # another process was first
+        freed = 0
+        while some := await self._change(lambda connection: workers.free_some(connection, worker, self._now())):
+            freed += some
+        await self._change(lambda connection: workers.forget(connection, worker, self._now()))
+        self._standing.dead(worker)
+        self._joined.discard(worker)
+        self._hints.send()
+        return freed
+
+    async def abandon(self, worker: int) -> None:
+        """Let an incarnation be dead at once, as after a lease without a beat; what it holds stays. For tests."""
+        await self._change(
+            lambda connection: connection.execute("UPDATE workers SET lapsed = true WHERE no = $1", worker)
+        )
+        self._joined.discard(worker)
+        self._standing.dead(worker)
+
+    async def clock_offset(self) -> float:
+        """Return the seconds to add to this machine's clock to get the database's."""
+        return await self._change(_offset)
+
+    async def _measure_clock(self, connection: Any) -> None:
+        clock = self._env.clock
+        if isinstance(clock, RealClock):
+            offset = await _offset(connection, clock)
+            if abs(offset - clock.offset.total_seconds()) > CLOCK_SLACK:
+                clock.offset = timedelta(seconds=offset)
+
+    async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
+        return await self._change(lambda connection: workers.decline(connection, case_no, visit, code, worker))
+
+    async def undecline(self, case_no: int) -> None:
+        await self._change(lambda connection: connection.execute("DELETE FROM declined WHERE case_no = $1", case_no))
+
+    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+        return await self._change(lambda connection: queues.take(connection, worker, served, now, limit))
+
+    async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+        if calls:
+            await self._change(lambda connection: queues.give_back(connection, worker, calls))
+
+    async def stops(self, worker: int) -> list[tuple[int, str, int]]:
+        return await self._change(lambda connection: queues.stops(connection, worker))
+
+    async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
+        values = (case_no, call, attempt, text_of(details, "heartbeat details"), self._now())
+        await self._change(lambda connection: connection.execute(_BEAT, *values))
+
+    async def last_beat(self, case_no: int, call: str) -> tuple[int, Json] | None:
+        found = await self._fetch(
+            "SELECT attempt, details FROM heartbeats WHERE case_no = $1 AND call = $2", case_no, call
+        )
+        return (found[0][0], json.loads(found[0][1])) if found else None
+
+    async def forget_beats(self, case_no: int, calls: Sequence[str]) -> None:
+        sql = "DELETE FROM heartbeats WHERE case_no = $1 AND call = ANY($2::text[])"
+        await self._change(lambda connection: connection.execute(sql, case_no, list(calls)))
+
+    def changed(self) -> bool:
+        return self._hints.changed()
+
+    def gone(self) -> bool:
+        return False  # a database that was dropped answers no more, and that is told by every call
+
+
+async def _offset(connection: Any, clock: RealClock | None = None) -> float:
+    """Return the seconds the database's clock is ahead of this machine's, as far as a round trip tells."""
+    machine = clock or RealClock()
+    before = machine.uncorrected()
+    there = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = machine.uncorrected()
+    trip = (after - before).total_seconds()
+    offset = float(there) - before.timestamp() - trip / 2
+    return offset if abs(offset) > trip / 2 else 0.0

@@ -1,0 +1,164 @@
+"""Queues of calls: who may begin which attempt next, over all workers of the store.
+
+A row of `queued` follows from the case's state and is written with its turn; only the claim (a worker,
+and not yet begun) is made here, under the lock of the queue's row, so that two workers never count the
+same room twice: what runs and what is claimed never exceeds a queue's limits (I19).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from longcase.history.event import instant_of, instant_text
+from longcase.store.port import QueueLimits, Taken
+from longcase.store.rows import text_of
+
+_ANY: Final = "SELECT EXISTS (SELECT FROM queued WHERE worker = 0 AND queue = ANY($1::text[]))"
+_MAKE: Final = "INSERT INTO queue_rates VALUES ($1, '[]') ON CONFLICT DO NOTHING"
+_LOCK: Final = "SELECT begun FROM queue_rates WHERE queue = $1 FOR UPDATE"
+_RUNNING: Final = "SELECT count(*) FROM queued WHERE queue = $1 AND worker <> 0"
+# Priority by priority and tenant by tenant, each step one look into the index, however many calls wait.
+_PLACES: Final = """
+WITH RECURSIVE places (rank, tenant) AS (
+    (SELECT rank, tenant FROM queued WHERE queue = $1 AND worker = 0 ORDER BY rank, tenant LIMIT 1)
+    UNION ALL
+    SELECT next.rank, next.tenant FROM places CROSS JOIN LATERAL (
+        SELECT q.rank, q.tenant FROM queued AS q
+        WHERE q.queue = $1 AND q.worker = 0 AND (q.rank, q.tenant) > (places.rank, places.tenant)
+        ORDER BY q.rank, q.tenant LIMIT 1
+    ) AS next
+)
+SELECT p.rank, p.tenant, coalesce(t.served, 0),
+       (SELECT min(q.due) FROM queued AS q
+        WHERE q.queue = $1 AND q.worker = 0 AND q.rank = p.rank AND q.tenant = p.tenant AND q.due > $2)
+FROM places AS p LEFT JOIN queue_tenants AS t ON t.queue = $1 AND t.tenant = p.tenant
+ORDER BY p.rank, 3, p.tenant
+"""
+_WAITING: Final = """
+SELECT case_no, call, attempt FROM queued
+WHERE queue = $1 AND worker = 0 AND rank = $2 AND tenant = $3 AND due <= $4 ORDER BY due, case_no LIMIT $5
+FOR UPDATE
+"""
+_CLAIM: Final = """
+UPDATE queued SET worker = $1 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
+WHERE queued.case_no = t.case_no AND queued.call = t.call
+"""
+_SERVE: Final = """
+INSERT INTO queue_tenants VALUES ($1, $2, (SELECT coalesce(max(served), 0) + 1 FROM queue_tenants WHERE queue = $1))
+ON CONFLICT (queue, tenant) DO UPDATE SET served = excluded.served
+"""
+_KEEP_BEGUN: Final = "UPDATE queue_rates SET begun = $2 WHERE queue = $1"
+_UNCLAIM: Final = "UPDATE queued SET worker = 0 WHERE worker = $1 AND NOT begun"
+_GIVE_BACK: Final = """
+UPDATE queued SET worker = 0 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
+WHERE queued.worker = $1 AND NOT queued.begun AND queued.case_no = t.case_no AND queued.call = t.call
+"""
+# Whoever moves these settles the attempts that ran on the worker: their rows count as running until then.
+_WAKE_RUNNING: Final = """
+UPDATE cases SET wake_at = $2, revision = revision + 1 WHERE status = 'open'
+  AND case_no IN (SELECT case_no FROM queued WHERE worker = $1 AND worker <> 0 AND begun)
+"""
+_DROP_CLOSED: Final = """
+DELETE FROM queued WHERE worker = $1 AND worker <> 0
+  AND EXISTS (SELECT FROM cases WHERE cases.case_no = queued.case_no AND status <> 'open')
+"""
+_STOPS: Final = "SELECT case_no, call, attempt FROM queued WHERE worker = $1 AND worker <> 0 AND stop"
+
+
+async def take(connection: Any, worker: int, queues: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+    """Claim calls of several queues, one queue after the other."""
+    if not await connection.fetchval(_ANY, [queue.name for queue in queues]):
+        return Taken((), "")
+    taken: list[tuple[int, str, int]] = []
+    again: list[str] = []
+    async with connection.transaction():
+        for queue in sorted(queues, key=lambda queue: queue.name):  # in one order: two takers never wait crosswise
+            begun = await _locked(connection, queue.name)
+            room, opens = await _room(connection, queue, begun, now, limit - len(taken))
+            if opens:
+                again.append(opens)
+            if room <= 0:
+                continue
+            found, later = await _pick(connection, queue.name, now, room)
+            again += later
+            if not found:
+                continue
+            await connection.execute(_CLAIM, worker, [one[0] for one in found], [one[1] for one in found])
+            taken += found
+            if queue.rate is not None:
+                kept = sorted([*begun, *[now] * len(found)])[-queue.rate[0] :]  # the clock may have gone back
+                await connection.execute(_KEEP_BEGUN, queue.name, text_of(kept, "a queue's rate"))
+    return Taken(tuple(taken), min(again, default=""))
+
+
+async def _locked(connection: Any, queue: str) -> list[str]:
+    """Take the queue's lock; returns the instants its rate counts."""
+    begun = await connection.fetchval(_LOCK, queue)
+    if begun is None:
+        await connection.execute(_MAKE, queue)
+        begun = await connection.fetchval(_LOCK, queue)
+    found: list[str] = json.loads(begun)
+    return found
+
+
+async def _room(
+    connection: Any, queue: QueueLimits, begun: Sequence[str], now: str, limit: int
+) -> tuple[int, str]:  # fmt: skip
+    """Return how many calls may be claimed now, and when the rate lets the next one begin."""
+    room, opens = limit, ""
+    if queue.concurrency is not None:
+        room = min(room, queue.concurrency - await connection.fetchval(_RUNNING, queue.name))
+    if queue.rate is not None:
+        count, seconds = queue.rate
+        horizon = instant_text(instant_of(now) - timedelta(seconds=seconds))
+        recent = [instant for instant in begun if instant > horizon]
+        room = min(room, count - len(recent))
+        if recent:
+            opens = instant_text(instant_of(recent[0]) + timedelta(seconds=seconds))
+    return room, opens
+
+
+async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[tuple[int, str, int]], list[str]]:
+    """Choose calls: highest priority first, among equals tenant by tenant; and instants when others are due."""
+    found: list[tuple[int, str, int]] = []
+    later: list[str] = []
+    by_rank: dict[int, list[str]] = {}
+    for rank, tenant, _, due in await connection.fetch(_PLACES, queue, now):
+        by_rank.setdefault(rank, []).append(tenant)
+        if due:
+            later.append(due)
+    for rank, tenants in by_rank.items():
+        waiting = []
+        for tenant in tenants:
+            calls = await connection.fetch(_WAITING, queue, rank, tenant, now, room - len(found))
+            if calls:
+                waiting.append((tenant, [tuple(call) for call in calls]))
+        while waiting and len(found) < room:
+            for tenant, calls in waiting:
+                if len(found) < room:
+                    found.append(calls.pop(0))
+                    await connection.execute(_SERVE, queue, tenant)
+            waiting = [(tenant, calls) for tenant, calls in waiting if calls]
+        if len(found) >= room:
+            break
+    return found, later
+
+
+async def give_back(connection: Any, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+    """End claims that were not begun."""
+    await connection.execute(_GIVE_BACK, worker, [case_no for case_no, _ in calls], [call for _, call in calls])
+
+
+async def stops(connection: Any, worker: int) -> list[tuple[int, str, int]]:
+    """Return the queued attempts running on `worker` that are asked to stop."""
+    return [tuple(row) for row in await connection.fetch(_STOPS, worker)]
+
+
+async def left(connection: Any, worker: int, now: str) -> None:
+    """Free what an incarnation that is gone had claimed, and have its attempts settled."""
+    await connection.execute(_UNCLAIM, worker)
+    await connection.execute(_DROP_CLOSED, worker)
+    await connection.execute(_WAKE_RUNNING, worker, now)

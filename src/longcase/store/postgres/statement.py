@@ -1,0 +1,403 @@
+"""The one statement that writes: many cases and all that belongs to them, in one round trip and one commit.
+
+    alive    which of the workers that shall hold a lease are still registered (the fence)
+    turns, wide, operated
+             update the rows of cases that still stand as they were read: `revision` and `seq` are compared
+    fresh    insert cases whose key is free
+    landed   the cases of those parts that were written; everything else joins them:
+             history, tasks, inbox in and out, remembered answers
+
+A case is therefore written wholly or not at all, and one that somebody else changed meanwhile holds up
+no other. It is the same statement without locks (the fast road) and under them (the careful one).
+Parts that a batch does not need are left out; the text for each set of parts is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+from longcase.history.event import Event
+from longcase.history.state import CaseState
+from longcase.model.codec import Json
+from longcase.store import rows
+from longcase.store.folding import task_rows
+from longcase.store.port import DedupKey, Input, QueuedCall
+from longcase.store.rows import Row, text_of
+
+_NUMBERS: Final = {"visit", "seq", "seen_seq", "wait_count", "incident_count", "version", "cause", "map", "n", "round"}
+_JSON: Final = {"state", "object", "data", "whose", "decided_by", "answer_json", "kept"}
+_BYTES: Final = {"hash", "digest"}
+_TYPES: Final = {
+    "case_no": "bigint", "revision": "bigint", "base_seq": "bigint", "lease": "bigint", "parent_case": "bigint",
+    "again": "boolean", "rank": "bigint", "attempt": "bigint", "worker": "bigint", "begun": "boolean",
+    "stop": "boolean",
+}  # fmt: skip
+_EVENT: Final = tuple(rows.EVENT_COLUMNS.split(", "))
+_INPUT: Final = ("id", "type", "data", "actor", "on_behalf", "channel", "accepted_at", "cause")
+_DEDUP: Final = ("tenant", "scope", "key", "body", "answer_json", "at")
+_QUEUED: Final = ("call", "queue", "rank", "tenant", "attempt", "due", "since", "worker", "begun", "stop")
+_OPERATION: Final = ("hash", "wake_at", "lease")
+_BASE: Final = ("case_no", "revision", "base_seq")
+LONE_ROWS: Final = 8  # beside a lone case; a statement of its own for each number of them
+SEPARATOR: Final = "\x1f"  # between the parts of a key that names a case not yet numbered
+
+Kind = Literal["turns", "wide", "operated", "fresh"]
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "turns": (*_BASE, *rows.TURN_COLUMNS, *_OPERATION),
+    "wide": (*_BASE, *rows.STATE_COLUMNS, *_OPERATION),
+    "operated": (*_BASE, "wake_at", "lease"),
+    "fresh": ("case_no", *rows.STATE_COLUMNS, *_OPERATION, "parent_case", "again"),
+}
+
+
+@dataclass(slots=True)
+class Draft:
+    """A case as a unit of work wants it written, if it still stands as the unit saw it."""
+
+    case_no: int  # 0: the statement numbers it
+    state: CaseState
+    hash: bytes
+    wake_at: str
+    lease: int
+    events: list[Event]
+    kind: Kind
+    revision: int = 0  # of the row it was computed on
+    base_seq: int = 0
+    parent: int = 0
+    again: bool = False
+    puts: list[Input] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    dedups: list[tuple[DedupKey, Json, str]] = field(default_factory=list)  # key, answer, at
+    queued: Sequence[QueuedCall] | None = None  # all its calls that stand in a queue; None: as they were
+
+    @property
+    def ref(self) -> str:
+        """What names a case that has no number yet."""
+        return SEPARATOR.join((self.state.tenant, self.state.workflow, self.state.key))
+
+    @property
+    def row(self) -> Row:
+        state = self.state
+        match self.kind:
+            case "operated":
+                return (self.case_no, self.revision, self.base_seq, self.wake_at, self.lease)
+            case "turns":
+                values = rows.turn_values(state)
+            case _:
+                values = rows.state_values(state)
+        operation = (self.hash, self.wake_at, self.lease)
+        if self.kind == "fresh":
+            return (self.case_no, *values, *operation, self.parent or None, self.again)
+        return (self.case_no, self.revision, self.base_seq, *values, *operation)
+
+
+def _type(column: str) -> str:
+    if column in _TYPES:
+        return _TYPES[column]
+    if column in _NUMBERS:
+        return "bigint"
+    return "json" if column in _JSON else "bytea" if column in _BYTES else "text"
+
+
+def _cast(type_: str) -> str:
+    """Return the cast of a column's array. Numbers go as text: asyncpg looks at each number of an array, slowly."""
+    return "::text::bigint[]" if type_ == "bigint" else f"::{type_}[]"
+
+
+def _array(column: str, values: Iterable[Any]) -> Any:
+    """Return a column's values as `_cast` takes them."""
+    if _type(column) != "bigint":
+        return list(values)
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def _arrays(columns: Sequence[str], table: Sequence[Row]) -> list[Any]:
+    return [_array(column, values) for column, values in zip(columns, zip(*table, strict=True), strict=True)]
+
+
+# -- text ------------------------------------------------------------------------------------------------
+
+
+class _Text:
+    """The statement for one set of parts, being written.
+
+    Many rows come as one array a column; those of a lone case one by one, which costs the server half.
+    """
+
+    def __init__(self, counts: Mapping[str, int], *, lone: bool) -> None:
+        self.counts = counts
+        self.lone = lone
+        self.parameters = 0
+        self.parts: list[str] = []
+
+    def table(self, part: str, columns: Sequence[str]) -> str:
+        """Return a table of the next parameters: the rows of a part, with their place."""
+        if not self.lone:
+            casts = ", ".join(f"{self._next()}{_cast(_type(column))}" for column in columns)
+            return f"unnest({casts}) WITH ORDINALITY AS t ({', '.join(columns)}, place)"
+        lines = [
+            "(" + ", ".join([*(f"{self._next()}::{_type(column)}" for column in columns), str(place)]) + ")"
+            for place in range(self.counts[part])
+        ]
+        return f"(VALUES {', '.join(lines)}) AS t ({', '.join(columns)}, place)"
+
+    def _next(self) -> str:
+        self.parameters += 1
+        return f"${self.parameters}"
+
+    def add(self, name: str, body: str) -> None:
+        self.parts.append(f"{name} AS ({body})")
+
+
+def _fence(leases: bool) -> str:
+    return "(t.lease = 0 OR t.lease IN (SELECT no FROM alive))" if leases else "true"
+
+
+@lru_cache(maxsize=512)
+def _text(kinds: tuple[str, ...], leases: bool, counts: tuple[tuple[str, int], ...], lone: bool) -> str:
+    """Return the statement for the kinds of drafts there are and for what belongs to them.
+
+    Args:
+        counts: the parts around the cases; how many rows each has, if the draft is a lone one.
+    """
+    text = _Text({**dict(counts), kinds[0]: 1}, lone=lone)
+    if leases:
+        text.parameters += 1
+        # Their rows stay locked to the end: a worker is forgotten before this commits, or after, never beside it.
+        text.parts.append(
+            "alive AS MATERIALIZED (SELECT no FROM workers WHERE no = ANY($1::bigint[]) AND NOT lapsed FOR SHARE)"
+        )
+    for kind in kinds:
+        if kind == "fresh":
+            _add_fresh(text, leases)
+        else:
+            _add_update(text, kind, leases)
+    landed = " UNION ALL ".join(
+        f"SELECT case_no, {'ref' if kind == 'fresh' else 'NULL::text AS ref'} FROM {kind}" for kind in kinds
+    )
+    text.add("landed", landed)
+    for part, _ in counts:
+        _add_around(text, part)
+    return f"WITH {', '.join(text.parts)} SELECT case_no, ref FROM landed"
+
+
+def _add_update(text: _Text, kind: str, leases: bool) -> None:
+    columns = COLUMNS[kind]
+    source = text.table(kind, columns)
+    changes = ", ".join(f"{column} = t.{column}" for column in columns[len(_BASE) :])
+    stands = "c.case_no = t.case_no AND c.revision = t.revision AND c.seq = t.base_seq"
+    if text.lone:
+        stands += " AND EXISTS (SELECT FROM alive)" if leases else ""
+    else:
+        text.parts.append(f"{kind}_in AS MATERIALIZED (SELECT * FROM {source} WHERE {_fence(leases)})")
+        source = f"{kind}_in AS t"
+        text.parameters += 1  # the numbers once more, so that rows are found by key, in its order
+        stands = f"c.case_no = ANY(${text.parameters}{_cast('bigint')}) AND {stands}"
+    text.add(
+        kind,
+        f"UPDATE cases AS c SET {changes}, revision = t.revision + 1 FROM {source} WHERE {stands} RETURNING c.case_no",
+    )
+
+
+def _add_fresh(text: _Text, leases: bool) -> None:
+    columns = COLUMNS["fresh"][:-1]
+    values = ", ".join(
+        "coalesce(nullif(t.case_no, 0), nextval('cases_case_no_seq'))" if column == "case_no" else f"t.{column}"
+        for column in columns
+    )
+    text.add(
+        "fresh",
+        f"INSERT INTO cases ({', '.join(columns)}) SELECT {values} FROM {text.table('fresh', COLUMNS['fresh'])} "
+        f"WHERE {_fence(leases)} AND NOT EXISTS (SELECT FROM cases AS x WHERE x.tenant = t.tenant "
+        "AND x.workflow = t.workflow AND x.key = t.key AND (x.status = 'open' OR NOT t.again)) ORDER BY t.place "
+        "ON CONFLICT (tenant, workflow, key) WHERE status = 'open' DO NOTHING "
+        "RETURNING case_no, tenant || chr(31) || workflow || chr(31) || key AS ref",
+    )
+
+
+# name of a part -> table, columns, and what follows the SELECT
+_AROUND: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
+    "history": ("history", _EVENT, ""),
+    "tasks": (
+        "tasks",
+        ("task", *rows.TASK_COLUMNS),
+        "ON CONFLICT (case_no, task) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in rows.TASK_COLUMNS),
+    ),
+    "inbox": ("inbox", _INPUT, ""),
+    "dedup": ("dedup", _DEDUP, ""),
+    "queued": (
+        "queued",
+        _QUEUED,
+        # A claim is not lost by the turn of another worker: the attempt it is for is still to be begun.
+        "ON CONFLICT (case_no, call) DO UPDATE SET queue = excluded.queue, rank = excluded.rank, due = excluded.due, "
+        "begun = excluded.begun, stop = excluded.stop, worker = CASE WHEN excluded.worker = 0 AND NOT queued.begun "
+        "AND queued.attempt = excluded.attempt THEN queued.worker ELSE excluded.worker END, attempt = excluded.attempt",
+    ),
+}
+
+
+def _columns_around(part: str) -> tuple[str, ...]:
+    """Return the columns of the rows that go with cases: what names the case, then the table's."""
+    name = part.rstrip("+")
+    if name == "taken":
+        return ("n", "case_no")
+    if name == "unqueued":
+        return ("case_no", "kept")
+    return ("ref" if part.endswith("+") else "case_no", *_AROUND[name][1])
+
+
+def _add_around(text: _Text, part: str) -> None:
+    name = part.rstrip("+")
+    if name == "taken":
+        table = text.table(part, _columns_around(part))
+        text.add(
+            "taken", f"DELETE FROM inbox AS i USING {table} JOIN landed AS l USING (case_no) "
+            "WHERE i.no = t.n AND i.case_no = t.case_no",
+        )  # fmt: skip
+        return
+    if name == "unqueued":
+        table = text.table(part, _columns_around(part))
+        text.add(
+            "unqueued",
+            f"DELETE FROM queued AS q USING {table} JOIN landed AS l USING (case_no) WHERE q.case_no = t.case_no "
+            "AND q.call NOT IN (SELECT json_array_elements_text(t.kept))",
+        )
+        return
+    target, columns, rest = _AROUND[name]
+    by = _columns_around(part)[0]
+    named = ", ".join("answer" if column == "answer_json" else column for column in columns)
+    values = ", ".join(f"t.{column}" for column in columns)
+    text.add(
+        f"{name}_{by}",
+        f"INSERT INTO {target} (case_no, {named}) SELECT l.case_no, {values} "
+        f"FROM {text.table(part, _columns_around(part))} JOIN landed AS l USING ({by}) ORDER BY t.place {rest}",
+    )
+
+
+# -- values ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Batch:
+    """Drafts laid out for the statement."""
+
+    sql: str
+    values: list[Any]
+
+    @classmethod
+    def of(cls, drafts: Iterable[Draft]) -> Batch:
+        """Lay out drafts; no case may stand in two of them, no key in two that are fresh."""
+        cases: dict[str, list[Row]] = {}
+        around: dict[str, list[Row]] = {}
+        leases: set[int] = set()
+        for draft in drafts:
+            cases.setdefault(draft.kind, []).append(draft.row)
+            if draft.lease:
+                leases.add(draft.lease)
+            _lay_out(draft, around)
+        kinds = tuple(kind for kind in COLUMNS if kind in cases)
+        names = tuple(sorted(around))
+        values: list[Any] = [sorted(leases)] if leases else []
+        if len(cases) == 1 and len(cases[kinds[0]]) == 1 and sum(map(len, around.values())) <= LONE_ROWS:
+            counts = tuple((name, len(around[name])) for name in names)
+            values += cases[kinds[0]][0]
+            for name in names:
+                for row in around[name]:
+                    values += row
+            return cls(_text(kinds, bool(leases), counts, True), values)
+        for kind in kinds:
+            columns = _arrays(COLUMNS[kind], cases[kind])
+            values += columns
+            if kind != "fresh":
+                values.append(columns[0])
+        for name in names:
+            values += _arrays(_columns_around(name), around[name])
+        return cls(_text(kinds, bool(leases), tuple((name, 0) for name in names), False), values)
+
+
+def _lay_out(draft: Draft, around: dict[str, list[Row]]) -> None:
+    """Sort what belongs to a case into the tables it goes to."""
+    fresh = draft.kind == "fresh"
+    name: Any = draft.ref if fresh else draft.case_no
+    mark = "+" if fresh else ""
+    if draft.events:
+        around.setdefault(f"history{mark}", []).extend(
+            (name, *rows.event_values(0, event)[1:]) for event in draft.events
+        )
+        if tasks := task_rows(0, draft.state, draft.events):
+            around.setdefault(f"tasks{mark}", []).extend((name, *row[1:]) for row in tasks)
+    for item in draft.puts:
+        around.setdefault(f"inbox{mark}", []).append(
+            (
+                name, item.id, item.type, text_of(item.data, item.type), item.actor, item.on_behalf, item.channel,
+                item.accepted_at, item.cause,
+            )
+        )  # fmt: skip
+    if draft.queued is not None:
+        _lay_out_queue(draft, name, around)
+    if draft.taken:
+        around.setdefault("taken", []).extend((no, name) for no in draft.taken)
+    for dedup, answer, at in draft.dedups:
+        around.setdefault(f"dedup{mark}", []).append(
+            (name, draft.state.tenant, dedup.scope, dedup.key, dedup.body, text_of(answer, "the answer"), at)
+        )
+
+
+def _lay_out_queue(draft: Draft, name: Any, around: dict[str, list[Row]]) -> None:
+    """Let the rows of a case be those of its state."""
+    calls = draft.queued or ()
+    if draft.kind != "fresh":
+        around.setdefault("unqueued", []).append((name, text_of([call.call for call in calls], "calls")))
+    if calls:
+        around.setdefault("queued+" if draft.kind == "fresh" else "queued", []).extend(
+            (
+                name, call.call, call.queue, -call.priority, draft.state.tenant, call.attempt, call.due, call.since,
+                call.worker, bool(call.worker), call.stop,
+            )
+            for call in calls
+        )  # fmt: skip
+
+
+async def flush(connection: Any, drafts: Sequence[Draft]) -> list[bool]:
+    """Write drafts; tells of each whether it was, and numbers those that are fresh."""
+    batch = Batch.of(drafts)
+    found = await connection.fetch(batch.sql, *batch.values)
+    landed = {case_no for case_no, ref in found if ref is None}
+    numbered = {ref: case_no for case_no, ref in found if ref is not None}
+    outcome = []
+    for draft in drafts:
+        if draft.kind == "fresh":
+            draft.case_no = numbered.get(draft.ref, draft.case_no)
+            outcome.append(draft.ref in numbered)
+        else:
+            outcome.append(draft.case_no in landed)
+    return outcome
+
+
+# -- by themselves, for a rebuild ----------------------------------------------------------------------------
+
+
+async def update_row(connection: Any, case_no: int, state: CaseState, head: bytes, wake_at: str) -> None:
+    """Write what follows from a state into its row, whatever stands there."""
+    columns = (*rows.STATE_COLUMNS, "hash", "wake_at")
+    changes = ", ".join(f"{column} = ${number}::{_type(column)}" for number, column in enumerate(columns, 2))
+    await connection.execute(
+        f"UPDATE cases SET {changes}, revision = revision + 1 WHERE case_no = $1",
+        case_no, *rows.state_values(state), head, wake_at,
+    )  # fmt: skip
+
+
+async def put_tasks(connection: Any, tasks: Sequence[Row]) -> None:
+    """Write rows of the tasks projection."""
+    if not tasks:
+        return
+    table, columns, rest = _AROUND["tasks"]
+    text = _Text({}, lone=False)
+    source = text.table("tasks", ("case_no", *columns))
+    named = ", ".join(("case_no", *columns))
+    values = ", ".join(f"t.{column}" for column in ("case_no", *columns))
+    sql = f"INSERT INTO {table} ({named}) SELECT {values} FROM {source} WHERE true {rest}"
+    await connection.execute(sql, *_arrays(("case_no", *columns), tasks))

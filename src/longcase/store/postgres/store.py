@@ -1,0 +1,315 @@
+"""The PostgreSQL store: the port of `store.port`, on one database, for a fleet.
+
+Writes go through `commit`; reads and small changes of rows that no turn depends on go straight to a pool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from longcase.env import Env
+from longcase.errors import NotFoundError
+from longcase.history.event import Event
+from longcase.history.state import CaseState
+from longcase.model.codec import Json
+from longcase.store import rows
+from longcase.store.auditing import folded_row, folded_tasks
+from longcase.store.port import (
+    CaseRef,
+    CaseRow,
+    CaseWrite,
+    Decide,
+    DedupKey,
+    Exported,
+    Input,
+    NewCase,
+    Purge,
+    Purged,
+    Started,
+    Stored,
+    Written,
+)
+from longcase.store.postgres import auditing, keeping, migrate, reading, sheet, workers
+from longcase.store.postgres.commit import Committer
+from longcase.store.postgres.connection import Address, connect, our_error
+from longcase.store.postgres.fleet import Fleet
+from longcase.store.postgres.pieces import EditPiece, StartPiece, TurnPiece
+from longcase.store.postgres.writing import Head
+from longcase.store.rows import text_of
+from longcase.store.settings import check_history_format
+from longcase.store.writes import WriteUnit
+
+T = TypeVar("T")
+
+
+_BY_KEY: Final = f"""
+{sheet.SELECT_ROW} WHERE tenant = $1 AND workflow = $2 AND key = $3
+ORDER BY (status = 'open') DESC, case_no DESC LIMIT 1
+"""
+_RANGES: Final = f"""
+SELECT h.case_no, {", ".join(f"h.{name}" for name in rows.EVENT_COLUMNS.split(", "))}
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS t (case_no, first, last)
+JOIN history AS h ON h.case_no = t.case_no AND h.seq BETWEEN t.first AND t.last
+WHERE h.case_no = ANY($1::bigint[])
+ORDER BY h.case_no, h.seq
+"""
+_VISIT_BEGIN: Final = """
+SELECT coalesce(min(seq), 1) FROM history WHERE case_no = $1 AND visit = $2 AND type = 'stage_entered'
+"""
+_INBOXES: Final = f"""
+SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ANY($1::bigint[]) ORDER BY no
+"""
+_FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = $1 AND fingerprint = $2"
+_ADD_MAP: Final = """
+INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+"""
+_SET: Final = """
+INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+
+async def open_postgres(url: str, env: Env, *, create: bool = True) -> PostgresStore:
+    """Open the store in the database a URL names.
+
+    Args:
+        url: postgresql://user@host/database, with libpq's options.
+        env: clock, randomness and ids. Its real clock is corrected to the database's.
+        create: make the schema in an empty database.
+
+    Raises:
+        StoreUnavailable: nobody answers there, or we are not let in.
+        StoreCorrupt: somebody else's tables.
+        SchemaMismatch: its schema is older or newer than this release's.
+    """
+    store = PostgresStore(Address.of(url), env)
+    try:
+        await store.prepare(create)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+class PostgresStore(Fleet):
+    """Cases in one PostgreSQL database. Made by `open_postgres`."""
+
+    def __init__(self, address: Address, env: Env) -> None:
+        super().__init__(address, env)
+        self._committer = Committer(
+            address, self._writers, self._now, env.salt, env.signal_point,
+            lambda: self._writers.losses + self._readers.losses + self._loose.losses,
+        )  # fmt: skip
+        self._closed = False
+
+    async def prepare(self, create: bool) -> None:
+        """Make the schema in an empty database, or check that of an old one."""
+        connection = await connect(self.address)
+        try:
+            await self._measure_clock(connection)
+            if create and not await migrate.applied(connection):
+                await migrate.migrate(connection, str(self.address), self._now(), self._env.signal_point)
+            await migrate.check(connection, str(self.address))
+            found = await connection.fetchval("SELECT value FROM settings WHERE name = 'history_format'")
+            check_history_format(found, str(self.address))
+        except Exception as error:
+            ours = our_error(error, self.address)
+            if ours is error:
+                raise
+            raise ours from error
+        finally:
+            connection.terminate()
+
+    @property
+    def url(self) -> str:
+        return self.address.url
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for worker in sorted(self._joined):
+                await self.leave(worker)
+        finally:
+            await self._committer.close()
+            await self._hints.close()
+            for pool in self._pools:
+                await pool.close()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def start(self, new: Sequence[NewCase]) -> list[Started]:
+        pieces = [StartPiece(one) for one in new]
+        if not pieces:
+            return []
+        await self._committer.run(pieces)
+        self._hints.send()
+        return [piece.result for piece in pieces if piece.result is not None]
+
+    async def write(self, writes: Sequence[CaseWrite], *, partial: bool = False) -> list[Written]:
+        unit = WriteUnit(writes, self._env.salt, partial=partial)
+        pieces = [TurnPiece(entry) for entry in unit.writable()]
+        if pieces:
+            await self._committer.run(pieces, atomic=not partial)
+            if gone := self._see_the_forgotten() & self._own:
+                self._tell_my_own(pieces, gone)
+            errors = {id(piece.entry): piece.error for piece in pieces if piece.error is not None}
+            if errors:
+                unit.failed |= {p: errors[id(e)] for p, e in enumerate(unit.entries) if id(e) in errors}
+        if any(write.children or write.notify or write.cancel_children for write in writes):
+            self._hints.send()
+        return unit.answer()
+
+    def _tell_my_own(self, pieces: Sequence[TurnPiece], gone: set[int]) -> None:
+        """Raise WorkerForgotten if turns of a worker of this process were refused for it."""
+        for piece in pieces:
+            outcome = piece.entry.outcome
+            if piece.lease in gone and piece.error is None and outcome is not None and outcome.outcome == "stale":
+                raise workers.forgotten(piece.lease)
+
+    def _see_the_forgotten(self) -> set[int]:
+        """Return the workers for which writes were refused since the last call: they are dead, whoever they are."""
+        gone, self._committer.forgotten = self._committer.forgotten, set()
+        for worker in gone:
+            self._standing.dead(worker)
+        return gone
+
+    async def edit(self, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None = None) -> T:
+        piece = EditPiece(ref, decide, dedup)
+        await self._committer.run([piece])
+        self._hints.send()
+        if piece.refusal is not None:
+            raise piece.refusal
+        result: T = piece.result
+        return result
+
+    # -- reading one case --------------------------------------------------------------------------
+
+    def _seen(self, found: Any) -> CaseRow:
+        """Return the case of a row, and remember how it stands: the next turn on it needs no reading."""
+        row = rows.case_from(tuple(found)[:-2])
+        self._committer.learn(row.case_no, Head.of(found, row))
+        return row
+
+    async def load(self, ref: CaseRef) -> CaseRow | None:
+        if ref.case_no:
+            found = await self._fetch(f"{sheet.SELECT_ROW} WHERE case_no = $1", ref.case_no)
+        else:
+            found = await self._fetch(_BY_KEY, ref.tenant, ref.workflow, ref.key)
+        return self._seen(found[0]) if found else None
+
+    async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
+        found = await self._fetch(f"{sheet.SELECT_ROW} WHERE case_no = ANY($1::bigint[])", list(cases))
+        return {row.case_no: row for row in map(self._seen, found)}
+
+    async def events(
+        self,
+        case_no: int,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        visit: int | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        sql = f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = $1 AND seq > $2"
+        values: list[Any] = [case_no, after]
+        if visit is not None:
+            if visit:
+                # A visit's events begin at its stage_entered: nothing older is read (B2).
+                begin = (await self._fetch(_VISIT_BEGIN, case_no, visit))[0][0]
+                values[1] = max(after, begin - 1)
+            values.append(visit)
+            sql += f" AND visit = ${len(values)}"
+        if until is not None:
+            values.append(until)
+            sql += f" AND seq <= ${len(values)}"
+        sql += " ORDER BY seq"
+        if limit is not None:
+            values.append(limit)
+            sql += f" LIMIT ${len(values)}"
+        return [rows.event_from(row) for row in await self._fetch(sql, *values)]
+
+    async def ranges(self, wanted: Sequence[tuple[int, int, int]]) -> dict[int, list[Event]]:
+        found: dict[int, list[Event]] = {case_no: [] for case_no, _, _ in wanted}
+        if wanted:
+            for case_no, *row in await self._fetch(_RANGES, *map(list, zip(*wanted, strict=True))):
+                found[case_no].append(rows.event_from(tuple(row)))
+        return found
+
+    async def event(self, case_no: int, seq: int) -> Event:
+        found = await self._fetch(
+            f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = $1 AND seq = $2", case_no, seq
+        )
+        if not found:
+            raise NotFoundError(f"case {case_no} has no event {seq}")
+        return rows.event_from(found[0])
+
+    async def inbox(self, case_no: int) -> list[Input]:
+        return (await self.inboxes([case_no]))[case_no]
+
+    async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]:
+        found: dict[int, list[Input]] = {case_no: [] for case_no in cases}
+        if cases:
+            for case_no, *row in await self._fetch(_INBOXES, list(cases)):
+                found[case_no].append(rows.input_from(tuple(row)))
+        return found
+
+    # -- maps and settings ---------------------------------------------------------------------------
+
+    async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
+        known = await self._fetch(_FIND_MAP, workflow, fingerprint)
+        if known:
+            return int(known[0][0])
+
+        async def work(connection: Any) -> int:
+            async with connection.transaction():
+                await connection.execute(_ADD_MAP, workflow, fingerprint, text_of(graph, "the map"), self._now())
+                number: int = await connection.fetchval(_FIND_MAP, workflow, fingerprint)
+                add = "INSERT INTO map_nodes SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING"
+                await connection.execute(add, number, list(nodes))
+            return number
+
+        return await self._change(work)
+
+    async def setting(self, name: str) -> Json:
+        """Return a fact of the store itself, None if it was never set."""
+        found = await self._fetch("SELECT value FROM settings WHERE name = $1", name)
+        return json.loads(found[0][0]) if found else None
+
+    async def set_setting(self, name: str, value: Json) -> None:
+        """Set a fact of the store itself."""
+        await self._change(lambda connection: connection.execute(_SET, name, text_of(value, name)))
+
+    # -- asking, auditing, keeping -----------------------------------------------------------------------
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
+        try:
+            return await reading.ask(self._asking, sql, parameters)
+        except Exception as error:
+            ours = our_error(error, self.address)
+            if ours is error:
+                raise
+            raise ours from error
+
+    async def stored(self, after: int, limit: int) -> list[Stored]:
+        return await self._change(lambda connection: auditing.stored(connection, after, limit))
+
+    def folded_row(self, state: CaseState) -> dict[str, Json]:
+        return folded_row(state)
+
+    def folded_tasks(self, state: CaseState) -> dict[str, dict[str, Json]]:
+        return folded_tasks(state)
+
+    async def broken_references(self) -> list[str]:
+        return await self._change(auditing.broken_references, self._asking)
+
+    async def rebuild(self, case_no: int) -> None:
+        await self._change(lambda connection: auditing.rebuild(connection, case_no, self._now()))
+
+    async def keep_receipt(self, export: Exported) -> int:
+        return await self._change(lambda connection: keeping.keep_receipt(connection, self._now(), export))
+
+    async def purge(self, what: Purge) -> list[Purged]:
+        return await self._change(lambda connection: keeping.purge(connection, self._now(), what))

@@ -1,0 +1,260 @@
+"""Worker incarnations: a lease renewed by heartbeats on the database's clock says who is alive.
+
+    joined --beat--> alive --no beat for a lease--> dead --recover--> lapsed, its cases freed, forgotten
+                                                                        `--beat--> WorkerForgotten
+
+Guarantees. Only `recover` makes a dead worker's row `lapsed`, and it waits for the writes that have locked
+the row as alive; a write that comes later finds it lapsed and is refused. So when the leases of a worker
+are voided, none of its writes is under way any more. Several processes may recover one worker at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from longcase.errors import UnavailableError, UsageError, WorkerForgotten
+from longcase.store.port import WorkerRow
+from longcase.store.postgres import queues
+from longcase.store.postgres.connection import Address, connect, our_error
+from longcase.store.rows import text_of
+
+LEASE_SECONDS: Final = 10.0
+RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
+BEAT_SECONDS: Final = 5.0  # a beat that gets no answer in this time counts as not given
+
+_JOIN: Final = """
+INSERT INTO workers (host, pid, started_at, beat_at, beat, lease, codes, queues)
+VALUES ($1, $2, $3, $3, clock_timestamp(), make_interval(secs => $4::float8), $5, $6) RETURNING no
+"""
+_BEAT: Final = """
+UPDATE workers SET beat = clock_timestamp(), beat_at = $2 WHERE no = $1 AND NOT lapsed RETURNING no
+"""
+_ALIVE: Final = "NOT lapsed AND beat + lease >= clock_timestamp()"
+_WORKERS: Final = f"""
+SELECT no, host, pid, started_at, beat_at, {_ALIVE},
+       (SELECT count(*) FROM cases WHERE cases.lease = workers.no AND cases.lease <> 0), codes, queues
+FROM workers ORDER BY no
+"""
+_STANDING: Final = f"SELECT no, {_ALIVE} FROM workers ORDER BY no"
+_LAPSE: Final = f"""
+UPDATE workers SET lapsed = true WHERE no = $1 AND NOT ({_ALIVE}) RETURNING no
+"""
+_CHANGE: Final = "lease = 0, revision = revision + 1, wake_at = CASE status WHEN 'open' THEN $2 ELSE wake_at END"
+# Each workflow gets its share of every step: one with many cases does not keep the others waiting.
+_FREE_SOME: Final = f"""
+WITH RECURSIVE names (workflow) AS (
+    (SELECT workflow FROM cases WHERE lease = $1 AND lease <> 0 ORDER BY workflow LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT c.workflow FROM cases AS c
+        WHERE c.lease = $1 AND c.lease <> 0 AND c.workflow > names.workflow ORDER BY c.workflow LIMIT 1
+    ) FROM names WHERE names.workflow IS NOT NULL
+),
+few AS MATERIALIZED (
+    SELECT picked.case_no FROM names CROSS JOIN LATERAL (
+        SELECT c.case_no FROM cases AS c WHERE c.lease = $1 AND c.lease <> 0 AND c.workflow = names.workflow
+        LIMIT greatest(1, $3 / (SELECT count(*) FROM names))
+    ) AS picked
+),
+locked AS MATERIALIZED (
+    SELECT c.case_no FROM cases AS c WHERE c.case_no IN (SELECT case_no FROM few) AND c.lease = $1
+    ORDER BY c.case_no FOR NO KEY UPDATE
+)
+UPDATE cases SET {_CHANGE} FROM locked WHERE cases.case_no = locked.case_no RETURNING cases.case_no
+"""
+_FREE_ALL: Final = f"UPDATE cases SET {_CHANGE} WHERE lease = $1 AND lease <> 0"
+_FORGET: Final = """
+DELETE FROM workers WHERE no = $1 AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = $1 AND lease <> 0)
+"""
+
+
+class Standing:
+    """Who lives, as this process last read it: asked for at every turn, so it must cost nothing."""
+
+    def __init__(self) -> None:
+        self._alive: set[int] = set()
+        self._newest = 0  # whoever joined after the last reading is alive as far as is known
+        self._dead: set[int] = set()
+
+    def joined(self, worker: int) -> None:
+        """Note an incarnation of this process."""
+        self._alive.add(worker)
+        self._newest = max(self._newest, worker)
+
+    def dead(self, worker: int) -> None:
+        """Note that an incarnation is forgotten, or gone."""
+        self._alive.discard(worker)
+        self._dead.add(worker)
+
+    def read(self, found: Sequence[Sequence[Any]]) -> list[int]:
+        """Take over what the table says; returns the incarnations in it that are dead."""
+        self._alive = {no for no, alive, *_ in found if alive}
+        self._newest = max([self._newest, *(no for no, *_ in found)])
+        dead = [no for no, alive, *_ in found if not alive]
+        self._dead = set(dead)
+        return dead
+
+    def is_dead(self, worker: int) -> bool:
+        return worker in self._dead or (worker <= self._newest and worker not in self._alive)
+
+
+async def join(
+    connection: Any, now: str, lease: float, host: str, pid: int, codes: Mapping[str, str], serves: Sequence[str]
+) -> int:
+    """Register an incarnation."""
+    number: int = await connection.fetchval(
+        _JOIN, host, pid, now, lease, text_of(dict(codes), "codes"), text_of(list(serves), "queues")
+    )
+    return number
+
+
+async def leave(connection: Any, worker: int, now: str) -> None:
+    """Give back every lease and remove the incarnation's row."""
+    async with connection.transaction():
+        # Whoever takes such a case over settles what it was leased for, so it wants a turn now.
+        await connection.execute(_FREE_ALL, worker, now)
+        await _gone(connection, worker, now)
+        await connection.execute("DELETE FROM workers WHERE no = $1", worker)
+
+
+async def beat(connection: Any, worker: int, now: str) -> None:
+    """Renew the lease.
+
+    Raises:
+        WorkerForgotten: it has lapsed, and others have taken over or are about to.
+    """
+    if await connection.fetchval(_BEAT, worker, now) is None:
+        raise forgotten(worker)
+
+
+def forgotten(worker: int) -> WorkerForgotten:
+    """Return the error for an incarnation that was taken for dead."""
+    return WorkerForgotten(
+        f"worker {worker} was silent for longer than its lease: others go on with its cases",
+        hint="it joins anew by itself; if that comes often, look for a stalled machine or raise LONGCASE_LEASE_SECONDS",
+    )
+
+
+async def standing(connection: Any, known: Standing) -> list[int]:
+    """Read who lives; returns the dead."""
+    return known.read(await connection.fetch(_STANDING))
+
+
+async def rows_of(connection: Any, known: Standing) -> list[WorkerRow]:
+    """Return every registered incarnation, oldest first."""
+    found = await connection.fetch(_WORKERS)
+    known.read([(row[0], row[5]) for row in found])
+    return [
+        WorkerRow(no, host, pid, started, beat_at, alive, leases, json.loads(codes), tuple(json.loads(serves)))
+        for no, host, pid, started, beat_at, alive, leases, codes, serves in found
+    ]
+
+
+async def lapse(connection: Any, worker: int) -> bool:
+    """Refuse a dead incarnation's writes from now on; False if somebody has forgotten it already.
+
+    Raises:
+        UsageError: it is alive.
+    """
+    if await connection.fetchval(_LAPSE, worker) is not None:
+        return True
+    state = await connection.fetchval("SELECT lapsed FROM workers WHERE no = $1", worker)
+    if state is False:
+        raise UsageError(
+            f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase doctor"
+        )  # fmt: skip
+    return bool(state)
+
+
+async def free_some(connection: Any, worker: int, now: str) -> int:
+    """Void leases of a dead incarnation, some cases at a time; returns how many."""
+    return len(await connection.fetch(_FREE_SOME, worker, now, RECOVERY_CHUNK))
+
+
+async def forget(connection: Any, worker: int, now: str) -> None:
+    """Remove a dead incarnation, unless it still holds leases."""
+    async with connection.transaction():
+        await _gone(connection, worker, now)
+        await connection.execute(_FORGET, worker)
+
+
+async def _gone(connection: Any, worker: int, now: str) -> None:
+    """Free what the incarnation had besides leases."""
+    await queues.left(connection, worker, now)
+    # Its code may have been the last one that others could leave cases to: they find out again.
+    await connection.execute("DELETE FROM declined")
+
+
+# -- declined --------------------------------------------------------------------------------------------
+
+
+async def decline(connection: Any, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
+    """Note that a code does not replay a visit, and give the case back."""
+    async with connection.transaction():
+        # Under the row's lock: of two that decline at once, the later one must see both.
+        await connection.execute("SELECT FROM cases WHERE case_no = $1 FOR NO KEY UPDATE", case_no)
+        await connection.execute(
+            "UPDATE cases SET lease = 0, revision = revision + 1 WHERE case_no = $1 AND lease = $2", case_no, worker
+        )
+        await connection.execute(
+            "INSERT INTO declined VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", case_no, visit, code
+        )
+        found = await connection.fetch("SELECT code FROM declined WHERE case_no = $1 AND visit = $2", case_no, visit)
+    return frozenset(row[0] for row in found)
+
+
+# -- a heart of its own ------------------------------------------------------------------------------------
+
+
+class PostgresHeart:
+    """Beats from a thread: over a connection and an event loop of its own, whatever the worker's loop does."""
+
+    def __init__(
+        self, address: Address, worker: int, lease: float, now: Callable[[], str],
+        measure: Callable[[Any], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self.every = lease / 4
+        self._measure = measure
+        self._address = address
+        self._worker = worker
+        self._now = now
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Any = None
+
+    def beat(self) -> None:
+        """Renew the lease; waits for the answer."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            self._loop.run_until_complete(asyncio.wait_for(self._beat(), BEAT_SECONDS))
+        except TimeoutError as error:
+            self._drop()
+            raise our_error(error, self._address) from error
+
+    async def _beat(self) -> None:
+        try:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect(self._address)
+            await beat(self._connection, self._worker, self._now())
+            await self._measure(self._connection)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            self._drop()
+            raise our_error(error, self._address) from error
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def close(self) -> None:
+        """Close the connection; called from the thread that beats, or when it has ended."""
+        self._drop()
+        if self._loop is not None:
+            self._loop.run_until_complete(asyncio.sleep(0))  # lets the transport go
+            self._loop.close()
+            self._loop = None

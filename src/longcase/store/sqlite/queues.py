@@ -1,0 +1,178 @@
+"""Queues of calls: who may begin which attempt next, over all workers of the store.
+
+A row of `queued` follows from the case's state and is written with its turn; only the claim (a worker,
+and not yet begun) is made here. All of it happens inside the writer's transaction, so that two workers
+never count the same room twice: what runs and what is claimed never exceeds a queue's limits (I19).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from longcase.history.event import instant_of, instant_text
+from longcase.store.port import QueuedCall, QueueLimits, Taken
+from longcase.store.rows import text_of
+from longcase.store.sqlite.transaction import Transaction
+
+# A claim is not lost by the turn of another worker: the attempt it is for is still to be begun.
+_UPSERT: Final = """
+INSERT INTO queued (case_no, call, queue, rank, tenant, attempt, due, since, worker, begun, stop)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (case_no, call) DO UPDATE SET
+    queue = excluded.queue, rank = excluded.rank, due = excluded.due, begun = excluded.begun, stop = excluded.stop,
+    worker = CASE WHEN excluded.worker = 0 AND queued.begun = 0 AND queued.attempt = excluded.attempt
+             THEN queued.worker ELSE excluded.worker END,
+    attempt = excluded.attempt
+"""
+_DROP_OTHERS: Final = "DELETE FROM queued WHERE case_no = ? AND call NOT IN (SELECT value FROM json_each(?))"
+_RUNNING: Final = "SELECT count(*) FROM queued WHERE queue = ? AND worker <> 0"
+# Priority by priority and tenant by tenant, each step one look into the index, however many calls wait.
+_NEXT_PLACE: Final = """
+SELECT rank, tenant FROM queued WHERE queue = ? AND worker = 0 AND (rank, tenant) > (?, ?) ORDER BY rank, tenant LIMIT 1
+"""
+_WAITING: Final = """
+SELECT case_no, call, attempt, due FROM queued
+WHERE queue = ? AND worker = 0 AND rank = ? AND tenant = ? AND due <= ? ORDER BY due, case_no LIMIT ?
+"""
+_NEXT_DUE: Final = "SELECT min(due) FROM queued WHERE queue = ? AND worker = 0 AND rank = ? AND tenant = ? AND due > ?"
+_CLAIM: Final = "UPDATE queued SET worker = ? WHERE case_no = ? AND call = ?"
+_SERVED: Final = "SELECT served FROM queue_tenants WHERE queue = ? AND tenant = ?"
+_SERVE: Final = """
+INSERT INTO queue_tenants VALUES (?1, ?2, (SELECT coalesce(max(served), 0) + 1 FROM queue_tenants WHERE queue = ?1))
+ON CONFLICT (queue, tenant) DO UPDATE SET served = excluded.served
+"""
+_BEGUN: Final = "SELECT begun FROM queue_rates WHERE queue = ?"
+_KEEP_BEGUN: Final = "INSERT INTO queue_rates VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET begun = excluded.begun"
+_UNCLAIM: Final = "UPDATE queued SET worker = 0 WHERE worker = ? AND begun = 0"
+# Whoever moves these settles the attempts that ran on the worker: their rows count as running until then.
+_WAKE_RUNNING: Final = """
+UPDATE cases SET wake_at = ? WHERE status = 'open'
+  AND case_no IN (SELECT case_no FROM queued WHERE worker = ? AND worker <> 0 AND begun = 1)
+"""
+_DROP_CLOSED: Final = """
+DELETE FROM queued WHERE worker = ? AND worker <> 0
+  AND EXISTS (SELECT 1 FROM cases WHERE cases.case_no = queued.case_no AND status <> 'open')
+"""
+STOPS: Final = "SELECT case_no, call, attempt FROM queued WHERE worker = ? AND worker <> 0 AND stop = 1"
+_FIRST: Final = -(2**62)
+
+Waiting = tuple[int, str, int, str]
+
+
+def replace(tx: Transaction, case_no: int, tenant: str, calls: Sequence[QueuedCall]) -> None:
+    """Let the rows of a case be those of its state."""
+    tx.execute(_DROP_OTHERS, (case_no, text_of([call.call for call in calls], "calls")))
+    if calls:
+        tx.cursor.executemany(
+            _UPSERT,
+            [
+                (
+                    case_no, call.call, call.queue, -call.priority, tenant, call.attempt, call.due, call.since,
+                    call.worker, bool(call.worker), call.stop,
+                )
+                for call in calls
+            ],
+        )  # fmt: skip
+
+
+def take(tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+    """Claim calls of several queues, one queue after the other."""
+    taken: list[tuple[int, str, int]] = []
+    again: list[str] = []
+    for queue in queues:
+        room, opens = _room(tx, queue, now, limit - len(taken))
+        if opens:
+            again.append(opens)
+        if room <= 0:
+            continue
+        found, later = _pick(tx, queue.name, now, room)
+        again += later
+        tx.cursor.executemany(_CLAIM, [(worker, case_no, call) for case_no, call, _, _ in found])
+        taken += [(case_no, call, attempt) for case_no, call, attempt, _ in found]
+        if queue.rate is not None and found:
+            _count(tx, queue.name, now, len(found), queue.rate[0])
+    return Taken(tuple(taken), min(again, default=""))
+
+
+def _room(tx: Transaction, queue: QueueLimits, now: str, limit: int) -> tuple[int, str]:
+    """Return how many calls may be claimed now, and when the rate lets the next one begin."""
+    room, opens = limit, ""
+    if queue.concurrency is not None:
+        running: int = tx.execute(_RUNNING, (queue.name,)).get
+        room = min(room, queue.concurrency - running)
+    if queue.rate is not None:
+        count, seconds = queue.rate
+        horizon = instant_text(instant_of(now) - timedelta(seconds=seconds))
+        recent = [instant for instant in _begun(tx, queue.name) if instant > horizon]
+        room = min(room, count - len(recent))
+        if recent:
+            opens = instant_text(instant_of(recent[0]) + timedelta(seconds=seconds))
+    return room, opens
+
+
+def _begun(tx: Transaction, queue: str) -> list[str]:
+    kept = tx.execute(_BEGUN, (queue,)).fetchone()
+    return json.loads(kept[0]) if kept else []
+
+
+def _count(tx: Transaction, queue: str, now: str, number: int, most: int) -> None:
+    begun = sorted([*_begun(tx, queue), *[now] * number])[-most:]  # the clock may have gone back
+    tx.execute(_KEEP_BEGUN, (queue, text_of(begun, "a queue's rate")))
+
+
+def _pick(tx: Transaction, queue: str, now: str, room: int) -> tuple[list[Waiting], list[str]]:
+    """Choose calls: highest priority first, among equals tenant by tenant; and instants when others are due."""
+    found: list[Waiting] = []
+    later: list[str] = []
+    for rank, tenants in _places(tx, queue):
+        waiting: list[tuple[int, str, list[Any]]] = []
+        for tenant in tenants:
+            due: str | None = tx.execute(_NEXT_DUE, (queue, rank, tenant, now)).get
+            if due:
+                later.append(due)
+            calls: list[Any] = tx.execute(_WAITING, (queue, rank, tenant, now, room - len(found))).fetchall()
+            if calls:
+                served: Any = tx.execute(_SERVED, (queue, tenant)).fetchone()
+                waiting.append((served[0] if served else 0, tenant, calls))
+        waiting.sort(key=lambda entry: entry[:2])
+        while waiting and len(found) < room:
+            for _, tenant, calls in waiting:
+                if len(found) < room:
+                    found.append(calls.pop(0))
+                    tx.execute(_SERVE, (queue, tenant))
+            waiting = [entry for entry in waiting if entry[2]]
+        if len(found) >= room:
+            break
+    return found, later
+
+
+def _places(tx: Transaction, queue: str) -> Iterable[tuple[int, list[str]]]:
+    """Yield the priorities calls wait at, highest first, each with its tenants."""
+    rank, tenant = _FIRST, ""
+    tenants: list[str] = []
+    place: Any
+    while (place := tx.execute(_NEXT_PLACE, (queue, rank, tenant)).fetchone()) is not None:
+        if place[0] != rank and tenants:
+            yield rank, tenants
+            tenants = []
+        rank, tenant = place
+        tenants.append(tenant)
+    if tenants:
+        yield rank, tenants
+
+
+def give_back(tx: Transaction, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+    """End claims that were not begun."""
+    tx.cursor.executemany(
+        f"{_UNCLAIM} AND case_no = ? AND call = ?", [(worker, case_no, call) for case_no, call in calls]
+    )
+
+
+def left(tx: Transaction, worker: int) -> None:
+    """Free what an incarnation that is gone had claimed, and have its attempts settled."""
+    tx.execute(_UNCLAIM, (worker,))
+    tx.execute(_DROP_CLOSED, (worker,))
+    tx.execute(_WAKE_RUNNING, (tx.now, worker))

@@ -1,0 +1,23 @@
+"""What a check-up finds: one symptom, its level, and its mend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+SILENT_SECONDS: Final = 30.0  # a worker that lives says so every few seconds
+UNSERVED_SECONDS: Final = 60.0  # a case that is ready for so long is nobody's
+CLOCK_BACK: Final = timedelta(seconds=5)  # how much newer than now the newest event may be
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One finding of the doctor. `hint` is the mend, ready to paste."""
+
+    level: Level
+    name: str
+    message: str
+    hint: str = ""
