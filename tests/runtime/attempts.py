@@ -1,22 +1,21 @@
 """The world of the attempts' tests: activities that fail, hang, beat and crowd as told, and their workflows.
 
-Run as `python -m tests.runtime.attempts STORE` it is a worker over that store, to be killed.
+Run as `python -m tests.runtime.attempts URL` it is a worker over that store, to be killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import apsw
 from pydantic import BaseModel
 
 from longcase import ActivityFailed, Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days
@@ -100,9 +99,8 @@ def calling(called: Activity[..., Any]) -> Workflow[Thing]:
 class Cases:
     """A worker at work over a store of the test, and what its cases say."""
 
-    def __init__(self, longcase: Longcase, path: Path) -> None:
+    def __init__(self, longcase: Longcase) -> None:
         self.longcase = longcase
-        self.path = path
 
     async def start(self, flow: Workflow[Thing], *keys: str) -> None:
         for key in keys or ("1",):
@@ -131,9 +129,14 @@ class Cases:
         """Return the errors of all attempts that failed, in order."""
         return [event.data["error"] for event in await self.events(flow) if "error" in event.data]
 
-    def beats(self) -> list[tuple[Any, ...]]:
-        with closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-            return connection.execute("SELECT attempt, details FROM heartbeats").fetchall()
+    async def beats(self, attempt: int = 0) -> list[tuple[int, Any]]:
+        """Return the heartbeats that are kept, as (attempt, details); of one attempt, if it is named."""
+        rows = await self.longcase.store.query("SELECT attempt, details FROM heartbeats")
+        kept = [(row["attempt"], json.loads(row["details"])) for row in rows]
+        return [beat for beat in kept if attempt in (0, beat[0])]
+
+    async def no_beats(self) -> bool:
+        return await self.beats() == []
 
 
 async def until(look: Callable[[], Awaitable[Any]]) -> Any:
@@ -153,10 +156,10 @@ async def until_true(look: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def at_work(path: Path, *flows: Workflow[Thing]) -> AsyncIterator[Cases]:
-    async with Longcase(flows, url=f"sqlite:///{path}") as longcase, longcase.working():
+async def at_work(url: str, *flows: Workflow[Thing]) -> AsyncIterator[Cases]:
+    async with Longcase(flows, url=url) as longcase, longcase.working():
         try:
-            yield Cases(longcase, path)
+            yield Cases(longcase)
         finally:
             world.door.set()
 
@@ -180,8 +183,8 @@ resuming = calling(survives)
 
 if __name__ == "__main__":
 
-    async def main(store: str) -> None:
-        async with Longcase([resuming], url=f"sqlite:///{store}") as longcase, longcase.working():
+    async def main(url: str) -> None:
+        async with Longcase([resuming], url=url) as longcase, longcase.working():
             await asyncio.sleep(BOUND)
 
     asyncio.run(main(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""A store's file in the test's own folder, and a world in which nothing has happened yet."""
+"""An empty store, and a world in which nothing has happened yet."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ from tests.runtime.attempts import reset
 def path(tmp_path: Path) -> Path:
     reset()
     return tmp_path / "cases.db"
+
+
+@pytest.fixture
+def url(store_url: str) -> str:
+    """Return the URL of an empty store of each kind."""
+    reset()
+    return store_url

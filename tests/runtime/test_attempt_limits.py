@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,9 +43,9 @@ async def one_at_a_time(key: str) -> str:
     return key
 
 
-async def test_schedule_to_start_ends_a_call_that_found_no_free_slot_in_time(path: Path) -> None:
+async def test_schedule_to_start_ends_a_call_that_found_no_free_slot_in_time(url: str) -> None:
     flow = calling(one_at_a_time)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow, "first")
         await until_true(lambda: world.notes["began"])
         await cases.start(flow, "second")
@@ -65,9 +64,9 @@ async def never_answers(key: str) -> str:
     raise OSError("no answer")
 
 
-async def test_schedule_to_close_bounds_the_retries(path: Path) -> None:
+async def test_schedule_to_close_bounds_the_retries(url: str) -> None:
     flow = calling(never_answers)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, attempts, _ = await cases.closed(flow)
         assert name == "lost"
@@ -85,9 +84,9 @@ async def takes_too_long(key: str) -> str:
     return "too late"
 
 
-async def test_schedule_to_close_ends_a_call_whose_attempt_is_still_running(path: Path) -> None:
+async def test_schedule_to_close_ends_a_call_whose_attempt_is_still_running(url: str) -> None:
     flow = calling(takes_too_long)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, _, reason = await cases.closed(flow)
         assert name == "lost"
@@ -123,9 +122,9 @@ def tells_vendor(key: str) -> str:
     return key
 
 
-async def crowding(path: Path, name: str, most: int, *flows: Workflow[Thing]) -> None:
+async def crowding(url: str, name: str, most: int, *flows: Workflow[Thing]) -> None:
     keys = [f"{n}" for n in range(8)]
-    async with at_work(path, *flows) as cases:
+    async with at_work(url, *flows) as cases:
         for flow in flows:
             await cases.start(flow, *keys)
         for flow in flows:
@@ -139,12 +138,12 @@ async def crowding(path: Path, name: str, most: int, *flows: Workflow[Thing]) ->
     assert world.most[name] == most
 
 
-async def test_concurrency_of_an_activity_is_reached_and_never_exceeded(path: Path) -> None:
-    await crowding(path, "two", 2, calling(two_at_once))
+async def test_concurrency_of_an_activity_is_reached_and_never_exceeded(url: str) -> None:
+    await crowding(url, "two", 2, calling(two_at_once))
 
 
-async def test_concurrency_of_a_system_bounds_all_its_activities_together(path: Path) -> None:
-    await crowding(path, "vendor", 3, calling(asks_vendor), calling(tells_vendor))
+async def test_concurrency_of_a_system_bounds_all_its_activities_together(url: str) -> None:
+    await crowding(url, "vendor", 3, calling(asks_vendor), calling(tells_vendor))
     assert world.most["tells"] <= 2
 
 
@@ -154,10 +153,10 @@ async def rated(key: str) -> str:
     return key
 
 
-async def test_rate_lets_no_more_than_its_count_begin_in_a_span(path: Path) -> None:
+async def test_rate_lets_no_more_than_its_count_begin_in_a_span(url: str) -> None:
     flow = calling(rated)
     keys = [f"{n}" for n in range(8)]
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow, *keys)
         for key in keys:
             assert (await cases.closed(flow, key))[0] == "done"
@@ -195,9 +194,9 @@ def gone(key: str) -> str:
     raise GoneForGood("no such thing")
 
 
-async def test_retry_after_is_honoured_over_the_policy(path: Path) -> None:
+async def test_retry_after_is_honoured_over_the_policy(url: str) -> None:
     flow = calling(told_to_wait)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[:2] == ("done", 2)
         (failed,), (again,) = [await cases.events(flow, kind) for kind in ("attempt_failed", "attempt_started")]
@@ -207,9 +206,9 @@ async def test_retry_after_is_honoured_over_the_policy(path: Path) -> None:
 
 
 @pytest.mark.parametrize("final", [given_up, gone], ids=["DoNotRetry", "a subclass of non_retryable"])
-async def test_what_must_not_be_retried_has_exactly_one_attempt(path: Path, final: Activity[..., Any]) -> None:
+async def test_what_must_not_be_retried_has_exactly_one_attempt(url: str, final: Activity[..., Any]) -> None:
     flow = calling(final)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, attempts, _ = await cases.closed(flow)
         assert (name, attempts) == ("lost", 1)
@@ -221,9 +220,9 @@ async def spends(key: str) -> str:
     raise OSError("no answer")
 
 
-async def test_no_attempt_is_planned_beyond_the_retry_budget(path: Path) -> None:
+async def test_no_attempt_is_planned_beyond_the_retry_budget(url: str) -> None:
     flow = calling(spends)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, attempts, reason = await cases.closed(flow)
         assert (name, reason) == ("lost", "OSError: no answer")

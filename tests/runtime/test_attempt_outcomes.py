@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,10 +93,10 @@ hanging.verify_function = saw_nobody
 
 @pytest.mark.parametrize("charge", [happened, happened_sync], ids=["async", "sync"])
 async def test_inv_15_verify_says_it_happened_and_its_answer_is_the_result(
-    path: Path, charge: Activity[..., Any]
+    url: str, charge: Activity[..., Any]
 ) -> None:
     flow = calling(charge)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[:2] == ("done", "receipt")
         assert await cases.events(flow, "attempt_started") == []
@@ -107,10 +106,10 @@ async def test_inv_15_verify_says_it_happened_and_its_answer_is_the_result(
 
 @pytest.mark.parametrize("charge", [not_happened, not_happened_sync], ids=["async", "sync"])
 async def test_inv_15_verify_says_it_did_not_happen_and_the_call_is_repeated(
-    path: Path, charge: Activity[..., Any]
+    url: str, charge: Activity[..., Any]
 ) -> None:
     flow = calling(charge)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[:2] == ("done", "charged by 2")
         assert (await cases.events(flow, "attempt_verified"))[0].data["happened"] is False
@@ -118,10 +117,10 @@ async def test_inv_15_verify_says_it_did_not_happen_and_the_call_is_repeated(
 
 @pytest.mark.parametrize("charge", [raises, raises_sync], ids=["async", "sync"])
 async def test_inv_15_verify_that_raises_leaves_the_outcome_unknown_to_a_person(
-    path: Path, charge: Activity[..., Any]
+    url: str, charge: Activity[..., Any]
 ) -> None:
     flow = calling(charge)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         opened = await cases.incident(flow)
         assert opened["kind"] == "outcome_unknown"
@@ -129,9 +128,9 @@ async def test_inv_15_verify_that_raises_leaves_the_outcome_unknown_to_a_person(
         assert await cases.events(flow, "attempt_started") == []
 
 
-async def test_a_verify_that_does_not_answer_in_time_holds_up_nobody(path: Path) -> None:
+async def test_a_verify_that_does_not_answer_in_time_holds_up_nobody(url: str) -> None:
     flow, other = calling(hanging), calling(happened)
-    async with at_work(path, flow, other) as cases:
+    async with at_work(url, flow, other) as cases:
         await cases.start(flow)
         opened = await cases.incident(flow)
         assert opened["kind"] == "outcome_unknown"
@@ -141,10 +140,10 @@ async def test_a_verify_that_does_not_answer_in_time_holds_up_nobody(path: Path)
 
 
 async def test_a_verify_that_the_store_keeps_from_being_asked_opens_the_incident(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow = calling(happened)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
 
         async def unreadable(case_no: int, seq: int) -> Event:
             raise StoreUnavailable("the disk is gone")
@@ -176,10 +175,10 @@ async def returns_a_dict(key: str) -> Reply:
 
 @pytest.mark.parametrize("wrong", [reads_the_answer, returns_a_dict], ids=["a pydantic error", "a wrong dict"])
 async def test_an_answer_of_another_shape_is_contract_changed_and_names_the_field(
-    path: Path, wrong: Activity[..., Any]
+    url: str, wrong: Activity[..., Any]
 ) -> None:
     flow = calling(wrong)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         opened = await cases.incident(flow)
         assert opened["kind"] == "contract_changed"
@@ -219,10 +218,10 @@ async def returns_much_data(key: str) -> Reply:
     ids=["NaN", "half a character", "much text", "much data"],
 )  # fmt: skip
 async def test_a_result_that_cannot_be_kept_is_an_incident_that_says_why(
-    path: Path, odd: Activity[..., Any], says: str
+    url: str, odd: Activity[..., Any], says: str
 ) -> None:
     flow = calling(odd)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         opened = await cases.incident(flow)
         assert opened["kind"] == "result_not_encodable"
@@ -230,9 +229,9 @@ async def test_a_result_that_cannot_be_kept_is_an_incident_that_says_why(
         assert await cases.events(flow, "attempt_started") == []
 
 
-async def test_a_result_of_just_the_size_that_is_kept_is_kept(path: Path) -> None:
+async def test_a_result_of_just_the_size_that_is_kept_is_kept(url: str) -> None:
     flow = calling(returns_much_text)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow, "2")
         name, result, _ = await cases.closed(flow, "2")
         assert (name, len(result)) == ("done", RESULT_LIMIT)
@@ -243,9 +242,9 @@ async def raises_odd_text(key: str) -> str:
     raise OSError("a\x00b\ud800c" + "x" * 5_000)
 
 
-async def test_text_of_an_exception_that_no_store_takes_is_made_storable(path: Path) -> None:
+async def test_text_of_an_exception_that_no_store_takes_is_made_storable(url: str) -> None:
     flow = calling(raises_odd_text)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, _, reason = await cases.closed(flow)
         assert name == "lost"

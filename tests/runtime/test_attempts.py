@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from tests.runtime.attempts import (
     ms,
     once_only,
     resuming,
+    until,
     until_true,
     world,
 )
@@ -60,18 +60,18 @@ def hangs_in_a_thread(key: str) -> str:
     return "too late"
 
 
-async def test_start_to_close_ends_an_async_attempt_and_cancels_it(path: Path) -> None:
+async def test_start_to_close_ends_an_async_attempt_and_cancels_it(url: str) -> None:
     flow = calling(hangs)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert await cases.closed(flow) == ("lost", 1, "AttemptTimeout: not done within 0.05 s")
         assert [error["kind"] for error in await cases.errors(flow)] == ["timeout"]
         assert world.notes["hangs"] == ["cancelled"]
 
 
-async def test_inv_14_start_to_close_gives_a_thread_up_and_its_late_end_is_refused(path: Path) -> None:
+async def test_inv_14_start_to_close_gives_a_thread_up_and_its_late_end_is_refused(url: str) -> None:
     flow = calling(hangs_in_a_thread)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert await cases.closed(flow) == ("lost", 1, "AttemptTimeout: not done within 0.05 s")
         assert await cases.events(flow, "attempt_refused") == []
@@ -93,9 +93,9 @@ def second_is_faster(key: str) -> str:
     return f"by {number}"
 
 
-async def test_inv_14_a_zombie_thread_does_not_replace_the_result_of_the_next_attempt(path: Path) -> None:
+async def test_inv_14_a_zombie_thread_does_not_replace_the_result_of_the_next_attempt(url: str) -> None:
     flow = calling(second_is_faster)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[:2] == ("done", "by 2")
         world.door.set()
@@ -117,9 +117,9 @@ def asks_now_and_then(key: str) -> str:
     return "never stopped"
 
 
-async def test_a_thread_whose_time_is_up_hears_so_at_its_next_heartbeat(path: Path) -> None:
+async def test_a_thread_whose_time_is_up_hears_so_at_its_next_heartbeat(url: str) -> None:
     flow = calling(asks_now_and_then)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[0] == "lost"
         ((message, cancelled),) = await until_true(lambda: world.notes["stopped"])
@@ -146,9 +146,9 @@ def falls_silent_in_a_thread(key: str) -> str:
 
 
 @pytest.mark.parametrize("silent", [falls_silent, falls_silent_in_a_thread], ids=["async", "thread"])
-async def test_an_attempt_that_stops_beating_is_lost(path: Path, silent: Activity[..., Any]) -> None:
+async def test_an_attempt_that_stops_beating_is_lost(url: str, silent: Activity[..., Any]) -> None:
     flow = calling(silent)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert await cases.closed(flow) == ("lost", 1, "AttemptTimeout: no heartbeat for 0.06 s")
         assert [error["kind"] for error in await cases.errors(flow)] == ["heartbeat"]
@@ -174,10 +174,10 @@ def beats_in_a_thread(key: str) -> int:
 
 @pytest.mark.parametrize("beating", [beats, beats_in_a_thread], ids=["async", "thread"])
 async def test_heartbeats_keep_an_attempt_alive_beyond_the_heartbeat_timeout(
-    path: Path, beating: Activity[..., Any]
+    url: str, beating: Activity[..., Any]
 ) -> None:
     flow = calling(beating)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert (await cases.closed(flow))[:2] == ("done", 1)
 
@@ -196,15 +196,15 @@ async def resumes(key: str) -> int:
     return number
 
 
-async def test_heartbeat_details_are_handed_to_the_next_attempt_and_forgotten_at_the_end(path: Path) -> None:
+async def test_heartbeat_details_are_handed_to_the_next_attempt_and_forgotten_at_the_end(url: str) -> None:
     flow = calling(resumes)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
-        assert await until_true(lambda: [beat for beat in cases.beats() if beat[0] == 3]) == [(3, '{"row":3}')]
+        assert await until(lambda: cases.beats(attempt=3)) == [(3, {"row": 3})]
         assert world.notes["previous"] == [None, {"row": 1}, {"row": 2}]
         world.door.set()
         assert (await cases.closed(flow))[:2] == ("done", 3)
-        await until_true(lambda: cases.beats() == [])
+        await until(lambda: cases.no_beats())
 
 
 @activity(owner=desk, retry=at_once, timeout=NEVER, heartbeat=NEVER)
@@ -213,23 +213,23 @@ async def beats_an_object(key: str) -> str:
     return "unreachable"
 
 
-async def test_heartbeat_details_that_are_no_json_fail_the_attempt_and_not_the_case(path: Path) -> None:
+async def test_heartbeat_details_that_are_no_json_fail_the_attempt_and_not_the_case(url: str) -> None:
     flow = calling(beats_an_object)
-    async with at_work(path, flow) as cases:
+    async with at_work(url, flow) as cases:
         await cases.start(flow)
         name, attempts, reason = await cases.closed(flow)
         assert (name, attempts) == ("lost", 4)
         assert "heartbeat details" in reason
 
 
-async def test_after_a_kill_the_next_attempt_gets_the_details_of_the_lost_one_not_older_ones(path: Path) -> None:
-    async with Longcase([resuming], url=f"sqlite:///{path}") as longcase:
-        cases = Cases(longcase, path)
+async def test_after_a_kill_the_next_attempt_gets_the_details_of_the_lost_one_not_older_ones(url: str) -> None:
+    async with Longcase([resuming], url=url) as longcase:
+        cases = Cases(longcase)
         await cases.start(resuming)
-        worker = [sys.executable, "-m", "tests.runtime.attempts", str(path)]
+        worker = [sys.executable, "-m", "tests.runtime.attempts", url]
         with subprocess.Popen(worker) as child:  # noqa: ASYNC220 - it is told nothing and asked nothing
             try:
-                await until_true(lambda: cases.beats() == [(2, '{"row":2}')])
+                assert await until(lambda: cases.beats(attempt=2)) == [(2, {"row": 2})]
             finally:
                 child.send_signal(signal.SIGKILL)
         async with longcase.working():
@@ -269,8 +269,8 @@ async def hurry(case: Case[Thing]) -> Next:
     return impatient.close("done")
 
 
-async def test_rule_B04_an_await_that_timed_out_stops_its_attempt_at_the_next_heartbeat(path: Path) -> None:
-    async with at_work(path, impatient) as cases:
+async def test_rule_B04_an_await_that_timed_out_stops_its_attempt_at_the_next_heartbeat(url: str) -> None:
+    async with at_work(url, impatient) as cases:
         await cases.start(impatient)
         assert await until_true(lambda: world.notes["stopped"]) == [True]
         assert (await cases.seen(impatient, "activity_cancelled")).data["waits"] is False
@@ -294,8 +294,8 @@ async def withdraw(case: Case[Thing], word: Word) -> Next:
     return withdrawing.close("withdrawn")
 
 
-async def test_rule_B04_a_withdrawal_stops_the_running_attempt_at_its_next_heartbeat(path: Path) -> None:
-    async with at_work(path, withdrawing) as cases:
+async def test_rule_B04_a_withdrawal_stops_the_running_attempt_at_its_next_heartbeat(url: str) -> None:
+    async with at_work(url, withdrawing) as cases:
         await cases.start(withdrawing)
         await until_true(lambda: world.notes["began"])
         await cases.longcase.service.signal("withdrawing/1", "withdrawn", {"n": 1})
@@ -322,8 +322,8 @@ async def wait_until_it_ends(case: Case[Thing]) -> Next:
     return waiting.close("done")
 
 
-async def test_rule_B04_cancel_wait_lets_the_attempt_end_before_the_stage_goes_on(path: Path) -> None:
-    async with at_work(path, waiting) as cases:
+async def test_rule_B04_cancel_wait_lets_the_attempt_end_before_the_stage_goes_on(url: str) -> None:
+    async with at_work(url, waiting) as cases:
         await cases.start(waiting)
         assert (await cases.seen(waiting, "activity_cancelled")).data["waits"] is True
         assert (await cases.longcase.service.show("waiting/1")).state.status == "open"
@@ -361,11 +361,40 @@ async def wait_until_it_stops(case: Case[Thing]) -> Next:
     return waiting_for_the_stop.close("done")
 
 
-async def test_rule_B04_an_attempt_that_stopped_as_asked_is_not_tried_again(path: Path) -> None:
-    async with at_work(path, waiting_for_the_stop) as cases:
+async def test_rule_B04_an_attempt_that_stopped_as_asked_is_not_tried_again(url: str) -> None:
+    async with at_work(url, waiting_for_the_stop) as cases:
         await cases.start(waiting_for_the_stop)
         assert (await cases.closed(waiting_for_the_stop))[0] == "gave-up"
         assert [error["kind"] for error in await cases.errors(waiting_for_the_stop)] == ["cancelled"]
+        assert world.notes["began"] == [1]
+
+
+@activity(owner=desk, timeout=NEVER, retry=at_once, cancel="wait")
+async def fails_while_waited_for(key: str) -> str:
+    world.notes["began"].append(attempt().number)
+    await world.at_the_door()
+    raise RuntimeError("the vendor is down")
+
+
+waiting_for_a_failure = Workflow("waiting-for-a-failure", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@waiting_for_a_failure.stage(expect=days(1))
+async def wait_until_it_fails(case: Case[Thing]) -> Next:
+    try:
+        async with asyncio.timeout(0.05):
+            await fails_while_waited_for(case.key)
+    except TimeoutError:
+        return waiting_for_a_failure.close("gave-up")
+    return waiting_for_a_failure.close("done")
+
+
+async def test_rule_B04_an_attempt_that_fails_while_its_end_is_waited_for_is_not_tried_again(url: str) -> None:
+    async with at_work(url, waiting_for_a_failure) as cases:
+        await cases.start(waiting_for_a_failure)
+        await cases.seen(waiting_for_a_failure, "activity_cancelled")
+        world.door.set()
+        assert (await cases.closed(waiting_for_a_failure))[0] == "gave-up"
         assert world.notes["began"] == [1]
 
 
@@ -393,8 +422,8 @@ async def book_or_not(case: Case[Thing]) -> Next:
     return booking.close("done")
 
 
-async def test_rule_A04_undo_does_not_pass_over_a_last_attempt_whose_outcome_is_unknown(path: Path) -> None:
-    async with at_work(path, booking) as cases:
+async def test_rule_A04_undo_does_not_pass_over_a_last_attempt_whose_outcome_is_unknown(url: str) -> None:
+    async with at_work(url, booking) as cases:
         await cases.start(booking)
         assert (await cases.incident(booking))["kind"] == "outcome_unknown"
         assert [error["kind"] for error in await cases.errors(booking)] == ["timeout"]
@@ -422,10 +451,10 @@ async def cut(case: Case[Thing]) -> Next:
 
 
 async def test_rule_A04_an_attempt_that_is_cut_off_leaves_its_outcome_unknown(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longcase.runtime.worker.STOP_GRACE", 0.05)
-    async with at_work(path, cutting) as cases:
+    monkeypatch.setattr("longcase.runtime.carrying.STOP_GRACE", 0.05)
+    async with at_work(url, cutting) as cases:
         await cases.start(cutting)
         opened = await cases.incident(cutting)
         assert opened["kind"] == "outcome_unknown"

@@ -11,11 +11,12 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.codec import Codec, Json, codec_for
-from longcase.model.expected import check_kind, check_one_of, check_span, declared_with
+from longcase.model.expected import check_kind, check_names, check_one_of, check_span, declared_with
 from longcase.model.host import Attempt, current_attempt, current_host
 from longcase.model.names import check_name
 from longcase.model.people import Owner, System
 from longcase.model.policy import Retry, check_limits
+from longcase.model.queue import Queue, as_queue, check_priority
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,6 +94,8 @@ class Activity(Generic[P, R]):
         cancel: OnCancel = "abandon",
         concurrency: int | None = None,
         rate: tuple[int, timedelta] | None = None,
+        queue: Queue | str | None = None,
+        priority: int = 0,
         label: str | None = None,
     ) -> None:
         self.name = check_name(name or str(getattr(fn, "__name__", "")), "activity")
@@ -110,6 +113,7 @@ class Activity(Generic[P, R]):
         for option, span in spans.items():
             if span is not None:
                 check_span(what, option, span, "seconds")
+        check_names(what, "was", was)
         self.was = was
         self.owner = owner
         self.system = system
@@ -124,6 +128,12 @@ class Activity(Generic[P, R]):
         self.cancel = cancel
         self.concurrency = concurrency
         self.rate = rate
+        self.queue = as_queue(queue, what)
+        self.priority = check_priority(what, priority)
+        if priority and self.queue is None:
+            raise DefinitionError(
+                f"{what}: priority={priority} without a queue; it orders the calls within one", hint='queue="batch"'
+            )
         self.label = label
         # The longest a call may take by its own policy: what its wait is expected to end by.
         self.longest: timedelta = schedule_to_close or self.retry.longest(self.timeout)
@@ -238,23 +248,39 @@ class Activity(Generic[P, R]):
         twin.label = check_name(label, "label")
         return twin
 
-    def undo(self, fn: Callable[Concatenate[R, P], object]) -> Activity[Concatenate[R, P], Any]:
+    @overload
+    def undo(self, fn: Callable[Concatenate[R, P], object], /) -> Activity[Concatenate[R, P], Any]: ...
+    @overload
+    def undo(
+        self, *, was: tuple[str, ...]
+    ) -> Callable[[Callable[Concatenate[R, P], object]], Activity[Concatenate[R, P], Any]]: ...
+    def undo(self, fn: Callable[..., object] | None = None, *, was: tuple[str, ...] = ()) -> Any:
         """Declare the compensation, `def` or `async def`: it gets the original's result, then its arguments.
 
         It is registered with the command, before the first attempt (SEMANTICS A4), and run by
         `case.undo()` in reverse order of command, as an activity with its own key and attempts.
+
+        Args:
+            was: earlier names, so that open cases find it after a renaming.
         """
-        undo: Activity[Concatenate[R, P], Any] = Activity(
-            fn,
-            owner=self.owner,
-            system=self.system,
-            timeout=self.timeout,
-            retry=self.declared_retry,
-            effect="repeatable",
-        )
-        undo.undoes = self
-        self.undo_activity = undo
-        return undo
+
+        def declare(fn: Callable[Concatenate[R, P], object]) -> Activity[Concatenate[R, P], Any]:
+            undo: Activity[Concatenate[R, P], Any] = Activity(
+                fn,
+                owner=self.owner,
+                was=was,
+                system=self.system,
+                timeout=self.timeout,
+                retry=self.declared_retry,
+                effect="repeatable",
+                queue=self.queue,
+                priority=self.priority,
+            )
+            undo.undoes = self
+            self.undo_activity = undo
+            return undo
+
+        return declare if fn is None else declare(fn)
 
     def verify(self, fn: Callable[P, Awaitable[R | NotHappened]]) -> Callable[P, Awaitable[R | NotHappened]]:
         """Declare how to find out whether an `effect="once"` call of unknown outcome took place.
@@ -328,6 +354,8 @@ def activity(
     cancel: OnCancel = "abandon",
     concurrency: int | None = None,
     rate: tuple[int, timedelta] | None = None,
+    queue: Queue | str | None = None,
+    priority: int = 0,
 ) -> _MakeActivity:
     """Declare a unit of machine work; decorates an `async def`, or a `def` that runs in a thread.
 
@@ -348,26 +376,13 @@ def activity(
         cancel: "wait" makes a cancelled await wait for the attempt's end.
         concurrency: most attempts at once in one worker.
         rate: most attempts begun in a span in one worker, as `(count, span)`.
+        queue: its attempts run only on workers that serve this queue; any worker unless given.
+        priority: within the queue, -1000 to 1000; higher goes first.
     """
 
+    options = dict(locals())  # by name: Activity takes the same
+
     def make(fn: Callable[..., Any]) -> Activity[..., Any]:
-        return Activity(
-            fn,
-            owner=owner,
-            name=name,
-            was=was,
-            system=system,
-            timeout=timeout,
-            schedule_to_start=schedule_to_start,
-            schedule_to_close=schedule_to_close,
-            heartbeat=heartbeat,
-            retry=retry,
-            effect=effect,
-            verify=verify,
-            once_per=once_per,
-            cancel=cancel,
-            concurrency=concurrency,
-            rate=rate,
-        )
+        return Activity(fn, **options)
 
     return typing.cast(_MakeActivity, make)

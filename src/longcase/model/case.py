@@ -18,11 +18,12 @@ from uuid import UUID
 import pydantic
 from pydantic import BaseModel
 
-from longcase.errors import DefinitionError, UsageError
+from longcase.errors import DefinitionError, InvalidInput, UsageError
 from longcase.model.codec import Json, codec_for, invalid
 from longcase.model.exits import Again
 from longcase.model.host import Host, RequireRequest, TaskRequest
 from longcase.model.ladder import Ladder, escalations
+from longcase.model.names import check_key
 from longcase.model.people import Owner
 from longcase.model.span import Span
 
@@ -347,7 +348,7 @@ class Case(Generic[O]):
         label: str | None = None,
     ) -> Closed:
         """Start a case of another workflow and wait until it closes; returns how it closed."""
-        data = codec_for(workflow.object).encode(body, f"child of {self.key}")
+        data = self._child_body(workflow, body)
         outcome = await self._host.child(workflow, data, within, on_close, label)
         return Closed(outcome["key"], outcome["name"], outcome.get("result"), outcome.get("reason") or "")
 
@@ -355,8 +356,19 @@ class Case(Generic[O]):
         self, workflow: CaseDefinition[C], body: C, *, on_close: OnClose = "leave", label: str | None = None
     ) -> str:
         """Start a case of another workflow without waiting; returns its business key."""
-        data = codec_for(workflow.object).encode(body, f"child of {self.key}")
+        data = self._child_body(workflow, body)
         return self._host.spawn(workflow, data, on_close, label)
+
+    def _child_body(self, workflow: CaseDefinition[C], body: C) -> Json:
+        """Return a child's object as stored; its key is looked at here, where the code that made it is named."""
+        what = f"child of {self.key}"
+        data = codec_for(workflow.object).encode(body, what)
+        try:
+            check_key(data[workflow.key_field])
+        except UsageError as error:
+            told = f"{what}, a case of {workflow.name}: {workflow.key_field}: {error.message}"
+            raise InvalidInput(told, hint=error.hint, reason="key") from None
+        return data
 
     async def undo(self, since: Named | None = None) -> None:
         """Undo what the case did, newest command first, after settling every call (SEMANTICS A4, B12).

@@ -6,17 +6,17 @@ The next module on the data's way is `activity`, whose inputs and results pass t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import json.encoder
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import pydantic
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from longcase.errors import InvalidInput
 from longcase.model.names import printable
@@ -52,6 +52,22 @@ def dump_json(value: Json) -> str:
     return _dump(value)
 
 
+_to_json: Callable[[Json], bytes] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).serializer.to_json
+
+
+def json_bytes(value: Json) -> bytes:
+    """Return the text of `dump_json` in UTF-8, several times faster, of data already JSON-able.
+
+    Raises:
+        ValueError: a lone surrogate, an object of no JSON type, NaN or an infinity.
+    """
+    data = _to_json(value)
+    # One letter is looked for at a fraction of the cost of a word.
+    if (b"N" in data and b"NaN" in data) or (b"I" in data and b"Infinity" in data):
+        dump_json(value)  # tells the number, which is refused, from the word
+    return data
+
+
 def canonical_json(value: Json) -> str:
     """Return JSON text with sorted keys: equal values give equal text (in the manner of RFC 8785)."""
     return _dump_canonical(value)
@@ -59,7 +75,7 @@ def canonical_json(value: Json) -> str:
 
 def digest(value: Json) -> str:
     """Return 16 hex digits over the canonical text, for comparing arguments on replay."""
-    return hashlib.sha256(_dump_canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return sha256(_dump_canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Codec:

@@ -6,12 +6,13 @@ of that limit comes free or its rate allows the next one. Nothing waits inside.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from longcase.engine.advance import Command
 from longcase.model.activity import Activity
 
 ATTEMPTS_AT_ONCE = 2_000
@@ -20,6 +21,10 @@ AT_A_TIME = 64  # held-back cases looked at when a rate limit opens
 
 Limit = tuple[str, int | None, tuple[int, timedelta] | None]
 _WORKER = "worker"
+# One of the calls that worker after worker died with may be what kills them. They begin apart, so that it
+# takes no others with it each time (test_fault_F33_a_poisoned_case_is_quarantined_and_the_good_ones_go_on).
+SUSPECT = 2  # workers that have died during attempts of one call
+_SUSPECTS: Limit = ("suspects", None, (1, timedelta(seconds=0.5)))
 _THREADS: Limit = ("threads", THREADS, None)
 
 
@@ -32,14 +37,21 @@ class Slots:
         self._running = 0
         self._counts: Counter[str] = Counter()
         self._begun: dict[str, deque[datetime]] = {}
-        self._held: dict[str, dict[int, None]] = {}
+        self._held: dict[str, OrderedDict[int, None]] = {}
+        self._named: dict[int, list[str]] = {}  # cases that were told of a free slot, and the limits of that
         self.closed = False  # a draining worker begins nothing new
         self.refusing: set[str] = set()  # limits that have refused since this was last cleared
         self.retry_at: datetime | None = None  # when a rate limit lets the next one begin
 
-    def take(self, activity: Activity[..., Any]) -> bool:
-        """Take a slot if every limit allows it; else `refusing` names the limit that does not."""
+    def take(self, activity: Activity[..., Any], lost: int = 0) -> bool:
+        """Take a slot if every limit allows it; else `refusing` names the limit that does not.
+
+        Args:
+            lost: how many workers have died during attempts of this call.
+        """
         limits = _limits(activity)
+        if lost >= SUSPECT:
+            limits = (*limits, _SUSPECTS)
         if self.closed or self._running >= self._limit:
             self.refusing.add(_WORKER)
             return False
@@ -61,9 +73,22 @@ class Slots:
             self._counts[name] -= 1
 
     def hold(self, case_no: int, limits: Iterable[str]) -> None:
-        """Keep a case that found no slot in the queues of the limits that refused it."""
+        """Keep a case that found no slot in the queues of the limits that refused it: first, if it was named."""
+        was_named = self._named.pop(case_no, None) is not None
         for name in limits:
-            self._held.setdefault(name, {})[case_no] = None
+            queue = self._held.setdefault(name, OrderedDict())
+            queue[case_no] = None
+            if was_named:
+                queue.move_to_end(case_no, last=False)
+
+    def looked_at(self, case_no: int, commands: Iterable[Command]) -> list[int]:
+        """Return who may begin instead of a case that was named and had no use for the slot."""
+        if case_no not in self._named:
+            return []
+        names = self._named.pop(case_no)
+        if any(command.kind == "perform" for command in commands):
+            return []
+        return [other for name in names for other in self._first(name, 1)]
 
     def freed_by(self, activity: Activity[..., Any]) -> list[int]:
         """Return the cases that may begin since an attempt of `activity` ended: the first of each queue."""
@@ -93,6 +118,7 @@ class Slots:
         taken = [case_no for case_no, _ in zip(queue, range(count), strict=False)]
         for case_no in taken:
             del queue[case_no]
+            self._named.setdefault(case_no, []).append(name)
         if not queue:
             del self._held[name]
         return taken
@@ -100,6 +126,11 @@ class Slots:
     @property
     def running(self) -> int:
         return self._running
+
+    @property
+    def room(self) -> int:
+        """How many more attempts this worker may begin, whatever else limits them."""
+        return 0 if self.closed else max(0, self._limit - self._running)
 
     def _free(self, name: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> bool:
         if concurrency is not None and self._counts[name] >= concurrency:

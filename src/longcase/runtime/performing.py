@@ -54,6 +54,7 @@ class Running:
     kept_at: float = 0.0  # when heartbeat details were last made durable
     timed_out: bool = False
     ended: bool = False
+    limit: float = 0.0  # seconds it may run by its own declaration
 
     def heartbeat(self, details: Json = None) -> None:
         """Say that the attempt is alive; `details` are handed to the next attempt.
@@ -238,6 +239,8 @@ def classify(activity: Activity[..., Any], error: BaseException, running: Runnin
     if isinstance(error, (DoNotRetry, *activity.retry.non_retryable)):
         return failure("non_retryable", error, details=details)
     if isinstance(error, asyncio.CancelledError):
+        if running.task is not None and not running.task.cancelling():
+            return failure("error", error, details=details)  # nobody cancelled it: the function raised it by itself
         return Failure("lost", "WorkerStopped", "the worker stopped during the attempt", details=details)
     return failure("error", error, details=details)
 

@@ -21,7 +21,8 @@ from typing import Protocol
 from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.model.codec import Json
-from longcase.runtime.turns import Moved, Turns
+from longcase.runtime.moved import Moved
+from longcase.runtime.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from types import TracebackType
+
+from longcase.env import Env
 
 TURN_SECONDS = 10.0
 LOOK_EVERY = 1.0
@@ -23,20 +24,19 @@ class StageNeverYields(BaseException):
 class Watchdog:
     """Guards the turns of one thread: `with watchdog: ...` around each."""
 
-    def __init__(self, monotonic: Callable[[], float], limit: float = TURN_SECONDS) -> None:
-        self._monotonic = monotonic
+    def __init__(self, env: Env, limit: float = TURN_SECONDS) -> None:
+        self._env = env
+        self._monotonic = env.monotonic
         self._limit = limit
         self._lock = threading.Lock()
         self._since = 0.0
         self._thread = 0
         self._stop = threading.Event()
-        self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin watching the calling thread."""
         self._thread = threading.get_ident()
-        self._watcher = threading.Thread(target=self._watch, name="longcase-watchdog", daemon=True)
-        self._watcher.start()
+        self._env.thread("longcase-watchdog", self._watch)
 
     def stop(self) -> None:
         """Stop watching."""

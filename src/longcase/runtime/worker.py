@@ -14,21 +14,24 @@ import os
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from longcase.engine.advance import Command, Ended, Item, Verified
-from longcase.engine.attempts import Failure, Success
+from longcase.engine.advance import Item
 from longcase.engine.code import WorkflowCode
 from longcase.env import Env, RealClock
-from longcase.errors import LongcaseError, StoreGone, UnavailableError
-from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import Call
-from longcase.model.codec import Json
-from longcase.runtime.limits import THREADS, Slots
-from longcase.runtime.performing import Deadlines, Running, failure, perform, verify
-from longcase.runtime.turns import LIVE_CASES, Moved, Turns
+from longcase.errors import LongcaseError, StoreGone, UnavailableError, WorkerForgotten
+from longcase.history.event import instant_of, instant_text
+from longcase.model.activity import Activity
+from longcase.model.queue import DEFAULT_QUEUE
+from longcase.runtime.carrying import Carrier
+from longcase.runtime.garbage import rarer
+from longcase.runtime.limits import ATTEMPTS_AT_ONCE, Slots
+from longcase.runtime.moved import Moved
+from longcase.runtime.pulse import Pulse
+from longcase.runtime.queues import Queues
+from longcase.runtime.turns import LIVE_CASES, Turns
 from longcase.store.port import NewCase, Started, Store
 
 log = logging.getLogger("longcase.worker")
@@ -40,10 +43,8 @@ POLL = 0.05  # seconds between looks at what other processes have committed
 READ_CLOCK = 0.0005  # seconds one reading of the clock is good for; an instant is then late, never early
 CLOCK_JUMP = 2.0  # seconds the clock may drift between two sweeps before it is called a jump
 SWEEP = 1.0  # seconds between looks for dead workers
-STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
 RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
-BEAT_EVERY = 1.0  # seconds between heartbeat details made durable for one attempt
 BEAT_WORKER = 5.0  # seconds between a worker's own signs of life, one small commit each
 
 
@@ -61,6 +62,8 @@ class Worker:
         *,
         live: int = LIVE_CASES,
         batch: int = BATCH,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        attempts: int = ATTEMPTS_AT_ONCE,
     ) -> None:
         self.store = store
         self.env = env
@@ -68,27 +71,27 @@ class Worker:
         self.batch = batch
         self.number = 0
         self._live = live
-        self._slots = Slots(env.now)
+        self._slots = Slots(env.now, limit=attempts)
+        self._queues = Queues(queues, codes)
+        self._queue_again: str | None = None  # when to look into the queues again; None: now, "": when told
+        self._pulse: Pulse | None = None
+        self._beats_here = True
+        self._forgotten = False
         self._turns: Turns | None = None
         self._outcomes: dict[int, list[Item]] = {}
         self._queue: deque[int] = deque()
         self._look: dict[int, None] = {}
         self._bell = asyncio.Event()
-        self._attempts: dict[tuple[int, str, int], Running] = {}
-        self._deadlines = Deadlines()
-        self._verifying: set[tuple[int, str]] = set()
-        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="longcase-activity")
+        self._carrier = Carrier(store, env, self._now, self._report, self._freed)
         self._stopping = False
         self._draining = False
         self._due_known: str | None = None
         self._sweep_at = 0.0
         self._poll_at = 0.0
         self._beat_at = 0.0
-        self._beaten: dict[int, set[str]] = {}  # case -> calls of which the store holds a heartbeat
         self._clocks: tuple[datetime, float] | None = None
         self._clock_read = 0.0
         self._instant = ""
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def turns(self) -> Turns:
@@ -97,37 +100,79 @@ class Worker:
 
     @property
     def running_attempts(self) -> int:
-        return len(self._attempts)
+        return len(self._carrier.running)
 
     # -- running ---------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Join the store and move cases until `stop`. Outlives an unavailable store by waiting for it."""
-        await self.join()
+        with rarer():
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             while not self._stopping:
                 try:
+                    if not self.number:
+                        if self._draining:
+                            break
+                        await self.join()
+                    if self._forgotten:
+                        await self._join_anew()
                     if not await self._round():
                         if self._draining and self._drained:
                             break
                         await self._idle()
+                except WorkerForgotten:
+                    self._forget_me()
                 except UnavailableError as error:
                     if not error.retryable:
                         raise
                     log.warning("store unavailable, trying again: %s", error.message)
-                    self._turns_reset()
+                    if self._turns is not None:
+                        self._turns_reset()
                     await asyncio.sleep(RETRY_STORE)
         finally:
             await self._leave()
 
     async def join(self) -> None:
-        """Register this incarnation and look for cases whose worker is dead."""
-        self.number = await self.store.join(socket.gethostname(), os.getpid())
-        self._turns = Turns(self.store, self.env, self.codes, self.number, self._slots, live=self._live)
+        """Register this incarnation; the first round looks for cases whose worker is dead."""
         self._loop = asyncio.get_running_loop()
+        codes = {name: code.fingerprint for name, code in self.codes.items() if code.fingerprint}
+        self.number = await self.store.join(socket.gethostname(), os.getpid(), codes=codes, serves=self._queues.serves)
+        self._carrier.worker = self.number
+        self._turns = Turns(
+            self.store, self.env, self.codes, self.number, self._slots, live=self._live, queues=self._queues
+        )
         self._turns.watchdog.start()
-        await self._recover()
+        heart = self.store.heart(self.number)
+        self._pulse = Pulse(heart, self.env, partial(self._carrier.culprit, self._loop), self._forget_me)
+        # Where the lease is kept by the pulse, the pump need not; elsewhere its beat is for the eye.
+        self._beats_here = not self._pulse.start(self._loop) or heart is None
+        self._sweep_at = 0.0  # the first round looks for dead workers
         self._wake_all()
+
+    async def _join_anew(self) -> None:
+        """Go on as another incarnation: others have taken over what this one held.
+
+        Its attempts are cancelled, those in threads cannot be. Whatever they report comes under the old
+        number, and is refused and recorded where somebody has settled the attempt meanwhile (I14).
+        """
+        log.warning("worker %d was forgotten by the store: it gives up what it held and joins anew", self.number)
+        if self._pulse is not None:
+            self._pulse.stop()
+        self.turns.watchdog.stop()
+        self.turns.evict_all()
+        self._queues.give_up()
+        self._carrier.abandon()
+        await asyncio.sleep(0)
+        await self.join()
+        self._forgotten = False  # only now: until it has joined it tries again
+
+    def _forget_me(self) -> None:
+        """Note that the store has forgotten this incarnation; the pump joins anew before anything else."""
+        self._forgotten = True
+        self._bell.set()
 
     def stop(self) -> None:
         """Ask the worker to stop: begin nothing new, let running attempts end, record them, then leave."""
@@ -138,11 +183,11 @@ class Worker:
 
     @property
     def _drained(self) -> bool:
-        return not (self._attempts or self._tasks or self._queue or self._outcomes)
+        return not (self._carrier.running or self._carrier.tasks or self._queue or self._outcomes)
 
     def abort(self) -> None:
         """Stop now; running attempts are lost and will be tried again."""
-        self._stopping = True
+        self._stopping = self._carrier.leaving = True
         self._bell.set()
 
     def wake(self, case_no: int) -> None:
@@ -152,8 +197,9 @@ class Worker:
 
     @property
     def accepts(self) -> bool:
-        """Whether cases may be started by this worker: it has joined and is not draining."""
-        return self._turns is not None and not self._draining and not self._stopping
+        """Whether cases may be started by this worker: it has joined, moves cases, and is not draining."""
+        ready = self._turns is not None and not self._forgotten and self._queues.general
+        return ready and not self._draining and not self._stopping
 
     async def start(self, new: Sequence[NewCase]) -> list[Started]:
         """Accept cases of this process's workflows, BATCH to a transaction.
@@ -164,7 +210,7 @@ class Worker:
         started: list[Started] = []
         for begin in range(0, len(new), self.batch):
             some = new[begin : begin + self.batch]
-            if len(self._tasks) + len(self._queue) >= IN_FLIGHT:
+            if len(self._carrier.tasks) + len(self._queue) >= IN_FLIGHT:
                 started.extend(await self.store.start(some))
                 self._due_known = None
             else:
@@ -180,10 +226,9 @@ class Worker:
         return started
 
     async def _leave(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+        await self._carrier.leave()
+        if self._pulse is not None:
+            self._pulse.stop()
         if self._turns is not None:
             self._turns.evict_all()
             self._turns.watchdog.stop()
@@ -191,7 +236,7 @@ class Worker:
                 await self.store.leave(self.number)
             except UnavailableError as error:
                 log.warning("could not give leases back: %s", error.message)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._carrier.shut_down()
 
     def _turns_reset(self) -> None:
         """Forget what was computed but perhaps not committed; outcomes stay and are applied again."""
@@ -217,18 +262,11 @@ class Worker:
             del self._look[case_no]
             cases.setdefault(case_no, [])
             look.add(case_no)
-        if len(cases) < self.batch and self._store_may_have_more() and not self._draining:
-            self.env.signal_point("before_claim")
-            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases), tuple(self.codes))
-            for case_no in ready:
-                cases.setdefault(case_no, [])
-                look.add(case_no)
-            if len(ready) < self.batch - len(cases) or not ready:
-                self._due_known = await self.store.next_wake(self._now())
-        if not cases:
-            return False
-        self.env.signal_point("before_record")
         try:
+            await self._claim(cases, look)
+            if not cases:
+                return False
+            self.env.signal_point("before_record")
             moved = await self.turns.advance(cases, look)
         except LongcaseError:
             for case_no, items in cases.items():
@@ -240,6 +278,33 @@ class Worker:
         # Attempts of this batch start, and those that do not wait end, before the next batch is taken.
         await asyncio.sleep(0)
         return True
+
+    async def _claim(self, cases: dict[int, list[Item]], look: set[int]) -> None:
+        """Add what the store holds for this worker, as far as the batch has room."""
+        general = self._queues.general and not self._draining
+        if general and len(cases) < self.batch and self._store_may_have_more():
+            self.env.signal_point("before_claim")
+            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases), tuple(self.codes))
+            for case_no in ready:
+                cases.setdefault(case_no, [])
+                look.add(case_no)
+            if len(ready) < self.batch - len(cases) or not ready:
+                self._due_known = await self.store.next_wake(self._now())
+        if self._queues.limits and not self._draining:
+            await self._take(cases, look)
+
+    async def _take(self, cases: dict[int, list[Item]], look: set[int]) -> None:
+        """Take calls from the queues this worker serves, as many as it has room for."""
+        if self._queue_again is not None and (not self._queue_again or self._queue_again > self._now()):
+            return
+        room = min(self.batch - len(cases), self._slots.room - self._queues.granted)
+        if room <= 0:
+            return
+        taken = await self.store.take(self.number, self._queues.open_limits, self._now(), room)
+        self._queue_again = taken.again if len(taken.calls) < room else None
+        for case_no in self._queues.grant(taken):
+            cases.setdefault(case_no, [])
+            look.add(case_no)
 
     def _put_back(self, case_no: int, items: list[Item]) -> None:
         if items:
@@ -264,11 +329,15 @@ class Worker:
             wait = min(wait, self.env.clock.seconds_until(instant_of(self._due_known)))
         if self._slots.retry_at is not None:
             wait = min(wait, self.env.clock.seconds_until(self._slots.retry_at))
+        if self._queue_again:
+            wait = min(wait, self.env.clock.seconds_until(instant_of(self._queue_again)))
         handle = loop.call_later(wait, self._bell.set)
         await self._bell.wait()
         handle.cancel()
         for case_no in self._slots.due():
             self.wake(case_no)
+            self._queues.reopen()
+            self._queue_again = None
 
     async def _keep_watch(self) -> None:
         """Notice other processes' commits and deaths, however busy this one is."""
@@ -282,12 +351,16 @@ class Worker:
             self._poll_at = time + POLL
             if self.store.changed():
                 self._due_known = None
+                self._queue_again = None
+                if self._queues.limits and self._carrier.running:
+                    for stopped in await self.store.stops(self.number):
+                        self._carrier.stop(stopped)
         if time >= self._sweep_at:
             self._notice_clock_jump()
             await self._recover()
             for case_no in await self.turns.settle_starts():
                 self.wake(case_no)
-        if time >= self._beat_at:
+        if time >= self._beat_at and self._beats_here:
             self._beat_at = time + BEAT_WORKER
             await self.store.beat(self.number)
 
@@ -304,6 +377,7 @@ class Worker:
 
     def _wake_all(self) -> None:
         self._due_known = None
+        self._queue_again = None
         self._bell.set()
 
     def _now(self) -> str:
@@ -329,144 +403,36 @@ class Worker:
         self._look.pop(moved.case_no, None) if not moved.again else self._look.setdefault(moved.case_no)
         if moved.wake_at and self._due_known is not None and (not self._due_known or moved.wake_at < self._due_known):
             self._due_known = moved.wake_at
-        if any(event.type in _MOVES_OTHERS for event in moved.events):
+        if not _MOVES_OTHERS.isdisjoint([event.type for event in moved.events]):
             self._due_known = None  # the same commit may have made another case ready
         if moved.left:
             self._put_back(moved.case_no, moved.left)
-        inputs = {
-            event.data["call"]: event for event in moved.events if event.type in ("activity_scheduled", "undo_started")
-        }
-        for command in moved.commands:
-            call = moved.state.calls.get(command.call)
-            match command.kind:
-                case "perform" if call is not None:
-                    self._spawn(self._attempt(moved, command, call, inputs.get(command.call)))
-                case "verify" if call is not None and (moved.case_no, command.call) not in self._verifying:
-                    self._verifying.add((moved.case_no, command.call))
-                    self._spawn(self._verify(moved, command, call))
-                case "stop":
-                    self._stop_attempt((moved.case_no, command.call, command.number))
-        if self._beaten and moved.case_no in self._beaten:
-            self._forget_beats(moved)
-        if moved.refused:
-            self._slots.hold(moved.case_no, moved.refused)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-
-    def _forget(self, task: asyncio.Task[Any] | None) -> None:
-        # By hand and not by a done callback: that would cost a turn of the loop for every attempt.
-        if task is not None:
-            self._tasks.discard(task)
-
-    async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None) -> None:
-        activity = moved.code.activities[call["activity"]]
-        number = command.number
-        case_no = moved.case_no
-        running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
-        running.deadlines = self._deadlines
-        if activity.heartbeat is not None:
-            running.on_beat = lambda beating: self._beat(case_no, beating)
-        if not activity.is_async:
-            running.on_late = lambda late: self._report(
-                case_no, Ended(command.call, number, late, self.number, self._now())
-            )
-        key = (case_no, command.call, number)
-        self._attempts[key] = running
-        running.task = asyncio.current_task()
-        try:
-            outcome: Success | Failure
-            commanded = commanded or await self.store.event(case_no, call["seq"])
-            if number > 1 and activity.heartbeat is not None:
-                kept = await self.store.last_beat(case_no, command.call)
-                if kept is not None:
-                    self._beaten.setdefault(case_no, set()).add(command.call)
-                    # The details of a failure are the last of its attempt; those kept of a later one are newer.
-                    if kept[0] > call.get("details_of", 0):
-                        running.previous_details = kept[1]
-            self.env.signal_point("before_effect")
-            if call["undoes"]:
-                original = await self.store.event(case_no, commanded.data["of"])
-                done = await self.store.event(case_no, commanded.data["result"])
-                outcome = await perform(
-                    activity, running, original.data["input"], done.data["result"], True, self._executor
-                )
-            else:
-                outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
-        except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
-            outcome = failure("error", error)
+        self._carrier.carry_out(moved)
+        if moved.queued:
+            self._queue_again = None
+        if not moved.refused:
+            for waiting in self._slots.looked_at(moved.case_no, moved.commands):
+                self.wake(waiting)
         else:
-            self.env.signal_point("after_effect")
-        finally:
-            self._forget(running.task)
-            self._attempts.pop(key, None)
-            self._slots.give_back(activity)
-        if self._stopping and isinstance(outcome, Failure) and outcome.kind == "lost":
-            return  # the incarnation is leaving: whoever takes the case over settles the attempt
-        self._report(case_no, Ended(command.call, number, outcome, self.number, self._now()))
+            self._slots.hold(moved.case_no, moved.refused)
+            if back := self._queues.refuse(moved.case_no, moved.state):
+                self._carrier.spawn(self._give_back(back))
+
+    async def _give_back(self, calls: list[tuple[int, str]]) -> None:
+        """Let other workers have the queued calls this one has no slot for."""
+        try:
+            await self.store.give_back(self.number, calls)
+        except LongcaseError as error:
+            log.warning("%d queued calls not given back: %s", len(calls), error.message)
+
+    def _freed(self, activity: Activity[..., Any]) -> None:
+        """Let those that waited for the slot of an attempt that has ended have it."""
+        self._slots.give_back(activity)
+        if self._queues.limits:
+            self._queues.reopen()
+            self._queue_again = None
         for waiting in self._slots.freed_by(activity):
             self.wake(waiting)
-
-    def _beat(self, case_no: int, running: Running) -> None:
-        """Make heartbeat details durable, at most once in BEAT_EVERY; called from the attempt's own thread."""
-        now = self.env.monotonic()
-        if running.details is not None and now - running.kept_at >= BEAT_EVERY:
-            running.kept_at = now
-            self._loop.call_soon_threadsafe(self._keep_beat, case_no, running, running.details)
-
-    def _keep_beat(self, case_no: int, running: Running, details: Json) -> None:
-        if not running.ended:
-            self._beaten.setdefault(case_no, set()).add(running.call)
-            self._spawn(self._store_beat(case_no, running, details))
-
-    async def _store_beat(self, case_no: int, running: Running, details: Json) -> None:
-        try:
-            await self.store.keep_beat(case_no, running.call, running.number, details)
-            if running.call not in self._beaten.get(case_no, ()):  # the call has ended meanwhile
-                await self.store.forget_beats(case_no, [running.call])
-        except LongcaseError as error:
-            log.warning("%s: heartbeat details not kept: %s", running.case, error.message)
-        finally:
-            self._forget(asyncio.current_task())
-
-    def _forget_beats(self, moved: Moved) -> None:
-        """Remove the kept heartbeats of the case's calls that are over."""
-        kept = self._beaten[moved.case_no]
-        over = sorted(kept - moved.state.calls.keys())
-        kept.difference_update(over)
-        if not kept:
-            del self._beaten[moved.case_no]
-        if over:
-            self._spawn(self._remove_beats(moved.case_no, over))
-
-    async def _remove_beats(self, case_no: int, calls: list[str]) -> None:
-        try:
-            await self.store.forget_beats(case_no, calls)
-        except LongcaseError as error:
-            log.warning("case %d: heartbeats of calls that are over stay: %s", case_no, error.message)
-        finally:
-            self._forget(asyncio.current_task())
-
-    async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
-        try:
-            activity = moved.code.activities.get(call["activity"])
-            if activity is None or activity.verify_function is None:
-                answer = Verified(
-                    command.call, command.number, "unknown", None, "there is no verify function", self._now()
-                )
-            else:
-                commanded = await self.store.event(moved.case_no, call["seq"])
-                running = Running(moved.state.address, command.call, command.number, call["key"])
-                told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
-                answer = Verified(command.call, command.number, told, result, why, self._now())
-        except Exception as error:  # nobody would ask again: say so, and a person is asked
-            why = f"verify could not be asked: {failure('error', error).message}"
-            answer = Verified(command.call, command.number, "unknown", None, why, self._now())
-        finally:
-            self._forget(asyncio.current_task())
-            self._verifying.discard((moved.case_no, command.call))
-        self._report(moved.case_no, answer)
 
     def _report(self, case_no: int, item: Item) -> None:
         waiting = self._outcomes.get(case_no)
@@ -476,11 +442,3 @@ class Worker:
         else:
             waiting.append(item)
         self._bell.set()
-
-    def _stop_attempt(self, key: tuple[int, str, int]) -> None:
-        running = self._attempts.get(key)
-        if running is None:
-            return
-        running.stopping = True
-        if running.task is not None:
-            asyncio.get_running_loop().call_later(STOP_GRACE, running.task.cancel)

@@ -1,0 +1,204 @@
+"""Carrying out the commands of committed turns: attempts are run, `verify` is asked, attempts are told to stop.
+
+Everything here happens after the commit that commanded it, in tasks of the worker's loop. What an
+attempt comes to is reported to the pump, which makes a turn of it; nothing here touches a case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from longcase.engine.advance import Command, Ended, Item, Verified
+from longcase.engine.attempts import Failure, Success
+from longcase.env import Env
+from longcase.history.event import Event
+from longcase.history.state import Call
+from longcase.model.activity import Activity
+from longcase.runtime.heartbeats import Heartbeats
+from longcase.runtime.limits import THREADS
+from longcase.runtime.moved import Moved
+from longcase.runtime.performing import Deadlines, Running, failure, perform, verify
+from longcase.runtime.pulse import Culprit
+from longcase.store.port import Store
+
+log = logging.getLogger("longcase.worker")
+
+STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
+LEAVE_GRACE = 1.0  # seconds a cancelled attempt has to end when the worker leaves
+
+Key = tuple[int, str, int]  # case, call, number of the attempt
+
+
+class Carrier:
+    """The attempts of one worker.
+
+    Args:
+        now: the store's instant.
+        report: told how an attempt, or a question to `verify`, ended.
+        freed: told that an attempt of an activity no longer runs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        now: Callable[[], str],
+        report: Callable[[int, Item], None],
+        freed: Callable[[Activity[..., Any]], None],
+    ) -> None:
+        self.worker = 0  # the incarnation that attempts begun from now on belong to
+        self.leaving = False
+        self.running: dict[Key, Running] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._store = store
+        self._env = env
+        self._now = now
+        self._report = report
+        self._freed = freed
+        self._beats = Heartbeats(store, env, self.spawn)
+        self._deadlines = Deadlines()
+        self._verifying: set[tuple[int, str]] = set()
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="longcase-activity")
+
+    def carry_out(self, moved: Moved) -> None:
+        """Begin what a committed turn commanded."""
+        if moved.commands:
+            inputs = {
+                event.data["call"]: event
+                for event in moved.events
+                if event.type in ("activity_scheduled", "undo_started")
+            }
+            for command in moved.commands:
+                call = moved.state.calls.get(command.call)
+                match command.kind:
+                    case "perform" if call is not None:
+                        self._begin(self._attempt(moved, command, call, inputs.get(command.call)))
+                    case "verify" if call is not None and (moved.case_no, command.call) not in self._verifying:
+                        self._verifying.add((moved.case_no, command.call))
+                        self._begin(self._verify(moved, command, call))
+                    case "stop":
+                        self.stop((moved.case_no, command.call, command.number))
+        self._beats.settle(moved.case_no, moved.state)
+
+    def stop(self, key: Key) -> None:
+        """Ask an attempt to stop; it is cut off if it has not ended in STOP_GRACE."""
+        running = self.running.get(key)
+        if running is None or running.stopping:
+            return
+        running.stopping = True
+        if running.task is not None:
+            asyncio.get_running_loop().call_later(STOP_GRACE, running.task.cancel)
+
+    def abandon(self) -> None:
+        """Cancel every attempt: their worker was forgotten. Those in threads go on, and are not believed."""
+        for (_, call, number), running in list(self.running.items()):
+            if running.task is not None and not running.ended:
+                log.info("%s: attempt %d of %s is abandoned", running.case, number, call)
+                running.task.cancel()
+
+    async def leave(self) -> None:
+        """Cancel what still runs and wait for it a moment; nothing is reported from here on."""
+        self.leaving = True
+        for task in list(self.tasks):
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=LEAVE_GRACE)
+
+    def shut_down(self) -> None:
+        """Let go of the threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def culprit(self, loop: asyncio.AbstractEventLoop) -> Culprit | None:
+        """Name the attempt that runs on the loop right now, for a thread that sees the loop stand still."""
+        task = asyncio.current_task(loop)
+        for (_, call, _), running in list(self.running.items()):
+            if running.task is task and task is not None:
+                return f"{running.case}: attempt {running.number} of call {call}", running.limit
+        return None
+
+    # -- tasks -------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the pump; it ends before the worker has drained."""
+        self._begin(self._until_done(work))
+
+    async def _until_done(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._forget(asyncio.current_task())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.add(asyncio.get_running_loop().create_task(work))
+
+    def _forget(self, task: asyncio.Task[Any] | None) -> None:
+        # By hand and not by a done callback: that would cost a turn of the loop for every attempt.
+        if task is not None:
+            self.tasks.discard(task)
+
+    # -- attempts ----------------------------------------------------------------------------------------
+
+    async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None) -> None:
+        activity = moved.code.activities[call["activity"]]
+        number = command.number
+        case_no = moved.case_no
+        worker = self.worker
+        running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
+        running.deadlines = self._deadlines
+        running.limit = activity.timeout.total_seconds()
+        if activity.heartbeat is not None:
+            self._beats.follow(case_no, running)
+        if not activity.is_async:
+            running.on_late = lambda late: self._report(case_no, Ended(command.call, number, late, worker, self._now()))
+        key = (case_no, command.call, number)
+        self.running[key] = running
+        running.task = asyncio.current_task()
+        try:
+            outcome: Success | Failure
+            commanded = commanded or await self._store.event(case_no, call["seq"])
+            if number > 1 and activity.heartbeat is not None:
+                await self._beats.hand_over(case_no, call, running)
+            self._env.signal_point("before_effect")
+            if call["undoes"]:
+                original = await self._store.event(case_no, commanded.data["of"])
+                done = await self._store.event(case_no, commanded.data["result"])
+                outcome = await perform(
+                    activity, running, original.data["input"], done.data["result"], True, self._executor
+                )
+            else:
+                outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
+        except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
+            outcome = failure("error", error)
+        else:
+            self._env.signal_point("after_effect")
+        finally:
+            self._forget(running.task)
+            self.running.pop(key, None)
+            self._freed(activity)
+        if self.leaving and isinstance(outcome, Failure) and outcome.kind == "lost":
+            return  # the incarnation is leaving: whoever takes the case over settles the attempt
+        self._report(case_no, Ended(command.call, number, outcome, worker, self._now()))
+
+    async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
+        try:
+            activity = moved.code.activities.get(call["activity"])
+            if activity is None or activity.verify_function is None:
+                answer = Verified(
+                    command.call, command.number, "unknown", None, "there is no verify function", self._now()
+                )
+            else:
+                commanded = await self._store.event(moved.case_no, call["seq"])
+                running = Running(moved.state.address, command.call, command.number, call["key"])
+                told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
+                answer = Verified(command.call, command.number, told, result, why, self._now())
+        except Exception as error:  # nobody would ask again: say so, and a person is asked
+            why = f"verify could not be asked: {failure('error', error).message}"
+            answer = Verified(command.call, command.number, "unknown", None, why, self._now())
+        finally:
+            self._forget(asyncio.current_task())
+            self._verifying.discard((moved.case_no, command.call))
+        self._report(moved.case_no, answer)

@@ -1,0 +1,305 @@
+"""Queues: a call bound to one runs only where it is served, in order of priority, fairly, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from longcase import Case, Longcase, Next, Queue, Retry, Team, Workflow, activity, days, seconds
+from longcase.runtime.worker import Worker
+
+desk = Team("desk")
+BOUND = 30.0
+gpu = Queue("gpu")
+narrow = Queue("narrow", concurrency=2)
+
+
+class Thing(BaseModel):
+    id: str
+    trouble: int = 0
+
+
+class World:
+    """What happened outside, and a door that attempts wait at."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.begun: list[str] = []
+        self.stopped: list[str] = []
+        self.inside = self.most = 0
+        self.door = asyncio.Event()
+        self.failing: dict[str, int] = {}
+
+
+world = World()
+
+
+@activity(owner=desk, queue=gpu, retry=Retry(max_attempts=4, initial=seconds(0.01), jitter="none"))
+async def render(name: str, trouble: int) -> str:
+    world.begun.append(name)
+    if world.failing.get(name, 0) < trouble:
+        world.failing[name] = world.failing.get(name, 0) + 1
+        raise RuntimeError("the card is hot")
+    return f"picture of {name}"
+
+
+@activity(owner=desk)
+async def deliver(picture: str) -> str:
+    world.begun.append(f"deliver {picture}")
+    return picture
+
+
+pictures = Workflow("pictures", object=Thing, key="id", owner=desk, expect=days(1))
+stop = pictures.signal("stop", Thing, owner=desk)
+
+
+@pictures.stage(expect=days(1))
+async def drawing(case: Case[Thing]) -> Next:
+    picture = await render(case.key, case.object.trouble)
+    return pictures.close("drawn", result=await deliver(picture))
+
+
+@activity(owner=desk, queue=narrow, timeout=seconds(60))
+async def squeeze(name: str) -> str:
+    world.begun.append(name)
+    world.inside += 1
+    world.most = max(world.most, world.inside)
+    try:
+        await world.door.wait()
+    except asyncio.CancelledError:
+        world.stopped.append(name)
+        raise
+    finally:
+        world.inside -= 1
+    return name
+
+
+crowd = Workflow("crowd", object=Thing, key="id", owner=desk, expect=days(1))
+away = crowd.signal("away", Thing, owner=desk)
+
+
+@crowd.stage(expect=days(1))
+async def passing(case: Case[Thing]) -> Next:
+    return crowd.close("through", result=await squeeze(case.key))
+
+
+@crowd.on(away)
+async def leaving(case: Case[Thing], thing: Thing) -> Next:
+    return crowd.close("away")
+
+
+ALL = [pictures, crowd]
+
+
+class Fleet:
+    """Several workers of one store, each with its own connection, in one process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.workers: list[Worker] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Fleet:
+        self.door = await self._stack.enter_async_context(Longcase(ALL, url=self.url))
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        world.door.set()
+        await self._stack.aclose()
+
+    async def add(self, *queues: str, attempts: int = 2_000) -> Worker:
+        longcase = await self._stack.enter_async_context(Longcase(ALL, url=self.url))
+        worker = await self._stack.enter_async_context(longcase.working(queues, attempts=attempts))
+        await until(lambda: _number(worker))
+        self.workers.append(worker)
+        return worker
+
+    async def start(self, workflow: Any, *names: str, **fields: Any) -> None:
+        service = self.door.service
+        await service.start_prepared([service.new_case(workflow, Thing(id=name, **fields)) for name in names])
+
+    async def closed(self, workflow: str) -> int:
+        rows = await self.door.service.query(
+            "SELECT count(*) AS n FROM case_overview WHERE status = 'closed' AND workflow = ?", (workflow,)
+        )
+        return int(rows[0]["n"])
+
+    async def queued(self) -> dict[str, str]:
+        rows = await self.door.service.query("SELECT key, status FROM queued_calls")
+        return {row["key"]: row["status"] for row in rows}
+
+
+class Gone:
+    """What a killed process can still do with its store: nothing."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    async def leave(self, worker: int) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def _number(worker: Worker) -> int:
+    return worker.number
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    """Look until there is something to see, or the bound is over."""
+    async with asyncio.timeout(BOUND):
+        while not (seen := await look()):
+            await asyncio.sleep(0.01)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    world.reset()
+
+
+async def test_a_call_waits_for_a_worker_of_its_queue_and_everything_else_goes_on(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        await fleet.start(pictures, "a", "b")
+
+        async def waiting() -> bool:
+            return await fleet.queued() == {"a": "waiting", "b": "waiting"}
+
+        await until(waiting)
+        view = await fleet.door.service.show("pictures/a")
+        assert [wait.what for wait in view.waits] == ["render, for a worker of queue gpu"]
+        assert world.begun == []
+        (row,) = await fleet.door.service.query("SELECT * FROM queues")
+        assert (row["queue"], row["waiting"], row["running"], row["workers"]) == ("gpu", 2, 0, 0)
+
+        await fleet.add("gpu")
+
+        async def both() -> bool:
+            return await fleet.closed("pictures") == 2
+
+        await until(both)
+        assert sorted(world.begun) == ["a", "b", "deliver picture of a", "deliver picture of b"]
+        assert await fleet.queued() == {}
+        ran = await fleet.door.service.query("SELECT DISTINCT activity, worker FROM attempts ORDER BY activity")
+        assert [(row["activity"], row["worker"]) for row in ran] == [
+            ("deliver", fleet.workers[0].number),
+            ("render", fleet.workers[1].number),
+        ]
+
+
+async def test_a_worker_of_both_serves_both_and_retries_in_the_queue(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default", "gpu")
+        await fleet.start(pictures, "a", trouble=2)
+
+        async def done() -> bool:
+            return await fleet.closed("pictures") == 1
+
+        await until(done)
+        assert world.begun == ["a", "a", "a", "deliver picture of a"]
+
+
+async def test_inv_19_a_queue_runs_no_more_at_once_than_it_allows_over_all_workers(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        for _ in range(3):
+            await fleet.add("narrow")
+        await fleet.start(crowd, *(f"c{n}" for n in range(7)))
+
+        async def full() -> bool:
+            return world.inside == 2
+
+        await until(full)
+        rows = await fleet.door.service.query("SELECT waiting, running FROM queues WHERE queue = 'narrow'")
+        assert [(row["waiting"], row["running"]) for row in rows] == [(5, 2)]
+        world.door.set()
+
+        async def through() -> bool:
+            return await fleet.closed("crowd") == 7
+
+        await until(through)
+        assert world.most == 2
+        assert sorted(world.begun) == [f"c{n}" for n in range(7)]
+
+
+async def test_an_attempt_is_asked_to_stop_by_the_worker_that_interrupts_its_case(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        await fleet.add("narrow")
+        await fleet.start(crowd, "c")
+
+        async def inside() -> bool:
+            return world.inside == 1
+
+        await until(inside)
+        await fleet.door.service.signal("crowd/c", away, Thing(id="c"))
+
+        async def stopping() -> bool:
+            return any(running.stopping for running in fleet.workers[1]._carrier.running.values())
+
+        await until(stopping)
+        assert (await fleet.door.service.show("crowd/c")).state.status == "closed"
+        world.door.set()
+
+        async def settled() -> bool:
+            return not await fleet.queued()
+
+        await until(settled)
+
+
+async def test_a_worker_without_room_leaves_queued_calls_to_others(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        busy = await fleet.add("narrow", attempts=1)
+        await fleet.start(crowd, "c0", "c1")
+
+        async def one() -> bool:
+            return world.inside == 1
+
+        await until(one)
+        await fleet.add("narrow", attempts=1)
+
+        async def two() -> bool:
+            return world.inside == 2
+
+        await until(two)
+        assert busy.running_attempts == 1
+
+
+async def test_what_a_dead_worker_had_claimed_or_run_is_taken_over(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        first = await fleet.add("narrow")
+        await fleet.start(crowd, "c0", "c1")
+
+        async def two() -> bool:
+            return world.inside == 2
+
+        await until(two)
+        store: Any = first.store
+        first.store = Gone(store)  # type: ignore[assignment]  # the dead give nothing back
+        first.abort()
+        if inspect.isawaitable(lapsed := store.abandon(first.number)):  # as if its process had died
+            await lapsed
+        await fleet.add("narrow")
+
+        async def again() -> bool:
+            return len(world.begun) == 4
+
+        await until(again)
+        world.door.set()
+
+        async def through() -> bool:
+            return await fleet.closed("crowd") == 2
+
+        await until(through)

@@ -1,0 +1,97 @@
+"""Calls that found no slot: they keep their place, and a slot never stays empty while one of them waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from longcase import Case, Longcase, Next, Team, Workflow, activity, days, seconds
+from longcase.runtime.limits import Slots
+
+desk = Team("desk")
+BOUND = 30.0
+
+
+class Thing(BaseModel):
+    id: str
+
+
+begun: list[str] = []
+door = asyncio.Event()
+
+
+@activity(owner=desk, concurrency=1, timeout=seconds(60))
+async def narrow(name: str) -> str:
+    begun.append(name)
+    if name == "a":
+        await door.wait()
+    return name
+
+
+lane = Workflow("lane", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@lane.stage(expect=days(1))
+async def passing(case: Case[Thing]) -> Next:
+    return lane.close("through", result=await narrow(case.key))
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    """Look until there is something to see, or the bound is over."""
+    async with asyncio.timeout(BOUND):
+        while not (seen := await look()):
+            await asyncio.sleep(0.01)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    global door
+    begun.clear()
+    door = asyncio.Event()
+
+
+async def test_a_slot_goes_to_the_next_if_the_first_in_line_has_no_use_for_it_any_more(store_url: str) -> None:
+    async with Longcase([lane], url=store_url) as longcase, longcase.working():
+        await longcase.service.start(lane, Thing(id="a"))
+
+        async def first() -> bool:
+            return begun == ["a"]
+
+        await until(first)
+        for name in ("b", "c"):
+            await longcase.service.start(lane, Thing(id=name))
+
+        async def held() -> bool:
+            rows = await longcase.service.query("SELECT count(*) AS n FROM waiting WHERE kind = 'activity'")
+            return bool(rows[0]["n"] == 3 and begun == ["a"])
+
+        await until(held)
+        await longcase.service.cancel("lane/b", reason="not needed")
+
+        async def cancelled() -> bool:
+            return (await longcase.service.show("lane/b")).state.status == "closed"
+
+        await until(cancelled)
+        door.set()
+
+        async def through() -> bool:
+            return (await longcase.service.show("lane/c")).state.status == "closed"
+
+        await until(through)
+        assert begun == ["a", "c"]
+
+
+def test_a_case_that_was_named_and_found_no_slot_again_keeps_its_place() -> None:
+    slots = Slots(lambda: datetime(2026, 1, 5, tzinfo=UTC))
+    for case_no in (1, 2, 3):
+        slots.hold(case_no, ["activity:narrow"])
+    assert slots.freed_by(narrow) == [1]
+    slots.hold(4, ["activity:narrow"])  # a newcomer was quicker, and is held back too
+    slots.hold(1, ["activity:narrow"])
+    assert [slots.freed_by(narrow) for _ in range(4)] == [[1], [2], [3], [4]]

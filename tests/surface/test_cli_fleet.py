@@ -1,0 +1,111 @@
+"""`longcase workers` and `worker --queue`: who lives, what each serves and holds, and what waits for nobody."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.cli import Cli
+
+SCANS = """
+from __future__ import annotations
+import asyncio
+from pathlib import Path
+from pydantic import BaseModel
+from longcase import Case, Next, Team, Workflow, activity, days
+
+desk = Team("desk")
+
+class Scan(BaseModel):
+    id: str
+
+@activity(owner=desk, queue="gpu")
+async def render(id: str) -> str:
+    Path("began").touch()
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return "picture"
+
+scans = Workflow("scans", object=Scan, key="id", owner=desk, expect=days(1))
+
+@scans.stage(owner=desk, expect=days(1))
+async def rendering(case: Case[Scan]) -> Next:
+    return scans.close("done", result=await render(case.object.id))
+"""
+
+
+def begin(cli: Cli, *options: str) -> Any:
+    """Start a worker; returns the process and what it said."""
+    process = cli.process("worker", "scans.py", "--json", *options)
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def test_a_queue_that_nobody_serves_is_named_until_somebody_does(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    first, hello = begin(cli)
+    try:
+        _watch(cli, first, hello)
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def _watch(cli: Cli, first: Any, hello: Any) -> None:
+    assert (hello["worker"], hello["queues"]) == (1, ["default"])
+    cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
+    shown = cli.until("scans/S-1", lambda case: case["waiting_on"] == "render, for a worker of queue gpu")
+    assert shown["headline"].startswith("Waiting for a worker of queue gpu: render, since ")
+    told = cli("workers")
+    assert "nobody serves queue gpu: longcase worker APP --queue gpu" in told.err
+    found = cli.ok("workers", "--json").json
+    (queue,) = found["queues"]
+    assert (queue["queue"], queue["waiting"], queue["running"], queue["workers"]) == ("gpu", 1, 0, [])
+    symptoms = cli.ok("doctor", "--json").json
+    (unserved,) = [symptom for symptom in symptoms if symptom["name"] == "queue"]
+    assert unserved["hint"] == "longcase worker APP --queue gpu"
+
+    second, hello = begin(cli, "--queue", "gpu", "--attempts", "3")
+    try:
+        _serve(cli, first, second, hello)
+    finally:
+        second.kill()
+        second.communicate()
+
+
+def _serve(cli: Cli, first: Any, second: Any, hello: Any) -> None:
+    assert (hello["worker"], hello["queues"]) == (2, ["gpu"])
+    wait_for(cli.folder / "began")
+    found = cli.ok("workers", "--json").json
+    assert [(row["worker"], row["alive"], row["queues"]) for row in found["workers"]] == [
+        (1, True, ["default"]),
+        (2, True, ["gpu"]),
+    ]
+    assert [row["attempts"] for row in found["workers"]] == [0, 1]
+    assert len({row["code"] for row in found["workers"]}) == 1, "one release shows one code"
+    assert [queue["workers"] for queue in found["queues"]] == [[2]]
+    assert "queue" not in {symptom["name"] for symptom in cli.ok("doctor", "--json").json}
+    (cli.folder / "go").touch()
+    cli.until("scans/S-1", lambda case: case["status"] == "closed")
+    for process in (first, second):
+        process.send_signal(signal.SIGTERM)
+        assert cli.end(process).status == 0
+    assert cli("workers").out == "no worker\n"
+
+
+def test_workers_of_an_empty_store_say_how_to_begin(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
+    told = cli("workers")
+    assert (told.status, told.out, told.err) == (0, "no worker\n", "hint: longcase worker APP\n")
+    assert cli.ok("workers", "--json").json == {"workers": [], "queues": []}
