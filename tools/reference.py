@@ -19,7 +19,7 @@ from longcase.history.event import CATALOGUE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
-VIEWS = ROOT / "src" / "longcase" / "store" / "sqlite" / "migrations" / "0002_views.sql"
+MIGRATIONS = ROOT / "src" / "longcase" / "store" / "sqlite" / "migrations"
 NOTICE = "<!-- Written by tools/reference.py from the code; edit that. -->\n\n"
 
 # Every environment variable the package reads. A test holds this list against the source.
@@ -27,7 +27,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "LONGCASE_DATABASE_URL": (
         "`sqlite:///longcase.db`",
         "Where cases live: `sqlite:///` and a path, relative to the current folder or absolute "
-        "(`sqlite:////srv/cases.db`). `--store` and `Longcase(url=...)` come first.",
+        "(`sqlite:////srv/cases.db`), or `postgresql://user@host/database`. "
+        "`--store` and `Longcase(url=...)` come first.",
     ),
     "LONGCASE_APP": (
         "none",
@@ -37,6 +38,14 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "the user of the machine",
         "Who acts, for commands that change something. `--as` comes first. A name without `person:` or `service:` "
         "is a person's.",
+    ),
+    "LONGCASE_LEASE_SECONDS": (
+        "10",
+        "On PostgreSQL: how long a worker that gives no sign of life keeps its cases. Others take over after it.",
+    ),
+    "LONGCASE_LISTEN_URL": (
+        "the store's URL",
+        "On PostgreSQL behind a pooler: a URL direct to the server, for the connection that listens for changes.",
     ),
     "LONGCASE_DEBUG": ("unset", "`1` prints the Python traceback before the error."),
     "LONGCASE_FAULT": (
@@ -144,7 +153,7 @@ def settings_page() -> str:
 
 def views_page() -> str:
     """Every SQL view and its columns, from the comments above it."""
-    text = VIEWS.read_text()
+    text = views_sql()
     parts = ["# SQL views\n", NOTICE.rstrip("\n") + "\n"]
     parts.append(
         "What any SQL tool may ask of a store: `sqlite3 -readonly longcase.db` (SQLite 3.38 or newer), "
@@ -152,7 +161,10 @@ def views_page() -> str:
         "release, the views are kept. "
         "[Useful queries](../howto/ask-with-sql.md).\n"
     )
+    told: dict[str, list[str]] = {}  # a later schema may make a view anew: its newest comment counts
     for comment, name in view_comments(text):
+        told[name] = comment
+    for name, comment in told.items():
         first, *rest = [line.removeprefix("--").rstrip() for line in comment]
         title, _, meaning = first.strip().partition(" ")
         assert title == name, f"{name}: its comment begins with {title}"
@@ -160,9 +172,14 @@ def views_page() -> str:
         parts.append(f"## {name}\n\n{_sentence(meaning.strip())}\n" + (f"\n```\n{columns}\n```\n" if rest else ""))
     shared = re.search(r"-- Columns that all of them share:\n((?:-- {5}.*\n)+)", text)
     assert shared is not None
-    told = inspect.cleandoc("\n".join(line.removeprefix("--") for line in shared[1].splitlines()))
-    parts.insert(3, f"Columns that all of them share:\n\n```\n{told}\n```\n")
+    common = inspect.cleandoc("\n".join(line.removeprefix("--") for line in shared[1].splitlines()))
+    parts.insert(3, f"Columns that all of them share:\n\n```\n{common}\n```\n")
     return "\n".join(parts)
+
+
+def views_sql() -> str:
+    """Return the SQL of every schema change, oldest first."""
+    return "\n".join(path.read_text() for path in sorted(MIGRATIONS.glob("*.sql")))
 
 
 def view_comments(text: str) -> Iterator[tuple[list[str], str]]:

@@ -18,6 +18,7 @@ from longcase.model.ladder import Escalation
 from longcase.model.one_of import one_of
 from longcase.model.people import System, Team
 from longcase.model.policy import Retry
+from longcase.model.queue import Queue
 from longcase.model.signal import Signal
 from longcase.model.span import Span, business_days, business_hours, days, hours, minutes, seconds
 from longcase.model.workflow import Next, Stage, Workflow
@@ -40,6 +41,7 @@ __all__ = [
     "LongcaseError",
     "Next",
     "NotHappened",
+    "Queue",
     "Retry",
     "RetryAfter",
     "Ruled",

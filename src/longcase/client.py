@@ -1,7 +1,7 @@
 """Longcase from synchronous programs (Django, Flask, scripts): start, signal, decide, repair, ask.
 
-The asynchronous door is written once; this face drives its coroutines to their end on a store that
-never suspends (`inline=True`). It runs no worker: a worker of another process moves the cases.
+The asynchronous door is written once; this face drives its coroutines to their end. It runs no worker:
+a worker of another process moves the cases.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from longcase.app import Longcase
 from longcase.engine.tasks import Actor
 from longcase.env import Env
-from longcase.errors import BugError
 from longcase.history.event import Event
 from longcase.model.codec import Json
 from longcase.model.signal import Signal
 from longcase.model.workflow import Stage, Workflow
+from longcase.runtime.driving import Driver
 from longcase.service.service import Accepted, CaseView, Receipt, TaskView
 
 T = TypeVar("T")
@@ -45,11 +45,17 @@ class LongcaseClient:
     ) -> None:
         self._app = Longcase(workflows, url=url, env=env, inline=True, actor=Actor(actor) if actor else None)
         self._lock = RLock()
-        self._do(self._app.open())
+        self._driver = Driver(self._app.url)
+        try:
+            self._do(self._app.open())
+        except BaseException:  # nobody gets the object that could be closed
+            self._driver.close()
+            raise
 
     def close(self) -> None:
         """Close the store."""
         self._do(self._app.close())
+        self._driver.close()
 
     def __enter__(self) -> LongcaseClient:
         return self
@@ -122,12 +128,6 @@ class LongcaseClient:
         return self._do(self._app.service.query(sql, parameters))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that never suspends to its end."""
+        """Run a coroutine to its end."""
         with self._lock:
-            try:
-                work.send(None)
-            except StopIteration as ended:
-                result: T = ended.value
-                return result
-            work.close()
-            raise BugError("an inline store suspended")
+            return self._driver(work)

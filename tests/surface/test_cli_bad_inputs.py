@@ -244,7 +244,7 @@ def test_row_89_a_workflow_that_is_not_loaded_is_not_found(cli: Cli) -> None:
 
 
 def test_row_93_the_stores_url(cli: Cli) -> None:
-    error = cli.refused(2, "list", "--store", "postgres://me:secret@db/x").error
+    error = cli.refused(2, "list", "--store", "mysql://me:secret@db/x").error
     assert "me:***@db" in error["message"]
     assert "secret" not in str(error)
     assert cli.refused(2, "list", "--store", f"sqlite:///{cli.folder}").error["code"] == "usage"

@@ -11,6 +11,8 @@ from tests.support.cli import CLAIMS, Cli
 from longcase import days
 from longcase.testing import Simulation
 
+pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
+
 
 def test_start_answers_with_the_case_and_again_with_the_one_that_is_there(cli: Cli) -> None:
     assert cli.ok("start", "claims", '{"id": "C-1", "amount": 5}').out.startswith("claims/C-1: started\n")
@@ -190,6 +192,7 @@ def test_map_as_text_mermaid_and_json(cli: Cli) -> None:
     assert len(one["fingerprint"]) == 64
 
 
+@pytest.mark.only_sqlite
 def test_map_conform_finds_every_event_on_its_map_and_one_that_is_not(cli: Cli, sim: Simulation) -> None:
     sim.start("claims", {"id": "C-1", "amount": 250, "iban": "NL1"})
     sim.decide("claims/C-1", "approved", by="ann")
@@ -208,6 +211,7 @@ def test_map_conform_finds_every_event_on_its_map_and_one_that_is_not(cli: Cli, 
 # -- keeping ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.only_sqlite
 def test_row_G2_a_status_edited_by_hand_is_named_and_rebuilt(cli: Cli, sim: Simulation) -> None:
     sim.start("claims", {"id": "C-1"})
     assert cli.ok("verify").out == "1 cases, 0 findings\n"
@@ -220,6 +224,7 @@ def test_row_G2_a_status_edited_by_hand_is_named_and_rebuilt(cli: Cli, sim: Simu
     assert cli.ok("verify", "--json").json == {"cases": 1, "findings": [], "count": 0}
 
 
+@pytest.mark.only_sqlite
 def test_backup_and_restore(cli: Cli) -> None:
     cli.ok("start", "claims", '{"id": "C-1"}')
     cli.ok("backup", "kept.db")
@@ -231,6 +236,7 @@ def test_backup_and_restore(cli: Cli) -> None:
     assert [row["case"] for row in cli.ok("list", "--json").json] == ["claims/C-1"]
 
 
+@pytest.mark.only_sqlite
 def test_doctor_and_migrate(cli: Cli) -> None:
     assert cli("doctor").status == 6
     cli.ok("start", "claims", '{"id": "C-1"}')
@@ -250,9 +256,9 @@ def test_every_command_takes_json_as_app_and_store(cli: Cli) -> None:
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
-        "dev", "worker", "start", "list", "show", "history", "signal", "set", "tasks", "decide", "retry", "skip",
-        "set-result", "move", "restart", "correct", "cancel", "check", "describe", "map", "verify", "rebuild", "doctor",
-        "backup", "restore", "migrate",
+        "dev", "worker", "workers", "start", "list", "show", "history", "signal", "set", "tasks", "decide", "retry",
+        "skip", "set-result", "move", "restart", "correct", "cancel", "check", "describe", "map", "verify", "rebuild",
+        "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
     }  # fmt: skip
     for command in commands.values():
         options = {option for parameter in command.params for option in parameter.opts}

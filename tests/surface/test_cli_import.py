@@ -8,7 +8,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from tests.support.cli import Cli
+
+pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
 
 IMPORT = ("start", "claims", "--csv")
 

@@ -8,6 +8,8 @@ from tests.support.cli import Cli, freeze
 from longcase import days, hours
 from longcase.testing import Simulation
 
+pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
+
 
 def test_row_W8_one_screen_answers_status_stage_waiting_whose_since_expected_next_owner(
     cli: Cli, sim: Simulation

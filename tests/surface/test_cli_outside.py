@@ -13,7 +13,8 @@ from tests.surface.claims import claims
 
 from longcase.cli.terminal import LONGEST_ERROR
 from longcase.env import Env, VirtualClock
-from longcase.store.sqlite.doctor import Symptom, doctor
+from longcase.store.sqlite.doctor import doctor
+from longcase.store.symptom import Symptom
 from longcase.testing import Simulation
 
 

@@ -11,6 +11,8 @@ from tests.surface.claims import claims
 from longcase.errors import UsageError
 from longcase.testing import Simulation
 
+pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
+
 
 def test_nobody_acts(cli: Cli, sim: Simulation) -> None:
     sim.start("claims", {"id": "C-1"})
@@ -21,9 +23,12 @@ def test_nobody_acts(cli: Cli, sim: Simulation) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("move", "review"), ("restart",), ("cancel",), ("correct", "amount=7"), ("skip",), ("set-result", '"R"')],
+    [
+        ("move", "review"), ("restart",), ("cancel",), ("correct", "amount=7"), ("skip",), ("retry",),
+        ("set-result", '"R"'),
+    ],
     ids=" ".join,
-)
+)  # fmt: skip
 @pytest.mark.parametrize("blank", ["", "  "], ids=["empty", "blank"])
 def test_a_reason_is_more_than_blanks(cli: Cli, sim: Simulation, words: tuple[str, ...], blank: str) -> None:
     sim.start("claims", {"id": "C-1", "amount": 5, "iban": "NL1"})  # stops at an incident, where each could apply
@@ -42,7 +47,7 @@ def test_a_reason_is_more_than_blanks_in_python(sim: Simulation) -> None:
 
 @pytest.mark.parametrize("live", [512, 0], ids=["kept in memory", "rebuilt by replay at every turn"])
 def test_the_case_closes_with_the_reason_of_its_cancel(cli: Cli, tmp_path: Path, live: int) -> None:
-    with Simulation([claims], path=cli.db, live=live) as sim:
+    with Simulation([claims], url=cli.url, live=live) as sim:
         freeze(cli, sim)
         case = sim.start("claims", {"id": "C-1"})
         cli.ok("cancel", case, "--reason", "bought elsewhere")

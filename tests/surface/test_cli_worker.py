@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.support.cli import Cli
 
+pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
+
 SLOW = """
 from __future__ import annotations
 import asyncio
@@ -110,6 +112,7 @@ def test_dev_says_where_cases_live_and_keeps_a_scaled_clock_for_every_process(cl
     assert second > closed["closed_at"]
 
 
+@pytest.mark.only_sqlite
 def test_dev_says_where_cases_live(cli: Cli) -> None:
     process = cli.process("dev")
     assert process.stdout is not None
@@ -120,6 +123,7 @@ def test_dev_says_where_cases_live(cli: Cli) -> None:
     assert "longcase start claims" in ended.out
 
 
+@pytest.mark.only_sqlite
 def test_a_factor_that_is_none(cli: Cli) -> None:
     for factor in ("0", "-1", "nan", "1e9"):
         assert "factor" in cli.refused(2, "dev", f"--factor={factor}").error["message"]

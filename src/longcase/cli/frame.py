@@ -7,7 +7,6 @@ import inspect
 import os
 import re
 import sys
-import typing
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from longcase.cli import terminal
-from longcase.errors import BugError, LongcaseError, NotFoundError, RefusedError, UnavailableError, UsageError
+from longcase.errors import LongcaseError, NotFoundError, RefusedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
     from longcase.engine.tasks import Actor
     from longcase.model.codec import Json
+    from longcase.runtime.driving import Driver
     from longcase.service.service import Service
 
 T = TypeVar("T")
 _PERSON = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _KINDS = ("person:", "service:")
+_drivers: list[Driver] = []  # of the stores that are open, the innermost last
 
 _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON; errors too, on stderr.")]
 _AS = Annotated[
@@ -95,11 +96,12 @@ class Session:
         url = shared_store(self.store)
         modules = load_apps(self.app) if code else []
         longcase = Longcase(modules, url=url, inline=True, actor=self.actor, create=create)
-        finish(longcase.open())
-        try:
-            yield longcase
-        finally:
-            finish(longcase.close())
+        with _driven(longcase.url):
+            finish(longcase.open())
+            try:
+                yield longcase
+            finally:
+                finish(longcase.close())
 
     def ask(self, work: Callable[[Service], Coroutine[Any, Any, T]], *, code: bool = False, create: bool = False) -> T:
         """Open the store, do one thing at the door, close it."""
@@ -107,14 +109,23 @@ class Session:
             return finish(work(longcase.service))
 
 
-def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits: the store is open `inline`, so no event loop is needed."""
+@contextmanager
+def _driven(url: str) -> Iterator[None]:
+    """Let `finish` drive coroutines over the store of that URL for the length of the block."""
+    from longcase.runtime.driving import Driver
+
+    driver = Driver(url)
+    _drivers.append(driver)
     try:
-        work.send(None)
-    except StopIteration as done:
-        return typing.cast(T, done.value)
-    work.close()
-    raise BugError("a command of the CLI waited for an event loop")
+        yield
+    finally:
+        _drivers.pop()
+        driver.close()
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine over the store that the session has open."""
+    return _drivers[-1](work)
 
 
 def command(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +10,11 @@ import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
+from longcase.errors import UsageError
 
 if TYPE_CHECKING:
     from longcase.insight.invariants import Finding
-    from longcase.store.port import Audited
+    from longcase.insight.verify import Verified
 
 PANEL = "Keep the store"
 BROKEN = 6  # exit status: the store is not well
@@ -28,9 +27,18 @@ def add_to(app: typer.Typer) -> None:
         command(app, PANEL)(function)
 
 
-def verify(session: Session) -> None:
+def verify(
+    session: Session,
+    file: Annotated[
+        str, typer.Option("--file", metavar="FILE", help="Verify an export instead, by nothing but the file.")
+    ] = "",
+) -> None:
     """Verify everything stored: the fold of each history equals its row, chains are whole, invariants hold."""
-    with session.open() as longcase, _bar("verifying") as tick:
+    if file:
+        from longcase.cli.archive import verify_file
+
+        return verify_file(session, file)
+    with session.open() as longcase, terminal.bar("verifying") as tick:
         cases = finish(_count(longcase.store))
         store: Any = longcase.store
         found = finish(_verified(store, lambda done: tick(done, cases)))
@@ -45,13 +53,14 @@ def verify(session: Session) -> None:
             terminal.note(f"hint: longcase rebuild {broken[0]}")
     if found:
         raise typer.Exit(BROKEN)
+    return None
 
 
 async def _count(store: Any) -> int:
     return int((await store.query("SELECT count(*) AS cases FROM case_overview"))[0]["cases"])
 
 
-async def _verified(store: Audited, progress: Callable[[int], None]) -> list[Finding]:
+async def _verified(store: Verified, progress: Callable[[int], None]) -> list[Finding]:
     from longcase.insight.verify import verify as check_everything
 
     return [finding async for finding in check_everything(store, progress=progress)]
@@ -85,8 +94,8 @@ def rebuild(
 
 def doctor(session: Session) -> None:
     """Look for what may hurt the store: library, disk, log, schema, damage, clock, silent workers, stuck cases."""
-    from longcase.app import examine_store
     from longcase.env import Env
+    from longcase.upkeep import examine_store
 
     symptoms = examine_store(session.store, Env())
     if session.json:
@@ -106,9 +115,10 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy the store to a file while it is in use: one committed state, checked."""
-    from longcase.app import backup_store, store_path
+    from longcase.app import store_path
+    from longcase.upkeep import backup_store
 
-    with _bar("copying") as tick:
+    with terminal.bar("copying") as tick:
         backup_store(session.store, target, force=force, progress=tick)
     _say(
         session,
@@ -123,10 +133,11 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Set aside a store that is there; it is not deleted.")] = False,
 ) -> None:
     """Put a backup in the place of the store; its workers must be stopped."""
-    from longcase.app import restore_store, store_path
+    from longcase.app import store_path
     from longcase.env import Env
+    from longcase.upkeep import restore_store
 
-    with _bar("copying") as tick:
+    with terminal.bar("copying") as tick:
         aside = restore_store(session.store, source, Env(), force=force, progress=tick)
     old = f"; the old store is {aside}" if aside else ""
     value = {"restored": store_path(session.store), "from": source, "set_aside": aside or None}
@@ -138,30 +149,54 @@ def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit status 6 if something is missing.")
     ] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Change nothing; print the SQL that would run.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Change nothing; list what would run, with checksums.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Change nothing; print the SQL to run by hand.")] = False,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Change nothing; print the SQL of PostgreSQL roles with least rights.")
+    ] = False,
 ) -> None:
     """Bring the store to this release's schema, in one transaction; a kill in the middle changes nothing."""
-    from longcase.app import migrate_store, missing_migrations
     from longcase.env import Env
+    from longcase.upkeep import migrate_store
 
+    if check + plan + sql + roles > 1:
+        raise UsageError("--check, --plan, --sql and --roles go one at a time", hint="longcase migrate --plan")
+    if sql or roles:
+        return _script(session, roles=roles)
     if check or plan:
-        missing = missing_migrations(session.store)
-        if session.json:
-            listed = [{"version": m.version, "name": m.name, **({"sql": m.sql} if plan else {})} for m in missing]
-            terminal.data({"missing": listed})
-        else:
-            for migration in missing:
-                terminal.line(f"{migration.version:04} {migration.name} is missing")
-                if plan:
-                    terminal.block(migration.sql)
-            if not missing:
-                terminal.line("the schema is this release's; nothing to do")
-        if missing and check:
-            raise typer.Exit(BROKEN)
-        return
+        return _missing(session, check=check)
     done = migrate_store(session.store, Env())
     told = ", ".join(f"{migration.version:04} {migration.name}" for migration in done) or "nothing to do"
-    _say(session, {"applied": [migration.version for migration in done]}, f"migrated: {told}")
+    return _say(session, {"applied": [migration.version for migration in done]}, f"migrated: {told}")
+
+
+def _script(session: Session, *, roles: bool) -> None:
+    from longcase.upkeep import migration_script, roles_script
+
+    text = roles_script() if roles else migration_script(session.store)
+    if session.json:
+        terminal.data({"sql": text})
+    elif text:
+        terminal.block(text)
+    else:
+        terminal.line("-- the schema is this release's; nothing to do")
+
+
+def _missing(session: Session, *, check: bool) -> None:
+    from longcase.upkeep import missing_migrations
+
+    missing = missing_migrations(session.store)
+    if session.json:
+        listed = [{"version": one.version, "name": one.name, "sha256": one.checksum} for one in missing]
+        terminal.data({"missing": listed})
+    else:
+        for one in missing:
+            checksum = "" if check else f", sha256 {one.checksum}"
+            terminal.line(f"{one.version:04} {one.name} is missing{checksum}")
+        if not missing:
+            terminal.line("the schema is this release's; nothing to do")
+    if missing and check:
+        raise typer.Exit(BROKEN)
 
 
 def _say(session: Session, value: dict[str, Any], text: str) -> None:
@@ -169,17 +204,3 @@ def _say(session: Session, value: dict[str, Any], text: str) -> None:
         terminal.data(value)
     else:
         terminal.line(text)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that is told what is done and in all; draws a bar where somebody looks."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

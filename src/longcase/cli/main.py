@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longcase.cli import begin, define, keep, look, mend, run, say, terminal
+from longcase.cli import archive, begin, define, keep, look, mend, run, say, terminal, workers
 from longcase.errors import BugError, LongcaseError
 
 INTERRUPTED = 130
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (run, begin, look, say, mend, define, keep):
+for group in (run, workers, begin, look, say, mend, define, keep, archive):
     group.add_to(app)
 
 

@@ -11,7 +11,6 @@ from longcase.cli.say import CASE, tell
 
 PANEL = "Mend a case"
 INCIDENT = Annotated[str | None, typer.Option(help="Which incident, if several are open.")]
-REASON = Annotated[str, typer.Option(help="Why; it stands in the history.")]
 MAYBE = Annotated[str | None, typer.Option(help="Why; it stands in the history.")]
 WHY = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.", show_default=False)]
 
@@ -22,15 +21,15 @@ def add_to(app: typer.Typer) -> None:
         command(app, PANEL)(function)
 
 
-def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: REASON = "") -> None:
+def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE = None) -> None:
     """Try the incident's call again with fresh attempts, or apply the refused input once more."""
-    why = _checked(reason)
+    why = reason if reason is None else checked_reason(reason)
     tell(session, session.ask(lambda service: service.retry(case, incident=incident, reason=why)), "retried")
 
 
 def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE = None) -> None:
     """Go on without the incident's call, where its result may be nothing."""
-    why = reason if reason is None else _checked(reason)
+    why = reason if reason is None else checked_reason(reason)
     tell(session, session.ask(lambda service: service.skip(case, incident=incident, reason=why), code=True), "skipped")
 
 
@@ -44,7 +43,7 @@ def set_result(
     """Supply the result of the incident's call."""
     from longcase.model.strict_json import BODY_BYTES
 
-    why = reason if reason is None else _checked(reason)
+    why = reason if reason is None else checked_reason(reason)
     value = json_argument(result, "result", BODY_BYTES)
     accepted = session.ask(lambda service: service.set_result(case, value, incident=incident, reason=why), code=True)
     tell(session, accepted, "result set")
@@ -52,13 +51,13 @@ def set_result(
 
 def move(session: Session, case: CASE, stage: Annotated[str, typer.Argument(help="Where to.")], reason: WHY) -> None:
     """Move a case to another stage: its visit ends, nothing is undone."""
-    why = _checked(reason)
+    why = checked_reason(reason)
     tell(session, session.ask(lambda service: service.move(case, stage, reason=why), code=True), "moved")
 
 
 def restart(session: Session, case: CASE, reason: WHY) -> None:
     """Begin the current visit anew, with what its calls have returned already."""
-    why = _checked(reason)
+    why = checked_reason(reason)
     tell(session, session.ask(lambda service: service.restart(case, reason=why)), "restarted")
 
 
@@ -72,7 +71,7 @@ def correct(
     """Correct fields of the business object, recorded with before and after."""
     from longcase.cli.fields import fields_of
 
-    why = _checked(reason)
+    why = checked_reason(reason)
     with session.open(code=True) as longcase:
         service = longcase.service
         values = fields_of(service, service.ref(case).workflow).assignments(fields, case)
@@ -82,11 +81,12 @@ def correct(
 
 def cancel(session: Session, case: CASE, reason: WHY) -> None:
     """Cancel a case: its cancel path runs; without one it is undone and closed as cancelled."""
-    why = _checked(reason)
+    why = checked_reason(reason)
     tell(session, session.ask(lambda service: service.cancel(case, reason=why)), "cancelling")
 
 
-def _checked(reason: str) -> str:
+def checked_reason(reason: str) -> str:
+    """Return a reason that may be kept."""
     from longcase.errors import UsageError
     from longcase.model.strict_json import check_json
 

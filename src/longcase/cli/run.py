@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,14 @@ _APP_ARGUMENT = Annotated[
     str | None,
     typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False),
 ]
+_QUEUES = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue", "-q", metavar="NAME",
+        help="Serve this queue, and no other than those named. `default` is what is bound to no queue.",
+    ),
+]  # fmt: skip
+_ATTEMPTS = Annotated[int, typer.Option(help="Attempts at once.", min=1)]
 _LIVE = Annotated[int, typer.Option(help="Cases kept in memory; others are rows and nothing else.", min=0)]
 
 
@@ -39,15 +48,30 @@ def dev(
     live: _LIVE = 512,
 ) -> None:
     """Run a worker for trying things out, and say where cases live and what to do next."""
-    _run(session, app, live, factor, tips=True)
+    _run(session, app, live, factor, None, 2_000, tips=True)
 
 
-def worker(session: Session, app: _APP_ARGUMENT = None, live: _LIVE = 512) -> None:
+def worker(
+    session: Session,
+    app: _APP_ARGUMENT = None,
+    queue: _QUEUES = None,
+    attempts: _ATTEMPTS = 2_000,
+    live: _LIVE = 512,
+) -> None:
     """Run a worker until SIGTERM or Ctrl-C: it begins nothing new and lets running attempts end."""
-    _run(session, app, live, None, tips=False)
+    _run(session, app, live, None, queue or ["default"], attempts, tips=False)
 
 
-def _run(session: Session, app: str | None, live: int, factor: float | None, *, tips: bool) -> None:
+def _run(
+    session: Session,
+    app: str | None,
+    live: int,
+    factor: float | None,
+    queues: list[str] | None,
+    attempts: int,
+    *,
+    tips: bool,
+) -> None:
     from longcase.app import Longcase, shared_store
     from longcase.cli.loading import load_apps
 
@@ -56,15 +80,25 @@ def _run(session: Session, app: str | None, live: int, factor: float | None, *, 
         raise UsageError("the workflows are named twice", hint=f"longcase worker {app}")
     longcase = Longcase(load_apps(app or session.app), url=url, actor=session.actor, live=live)
     _log_to_stderr()
-    asyncio.run(_work(session, longcase, factor, app or session.app, tips=tips))
+    asyncio.run(_work(session, longcase, factor, app or session.app, queues, attempts, tips=tips))
 
 
-async def _work(session: Session, longcase: Longcase, factor: float | None, app: str | None, *, tips: bool) -> None:
+async def _work(
+    session: Session,
+    longcase: Longcase,
+    factor: float | None,
+    app: str | None,
+    queues: list[str] | None,
+    attempts: int,
+    *,
+    tips: bool,
+) -> None:
     async with longcase:
         if factor is not None:
             await longcase.scale_clock(factor)
         await longcase.record_maps()
-        mover = longcase.new_worker()
+        served = longcase.all_queues() if queues is None else queues
+        mover = longcase.new_worker(served, attempts=attempts)
         asked = 0
 
         def stop() -> None:
@@ -87,16 +121,23 @@ async def _work(session: Session, longcase: Longcase, factor: float | None, app:
         while not mover.number and not running.done():  # noqa: ASYNC110  # the worker tells nobody else
             await asyncio.sleep(0.005)
         if mover.number:
-            _say_hello(session, longcase, mover.number, app, tips=tips)
+            _say_hello(session, longcase, mover.number, served, app, tips=tips)
         await running
         _say(session, {"stopped": mover.number}, f"worker {mover.number} has stopped")
 
 
-def _say_hello(session: Session, longcase: Longcase, number: int, app: str | None, *, tips: bool) -> None:
+def _say_hello(
+    session: Session, longcase: Longcase, number: int, served: Sequence[str], app: str | None, *, tips: bool
+) -> None:
     names = [workflow.name for workflow in longcase.workflows]
     now = longcase.env.now().isoformat(timespec="seconds")
-    hello = {"worker": number, "store": longcase.store.url, "workflows": names, "now": now}
-    _say(session, hello, f"worker {number} moves {', '.join(names)}; cases live in {longcase.store.url}")
+    hello = {
+        "worker": number, "store": longcase.store.url, "workflows": names, "queues": list(served), "now": now,
+    }  # fmt: skip
+    what = f"moves {', '.join(names)}"
+    if list(served) != ["default"]:
+        what = f"serves {', '.join(served)} of {', '.join(names)}"
+    _say(session, hello, f"worker {number} {what}; cases live in {longcase.store.url}")
     if tips and not session.json:
         first = longcase.workflows[0]
         where = f" --app {app}" if app else ""

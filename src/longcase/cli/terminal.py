@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -112,3 +113,17 @@ def error_text(message: str, hint: str) -> str:
         message = f"{message[:LONGEST_ERROR]}... ({len(message) - LONGEST_ERROR:,} more characters: --json)"
     shown = "\n".join(escape(part) for part in message.split("\n"))
     return f"error: {shown}\n\nhint: {escape(hint)}" if hint else f"error: {shown}"
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told what is done and in all; draws a bar where somebody looks."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

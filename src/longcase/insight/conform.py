@@ -33,7 +33,7 @@ WHERE m.node IS NULL
 """
 _COUNT: Final = """
 SELECT count(*) AS events, count(DISTINCT h.case_no) AS cases,
-       coalesce(sum(h.node <> ''), 0) AS placed
+       coalesce(sum(CASE WHEN h.node <> '' THEN 1 ELSE 0 END), 0) AS placed
 FROM history AS h JOIN cases AS c ON c.case_no = h.case_no WHERE :workflow = '' OR c.workflow = :workflow
 """
 _PLACES: Final = """

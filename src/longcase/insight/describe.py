@@ -71,6 +71,7 @@ def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
     limits = {
         "concurrency": activity.concurrency,
         "rate": f"{activity.rate[0]} per {describe_span(activity.rate[1])}" if activity.rate else None,
+        **_queue(activity),
     }
     timeouts = {
         "start_to_close": activity.timeout,
@@ -96,6 +97,19 @@ def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
         "idempotency_key": f"one per {activity.once_per}" + (", injected" if activity.injects_key else ""),
         "on_cancel": activity.cancel,
         "limits": {name: value for name, value in limits.items() if value is not None},
+    }
+
+
+def _queue(activity: Activity[..., Any]) -> dict[str, Any]:
+    """Return the queue the activity is bound to, and what holds for that over the whole fleet."""
+    queue = activity.queue
+    if queue is None:
+        return {}
+    return {
+        "queue": queue.name,
+        "priority": activity.priority or None,
+        "queue_concurrency": queue.concurrency,
+        "queue_rate": f"{queue.rate[0]} per {describe_span(queue.rate[1])}" if queue.rate else None,
     }
 
 

@@ -7,7 +7,7 @@ I39 a backup.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from typing import Any, Final, Protocol
 
 from longcase.insight.invariants import CHECKS, CaseFacts, Finding, LiveKeys, Overdue, inv_02
 from longcase.store.port import Audited
@@ -16,16 +16,28 @@ CHUNK: Final = 100  # cases read at once: bounds memory and the age of a snapsho
 
 Anchors = Mapping[int, Mapping[int, bytes]]  # case -> seq -> hash, noted earlier outside the store
 
+_TOMBSTONE: Final = "SELECT workflow, key, events, hash FROM purged WHERE case_no = :case_no"
+_HALF_PURGED: Final = """
+SELECT p.case_no, p.workflow, p.key FROM purged AS p JOIN case_overview AS c ON c.case_no = p.case_no LIMIT 20
+"""
+
+
+class Verified(Audited, Protocol):
+    """A store that can be verified."""
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] = ...) -> list[dict[str, Any]]: ...
+
 
 async def verify(
-    store: Audited, *, anchors: Anchors | None = None, progress: Callable[[int], None] = lambda cases: None
+    store: Verified, *, anchors: Anchors | None = None, progress: Callable[[int], None] = lambda cases: None
 ) -> AsyncIterator[Finding]:
     """Yield every finding, by case number; nothing is yielded by a sound store.
 
     Each case is read as of one instant, so a store in use may be verified.
 
     Args:
-        anchors: hashes that were noted outside the store; what stands there now must be the same.
+        anchors: hashes that were noted outside the store; what stands there now must be the same. A case that
+            was purged must have a tombstone over the same head.
         progress: told the number of cases looked at.
     """
     for broken in await store.broken_references():
@@ -53,5 +65,20 @@ async def verify(
         progress(looked_at)
     for finding in overdue.findings():
         yield finding
+    for row in await store.query(_HALF_PURGED, {}):
+        address = f"{row['workflow']}/{row['key']}"
+        yield Finding("I2", row["case_no"], address, 0, "has a tombstone and is still there")
     for case_no in sorted(missing):
-        yield Finding("I2", case_no, "unknown", 0, "an anchored case is gone")
+        for finding in await _gone(store, case_no, known[case_no]):
+            yield finding
+
+
+async def _gone(store: Verified, case_no: int, anchors: Mapping[int, bytes]) -> list[Finding]:
+    """Return what is wrong with an anchored case that is not there: nothing, if its purge is recorded."""
+    for row in await store.query(_TOMBSTONE, {"case_no": case_no}):
+        address = f"{row['workflow']}/{row['key']}"
+        events, head = int(row["events"]), bytes.fromhex(row["hash"])
+        if max(anchors, default=0) > events or anchors.get(events, head) != head:
+            return [Finding("I2", case_no, address, events, "its tombstone is not of the history that was anchored")]
+        return []
+    return [Finding("I2", case_no, "unknown", 0, "an anchored case is gone, and no purge of it is recorded")]

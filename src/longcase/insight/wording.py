@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from longcase.history.event import Event
-from longcase.history.state import CaseState, Task
+from longcase.history.state import Call, CaseState, Task
 from longcase.history.waits import Wait, waits
 
 Written = Callable[[str], str]
@@ -41,6 +41,8 @@ def _waiting(state: CaseState, wait: Wait) -> str:
     match wait.kind:
         case "incident":
             return f"Stopped, {wait.whose} to act: {wait.what},"
+        case "activity" if (call := _queued_at(state, wait.seq)) is not None:
+            return f"Waiting for a worker of queue {call.get('queue')}: {call['activity']},"
         case "activity" | "child" | "undo":
             return f"Waiting on {wait.whose}: {wait.what}," if wait.kind != "undo" else "Undoing,"
         case "person":
@@ -64,6 +66,12 @@ def _then(state: CaseState, wait: Wait) -> str:
     if task["expires_at"]:
         coming.append(f'"{task["expires_answer"]}" stands')
     return f", then {', then '.join(coming)}" if coming else ""
+
+
+def _queued_at(state: CaseState, seq: int) -> Call | None:
+    """Return the call commanded at `seq` if it waits for a worker of its queue."""
+    calls = state.calls.values()
+    return next((c for c in calls if c["seq"] == seq and c.get("queue") and c["status"] == "ready"), None)
 
 
 def _task_at(state: CaseState, seq: int) -> Task | None:

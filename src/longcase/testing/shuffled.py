@@ -24,9 +24,10 @@ from longcase.env import Env
 from longcase.errors import BugError, StoreUnavailable, UnavailableError
 from longcase.history.event import instant_text
 from longcase.runtime.limits import Slots
+from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Running, perform, verify
 from longcase.runtime.seam import AskVerify, AttemptsOverTurns, Go
-from longcase.runtime.turns import Moved, Turns
+from longcase.runtime.turns import Turns
 from longcase.store.port import Store
 
 STEPS = 3_000

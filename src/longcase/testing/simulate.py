@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -38,10 +38,10 @@ from longcase.model.codec import Json
 from longcase.model.span import Span
 from longcase.model.workflow import Workflow
 from longcase.runtime.limits import Slots
+from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Running, perform, verify
-from longcase.runtime.turns import Moved, Turns
+from longcase.runtime.turns import Turns
 from longcase.service.service import Accepted, CaseView, Receipt, Service, TaskView
-from longcase.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 ROUNDS = 1_000_000
@@ -56,6 +56,7 @@ class Simulation:
         fakes: what runs instead of an activity's own function.
         now: where the clock starts; Monday 2026-01-05 09:00 UTC unless given.
         path: a SQLite file to keep; a temporary one otherwise.
+        url: of the store, instead of a path: an empty PostgreSQL database, say.
         seed: of ids and jitter, so that a run is repeatable.
         live: coroutines kept in memory; 0 rebuilds every case at every turn.
     """
@@ -67,6 +68,7 @@ class Simulation:
         fakes: Mapping[Activity[..., Any], Callable[..., Any]] | None = None,
         now: datetime | None = None,
         path: str | Path | None = None,
+        url: str | None = None,
         seed: int = 0,
         live: int = 512,
         synchronous: str = "FULL",
@@ -77,12 +79,12 @@ class Simulation:
         self.env = Env(self.clock, seed=seed)
         self.performed: list[tuple[str, str, int]] = []  # (case, activity, attempt) in order
         self._loop = asyncio.new_event_loop()
-        self._folder = tempfile.TemporaryDirectory() if path is None else None
-        file = Path(path) if path is not None else Path(self._folder.name) / "cases.db" if self._folder else Path()
-        self.path = file
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.url = url or (f"sqlite:///{path}" if path is not None else self._place())
         self._fakes: dict[str, Callable[..., Any]] = {activity.name: fn for activity, fn in (fakes or {}).items()}
+        self._inline = self.url.startswith("sqlite:")  # its store never suspends, and costs no loop
         self._app = Longcase(
-            workflows, url=f"sqlite:///{file}", env=self.env, inline=True, live=live, synchronous=synchronous
+            workflows, url=self.url, env=self.env, inline=self._inline, live=live, synchronous=synchronous
         )
         self._live = live
         self._together = False
@@ -94,9 +96,15 @@ class Simulation:
             self._give_up()
             raise
 
+    def _place(self) -> str:
+        """Return the URL of a store that lasts as long as this simulation."""
+        self._folder = tempfile.TemporaryDirectory()
+        return f"sqlite:///{self._folder.name}/cases.db"
+
     def _join(self) -> None:
         self._worker = self._do(self._app.store.join("simulation", 1))
         self._slots = Slots(self.env.now)
+        self._freed: list[int] = []  # cases that were told of a free slot
         self._turns = Turns(self._app.store, self.env, self._app.codes, self._worker, self._slots, live=self._live)
 
     def __enter__(self) -> Simulation:
@@ -128,6 +136,8 @@ class Simulation:
 
     def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
         """Finish a call of the door or the store: opened inline, they never suspend, so no loop is needed."""
+        if not self._inline:
+            return self._do(work)
         try:
             work.send(None)
         except StopIteration as done:
@@ -150,6 +160,9 @@ class Simulation:
         self.run()
         for _ in range(ROUNDS):
             wake = self._at_once(self._app.store.next_wake(instant_text(self.now)))
+            if self._slots.retry_at is not None:  # a rate limit lets the next attempt begin
+                retry = instant_text(self._slots.retry_at)
+                wake = min(wake, retry) if wake else retry
             if not wake or instant_of(wake) > instant:
                 break
             self.clock.set(instant_of(wake))
@@ -160,11 +173,16 @@ class Simulation:
 
     def run(self) -> None:
         """Move every case that can move at this instant, and run its activities, until all is quiet."""
-        if not self._together and (ready := self._ready()):
+        if not self._together and (ready := self._at_once(self._ready()) or self._held_back()):
             self._do(self._run(ready))
 
-    def _ready(self) -> list[int]:
-        return self._at_once(self._app.store.ready(instant_text(self.now), self._worker, BATCH))
+    async def _ready(self) -> list[int]:
+        return await self._app.store.ready(instant_text(self.now), self._worker, BATCH)
+
+    def _held_back(self) -> list[int]:
+        """Return cases whose attempts found no slot, and may find one now."""
+        waiting, self._freed = self._freed, []
+        return [*waiting, *self._slots.due()]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -184,8 +202,9 @@ class Simulation:
         self._turns.evict_all()
         old = self._worker
         store = self._app.store
-        assert isinstance(store, SqliteStore)
-        store.abandon(old)
+        gone = cast(Any, store).abandon(old)
+        if gone is not None:  # where the lease of a dead one stands in the database
+            self._do(gone)
         self._join()
         self._do(store.recover(old))
 
@@ -279,7 +298,7 @@ class Simulation:
         for _ in range(ROUNDS):
             moved = await self._turns.advance({case_no: [] for case_no in ready}, set(ready))
             await self._carry_out(moved)
-            ready = self._ready()
+            ready = await self._ready() or self._held_back()
             if not ready:
                 return
         raise BugError("the simulation does not come to rest")
@@ -288,6 +307,8 @@ class Simulation:
         while moved:
             outcomes: dict[int, list[Item]] = {}
             for entry in moved:
+                if entry.refused:
+                    self._slots.hold(entry.case_no, entry.refused)
                 items = outcomes.setdefault(entry.case_no, list(entry.left))
                 for command in entry.commands:
                     item = await self._command(entry, command)
@@ -322,6 +343,7 @@ class Simulation:
             self._with_fake(activity), running, arguments, result, bool(call["undoes"]), None
         )
         self._slots.give_back(activity)
+        self._freed += self._slots.freed_by(activity)
         return Ended(command.call, command.number, outcome, self._worker, instant_text(self.now))
 
     def _with_fake(self, activity: Activity[..., Any]) -> Activity[..., Any]:

@@ -1,0 +1,140 @@
+"""The frame of the door: how a case is addressed, and how something is written to it under its row's lock.
+
+The door's parts stand on it: `answering` (people's answers), `mending` (corrections and repairs), and
+`service`, which is all of them with starts, signals and questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from longcase.engine.advance import blocked
+from longcase.engine.code import WorkflowCode
+from longcase.engine.tasks import Actor
+from longcase.env import Env
+from longcase.errors import CaseNotFound, UsageError
+from longcase.history.event import Event
+from longcase.history.state import CaseState, Task
+from longcase.history.waits import Wait
+from longcase.model.codec import Json
+from longcase.model.names import check_key, check_name
+from longcase.service.retention import tombstone
+from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a start. `differs` names the fields in which an existing case's object differs."""
+
+    address: str
+    case_no: int
+    existing: bool
+    status: str
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a signal, a decision or a repair. `duplicate` means it had been accepted before."""
+
+    address: str
+    duplicate: bool = False
+    did: str = ""
+    remaining: int = 0  # answers still needed
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as its candidates see it."""
+
+    address: str
+    ref: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """What one screen says of a case: where it is, what it waits for, whose move it is, since when."""
+
+    address: str
+    case_no: int
+    state: CaseState
+    waits: list[Wait]
+    pending: int
+    lease: int
+    wake_at: str
+    exits: tuple[str, ...] = field(default=())
+
+    @property
+    def blocked(self) -> bool:
+        return blocked(self.state)
+
+
+class Door:
+    """A store, and who comes to it."""
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        codes: Mapping[str, WorkflowCode],
+        *,
+        tenant: str = "main",
+        actor: Actor | None = None,
+        on_change: Callable[[int], None] | None = None,
+    ) -> None:
+        self.store = store
+        self.env = env
+        self.codes = codes
+        self.tenant = tenant
+        self.actor = actor or Actor("service:api")
+        self.on_change = on_change
+        self.starter: Callable[[Sequence[NewCase]], Awaitable[list[Started]]] | None = None
+
+    def ref(self, address: str) -> CaseRef:
+        """Return the reference of `workflow/key`: the live case of that key, else the newest."""
+        workflow, slash, key = address.partition("/")
+        if not slash:
+            raise UsageError(
+                f"{address!r} addresses no case, expected workflow/key", hint="longcase show client-onboarding/C-1042"
+            )
+        check_name(workflow, "workflow")
+        return CaseRef(0, workflow, check_key(key), self.tenant)
+
+    def code_of(self, workflow: str) -> WorkflowCode | None:
+        """Return the workflow's code if it is loaded here."""
+        return self.codes.get(workflow)
+
+    async def row(self, address: str) -> CaseRow:
+        """Return the row of a case, or raise CaseNotFound."""
+        row = await self.store.load(self.ref(address))
+        if row is None:
+            raise await tombstone(self.store, self.ref(address)) or CaseNotFound(
+                f"no case {address}", hint=f"longcase list --workflow {address.partition('/')[0]}"
+            )
+        return row
+
+    def _changed(self, case_no: int) -> None:
+        if self.on_change is not None:
+            self.on_change(case_no)
+
+    async def _edit(
+        self, ref: CaseRef, decide: Callable[[Locked], Edit[Accepted]], dedup: DedupKey | None = None
+    ) -> Accepted:
+        touched: list[int] = []
+
+        def noting(locked: Locked) -> Edit[Accepted]:
+            touched[:] = [locked.case_no]
+            return decide(locked)
+
+        try:
+            answer = await self.store.edit(ref, noting, dedup)
+        except CaseNotFound as error:
+            raise await tombstone(self.store, ref) or error from None
+        for case_no in touched:
+            self._changed(case_no)
+        return answer
+
+    def _record(self, kind: str, data: dict[str, Json], who: Actor, state: CaseState) -> Event:
+        return Event(kind, data, state.visit, actor=who.name, channel=who.channel, on_behalf=who.on_behalf)
