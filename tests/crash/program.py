@@ -1,6 +1,6 @@
 """The program under fire: a workflow whose every effect is written to an outside ledger.
 
-Run as `python -m tests.crash.program STORE LEDGER SECONDS`: a worker over the store that ends when no
+Run as `python -m tests.crash.program URL SECONDS`: a worker over the store that ends when no
 case is open, or after SECONDS. The ledger is a file of one line an effect, appended with O_APPEND and
 fsync, so that it outlives the worker as the world does.
 """
@@ -112,8 +112,8 @@ async def paying(case: Case[Order]) -> Next:
     return orders.close("done", result=said.text)
 
 
-async def main(store: str, limit: float) -> None:
-    async with Longcase([orders], url=f"sqlite:///{store}") as longcase, longcase.working():
+async def main(url: str, limit: float) -> None:
+    async with Longcase([orders], url=url) as longcase, longcase.working():
         end = asyncio.get_running_loop().time() + limit
         while asyncio.get_running_loop().time() < end:
             rows = await longcase.service.query("SELECT count(*) AS n FROM cases WHERE status = 'open'")

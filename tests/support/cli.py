@@ -51,15 +51,18 @@ class Result:
 
 
 class Cli:
-    """Types commands against one store."""
+    """Types commands against one store: a SQLite file in its folder, unless a URL is given."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str = ""
+    ) -> None:
         self.folder = folder
         self.db = folder / "cases.db"
+        self.url = url or f"sqlite:///{self.db}"
         self._patch = monkeypatch
         self._capsys = capsys
         self.environment = {
-            "LONGCASE_DATABASE_URL": f"sqlite:///{self.db}",
+            "LONGCASE_DATABASE_URL": self.url,
             "LONGCASE_APP": str(CLAIMS),
             "LONGCASE_ACTOR": "ann",
         }
@@ -147,7 +150,7 @@ def freeze(cli: Cli, sim: Simulation) -> None:
     """Let the store's shared clock stand at the simulation's instant."""
 
     async def standing() -> None:
-        longcase = Longcase(url=f"sqlite:///{cli.db}", env=sim.env)
+        longcase = Longcase(url=cli.url, env=sim.env)
         async with longcase:
             await longcase.scale_clock(1e-9)
 

@@ -23,10 +23,14 @@ def say(*words):
 
 @contextmanager
 def process(body: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the body of an `async def main(path, ...)` in a process; it is killed at the end if it still runs."""
+    """Run the body of an `async def main(path, ...)` in a process; it is killed at the end if it still runs.
+
+    `path` may be a store's URL; the body finds it as `url` in any case.
+    """
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     names = ", ".join(["path", *(f"arg{i}" for i in range(1, len(arguments)))])
-    code = f"{PRELUDE}\nasync def main({names}):\n{lines}\n\nasyncio.run(main(*sys.argv[1:]))\n"
+    url = '    url = path if "://" in path else f"sqlite:///{path}"'
+    code = f"{PRELUDE}\nasync def main({names}):\n{url}\n{lines}\n\nasyncio.run(main(*sys.argv[1:]))\n"
     child = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdin=subprocess.PIPE,

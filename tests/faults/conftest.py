@@ -1,0 +1,39 @@
+"""Every test in this folder reports what it injected, or fails (see `frame`)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from tests.faults.frame import NAME, PROPERTY, FaultReport, refuse_misnamed
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def fault_report(request: pytest.FixtureRequest) -> FaultReport:
+    """What the test did: injected, useful, found; set `store` where it is not SQLite."""
+    named = NAME.match(request.node.name)
+    assert named is not None
+    report = FaultReport(named[1], request.node.name)
+    if "store_url" in request.fixturenames:  # it runs on each kind of store
+        report.store = request.getfixturevalue("store_url").partition(":")[0].replace("postgresql", "postgres")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that passed and has nothing to show for it."""
+    report: FaultReport = item.funcargs["fault_report"]  # type: ignore[attr-defined]
+    try:
+        result = yield
+    finally:
+        item.user_properties.append((PROPERTY, report.to_json()))
+    if missing := report.missing():
+        pytest.fail(missing, pytrace=False)
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    refuse_misnamed([item for item in items if HERE in item.path.parents])

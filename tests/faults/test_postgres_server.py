@@ -1,0 +1,347 @@
+"""What happens to the PostgreSQL server itself: restarted, crashed, away for long, out of connections or of disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.conftest import LEASE_SECONDS
+from tests.faults.frame import FaultReport, by_length
+from tests.faults.life import BOUND, Life, check_orders
+from tests.faults.ships import Ships, door, fleet, sail
+from tests.support.postgres import Server, StopMode, migrate, own_server, run_sql
+from tests.support.wire_proxy import Harm, Request, WireProxy
+
+ORDERS = by_length(8, 60)
+KEYS = [f"o{number}" for number in range(ORDERS)]
+AWAY = by_length(4.0, 30.0)  # seconds the database is stopped (ACCEPTANCE D4)
+
+pytestmark = pytest.mark.timeout(by_length(180, 900))
+
+
+@pytest.fixture
+def report(fault_report: FaultReport) -> FaultReport:
+    fault_report.store = "postgres"
+    return fault_report
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
+    with own_server() as server:
+        migrate(server.url())
+        yield server
+
+
+async def nothing() -> None:
+    """Do no harm."""
+
+
+def amcheck(url: str) -> list[str]:
+    """Return what PostgreSQL's own check finds wrong with the tables and indexes of a store."""
+    run_sql(url, "CREATE EXTENSION IF NOT EXISTS amcheck")
+    ours = "c.relnamespace = 'public'::regnamespace"
+    heaps = run_sql(
+        url, f"SELECT c.relname, v.msg FROM pg_class c, LATERAL verify_heapam(c.oid) v WHERE c.relkind = 'r' AND {ours}"
+    )
+    run_sql(
+        url,
+        "SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid "
+        f"JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'btree' AND {ours}",
+    )
+    return [f"{row['relname']}: {row['msg']}" for row in heaps]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_fault_F17_the_server_is_restarted_under_load(
+    server: Server, tmp_path: Path, ledger: Path, report: FaultReport, mode: StopMode
+) -> None:
+    """Workers and clients reconnect; what was acknowledged is there after the server's own recovery."""
+    restarts = [0]
+
+    async def restart() -> None:
+        if restarts[0] < by_length(3, 25):
+            await asyncio.to_thread(server.restart, mode)
+            restarts[0] += 1
+
+    async def run(ships: Ships) -> int:
+        async with door(server.url()) as life:
+            await sail(life, ships, KEYS, restart, every=0.3, harms=by_length(3, 25))
+            return sum(life.refused.values())
+
+    with fleet(server.url(), tmp_path, 2) as ships:
+        for worker in ships.workers:
+            ships.until_ready(worker)  # opening a store that is away is an error; losing it is not
+        refused = asyncio.run(run(ships))
+        assert ships.ended == [], f"a worker outlives its server's restart:\n{ships.said()[-3000:]}"
+        assert ships.stop() == [0, 0]
+        assert "Traceback" not in ships.said(), ships.said()[-3000:]
+    effects = check_orders(server.url(), ledger, KEYS)
+    assert amcheck(server.url()) == []
+    report(
+        injected={f"{mode} restarts": restarts[0]},
+        useful={"orders closed": ORDERS, "effects": effects},
+        found=f"nothing acknowledged was lost; the client asked again {refused} times; amcheck finds nothing",
+    )
+
+
+def test_fault_F17_the_server_crashes_while_a_dead_workers_cases_are_taken_over(
+    server: Server, tmp_path: Path, ledger: Path, report: FaultReport
+) -> None:
+    crashed, killed = [0], [0]
+
+    async def both(ships: Ships) -> None:
+        if crashed[0] >= by_length(2, 10):
+            return
+        worker = ships.workers[0]
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        killed[0] += 1
+        ships.keep_up()
+        await asyncio.sleep(float(LEASE_SECONDS))  # the fault's instant: about when the lease lapses
+        await asyncio.to_thread(server.restart, "immediate")
+        crashed[0] += 1
+
+    async def run(ships: Ships) -> None:
+        async with door(server.url()) as life:
+            await sail(life, ships, KEYS, lambda: both(ships), every=0.5, harms=by_length(2, 10))
+
+    with fleet(server.url(), tmp_path, 2) as ships:
+        asyncio.run(run(ships))
+    effects = check_orders(server.url(), ledger, KEYS)
+    report(
+        injected={"SIGKILL": killed[0], "immediate restarts": crashed[0]},
+        useful={"orders closed": ORDERS, "effects": effects},
+        found="taken over once",
+    )
+
+
+def test_fault_F17_row_D4_the_database_is_away_for_long_and_everything_goes_on(
+    server: Server, tmp_path: Path, ledger: Path, report: FaultReport
+) -> None:
+    """Longer than a lease: nobody is declared dead while nobody could beat, or else it joins anew."""
+
+    async def run(ships: Ships) -> float:
+        async with door(server.url()) as life:
+            await sail(life, ships, KEYS[: ORDERS // 2], nothing)
+            server.stop("fast")
+            asking = asyncio.ensure_future(life.order(KEYS[ORDERS // 2]))
+            await asyncio.sleep(AWAY)  # the outage
+            assert not asking.done()
+            server.start()
+            back = time.monotonic()
+            await asking
+            took = time.monotonic() - back
+            await sail(life, ships, KEYS[ORDERS // 2 + 1 :], nothing)
+            return took
+
+    with fleet(server.url(), tmp_path, 2) as ships:
+        for worker in ships.workers:
+            ships.until_ready(worker)
+        took = asyncio.run(run(ships))
+        assert ships.ended == [], ships.said()[-3000:]
+        assert ships.stop() == [0, 0]
+        assert "Traceback" not in ships.said(), ships.said()[-3000:]
+    effects = check_orders(server.url(), ledger, KEYS)
+    report(
+        injected={"seconds without a database": int(AWAY)},
+        useful={"orders closed": ORDERS, "effects": effects},
+        found=f"the client was served {took:.1f} s after it came back",
+    )
+
+
+def test_fault_F23_when_connections_run_out_callers_are_told_and_leases_are_kept(
+    tmp_path: Path, ledger: Path, report: FaultReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers take every connection that is left; the fleet keeps those it has and goes on when they leave."""
+    import asyncpg
+
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
+
+    async def run(ships: Ships, url: str) -> tuple[int, int]:
+        taken: list[asyncpg.Connection] = []
+        refused = 0
+        async with door(url) as life:
+            await sail(life, ships, KEYS[:2], nothing)
+
+            async def crowd() -> None:
+                nonlocal refused
+                try:
+                    while len(taken) < 100:
+                        taken.append(await asyncpg.connect(url))
+                except asyncpg.TooManyConnectionsError:
+                    refused += 1
+
+            await sail(life, ships, KEYS[2:5], crowd, every=0.1, harms=1)
+            assert refused, "there was still room: the test would prove nothing"
+            for connection in taken:
+                await connection.close()
+            await sail(life, ships, KEYS[5:], nothing)
+            return len(taken), sum(life.refused.values())
+
+    with own_server(max_connections="24", superuser_reserved_connections="0") as server:
+        migrate(server.url())
+        with fleet(server.url(), tmp_path, 2) as ships:
+            taken, refused = asyncio.run(run(ships, server.url()))
+            assert ships.ended == [], ships.said()[-3000:]
+            assert ships.stop() == [0, 0]
+            assert "Traceback" not in ships.said(), ships.said()[-3000:]
+        effects = check_orders(server.url(), ledger, KEYS)
+    report(
+        injected={"connections taken away": taken},
+        useful={"orders closed": ORDERS, "effects": effects},
+        found=f"no worker ended; the client was refused {refused} times",
+    )
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of its own for a server, small enough to be filled."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a small disk")
+    folder = Path(tempfile.mkdtemp(prefix="longcase-disk-"))
+    folder.chmod(0o755)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=150m,mode=755", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        folder.rmdir()
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+    folder.rmdir()
+
+
+def fill(file: Path) -> int:
+    """Write until the disk is full; returns how much that was."""
+    with file.open("wb", buffering=0) as ballast:
+        try:
+            while ballast.write(bytes(1 << 16)) == 1 << 16:
+                pass
+        except OSError:
+            pass
+        return ballast.tell()
+
+
+def test_fault_F7_the_servers_disk_is_full_and_all_goes_on_when_there_is_space(
+    small_disk: Path, tmp_path: Path, ledger: Path, report: FaultReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers are refused; the server may even stop. With space again, and the server up, everything goes on."""
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
+    ballast = small_disk / "ballast"
+    server = Server(small_disk / "pg", max_wal_size="32MB", min_wal_size="32MB")
+
+    async def run(ships: Ships, url: str) -> dict[str, int]:
+        async with door(url) as life:
+            await sail(life, ships, KEYS[: ORDERS // 2], nothing)
+            refused = asyncio.Event()
+            life.on_error = refused.set
+            assert fill(ballast) > 1 << 20
+            sending = asyncio.ensure_future(send(life))
+            async with asyncio.timeout(BOUND):
+                await refused.wait()
+            ballast.unlink()
+            if not server.answers():
+                await asyncio.to_thread(server.start)
+            await sending
+            await sail(life, ships, [], nothing)
+            return dict(life.refused)
+
+    async def send(life: Life) -> None:
+        """Send orders, and many words besides: those are what fills the log."""
+        service = life.longcase.service
+        for number, key in enumerate(KEYS[ORDERS // 2 :]):
+            await life.order(key)
+            for again in range(0 if life.refused else 4_000):
+                body = {"text": key * 400}
+                word = f"more-{number}-{again}"
+                await life.insist(partial(service.signal, f"orders/{key}", "word", body, idempotency_key=word))
+                if life.refused:
+                    break
+
+    server.start()
+    try:
+        migrate(server.url())
+        with fleet(server.url(), tmp_path, 2) as ships:
+            refused = asyncio.run(run(ships, server.url()))
+            assert ships.stop() == [0, 0]
+        effects = check_orders(server.url(), ledger, KEYS)
+        assert amcheck(server.url()) == []
+    finally:
+        server.stop("immediate")
+    report(
+        injected={"disk full": 1},
+        useful={"orders closed": ORDERS, "effects": effects},
+        found=f"went on when there was space; the client was told {refused}",
+    )
+
+
+def test_fault_F36_a_migration_is_cut_at_every_statement_and_run_again(databases: object, report: FaultReport) -> None:
+    """The line breaks at the n-th request, for every n; the next attempt ends with the whole schema."""
+    from tests.support.postgres import Databases
+
+    from longcase.errors import LongcaseError
+
+    assert isinstance(databases, Databases)
+    cuts, statements = 0, 1
+    step = by_length(7, 1)
+    whole = schema_of(url := databases.new())
+    databases.drop(url)
+    while True:
+        url = databases.new(empty=True)
+        try:
+            with WireProxy(url) as proxy:
+                seen = [0]
+
+                def plan(request: Request, seen: list[int] = seen, last: int = statements) -> Harm:
+                    seen[0] += 1
+                    return "cut" if seen[0] == last else "pass"
+
+                proxy.plan = plan
+                try:
+                    migrate(proxy.url)
+                except LongcaseError:
+                    cuts += 1
+                if not proxy.done["cut"]:
+                    break
+            migrate(url)
+            assert schema_of(url) == whole, f"cut at request {statements}"
+        finally:
+            databases.drop(url)
+        statements += step
+    assert cuts >= 2
+    report(
+        injected={"migrations cut": cuts},
+        useful={"migrations ended": cuts},
+        found=f"the same schema after a cut at every {step}. of {statements} requests",
+    )
+
+
+def schema_of(url: str) -> list[tuple[str, ...]]:
+    """Return the columns, indexes, triggers and constraints of a database."""
+    rows = run_sql(
+        url,
+        """
+        SELECT 'column' AS kind, table_name || '.' || column_name AS name, data_type AS what
+        FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT 'trigger', tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace
+        ORDER BY 1, 2, 3
+        """,
+    )
+    return [tuple(row.values()) for row in rows]
