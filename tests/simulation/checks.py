@@ -12,7 +12,7 @@ from tests.simulation.world import World
 
 from longcase.history.chain import GENESIS, link, payload_digest
 from longcase.history.event import Event, instant_of
-from longcase.history.state import CaseState, apply
+from longcase.history.state import UNKNOWN_KINDS, CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
 from longcase.store.port import CaseRow
@@ -86,6 +86,7 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
     number: dict[str, int] = {}
     running: dict[str, bool] = {}
     failures: Counter[str] = Counter()
+    told: dict[str, int] = {}  # the attempt whose failure was counted last
     names: dict[str, str] = {}
     ended: set[str] = set()
     for event in events:
@@ -105,7 +106,9 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
         elif event.type in ("attempt_failed", "attempt_lost", "activity_failed"):
             running[call] = False
             lost = event.type == "attempt_lost"
-            failures[call] += 0 if lost else 1
+            # The failure a refused close held back is told twice: of the attempt, then to the stage.
+            failures[call] += 0 if lost or told.get(call) == data["attempt"] else 1
+            told[call] = 0 if lost else data["attempt"]
             policy = ACTIVITIES[names[call]].retry
             if failures[call] > policy.max_attempts:
                 yield f"I17: {call}: {failures[call]} failures, at most {policy.max_attempts}"
@@ -117,8 +120,8 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
                     milliseconds=1
                 ):
                     yield f"I17: {call}: waits {pause} after failure {failures[call]}"
-            if event.type == "activity_failed":
-                ended.add(call)
+            if event.type == "activity_failed" and data["error"]["kind"] not in UNKNOWN_KINDS:
+                ended.add(call)  # else an undo has yet to find out, and may be told of a result (A4)
         elif event.type == "call_retried":
             failures[call] = 0
         elif event.type in ("activity_completed", "result_late", "undone"):
@@ -337,7 +340,10 @@ def client_checks(sent: Sequence[Mapping[str, Any]], histories: Mapping[str, Seq
             if e.data.get("id")
         )
         received = {e.data["id"] for e in events if e.type == "signal_received"}
-        keys = {f"{e['detail']['signal']}:{e['detail']['key']}": e for e in mine if e["kind"] == "signal"}
+        keys: dict[str, Mapping[str, Any]] = {}  # the first message under each key
+        for e in mine:
+            if e["kind"] == "signal":
+                keys.setdefault(f"{e['detail']['signal']}:{e['detail']['key']}", e)
         for ident, entry in keys.items():
             count = arrived[ident] - (1 if ident in received and arrived[ident] == 2 else 0)
             told = [e["told"] for e in mine if e["kind"] == "signal" and e["detail"]["key"] == entry["detail"]["key"]]
@@ -346,9 +352,16 @@ def client_checks(sent: Sequence[Mapping[str, Any]], histories: Mapping[str, Seq
             if "ack" not in told and "unknown" not in told and count:
                 found.append(f"I8: {address}: signal {ident} was refused and applied")
         order = [e.data["id"] for e in events if e.type == "signal_received"]
-        asked = [ident for ident in keys if ident in order]
-        if order != asked:
-            found.append(f"I11: {address}: signals came as {asked} and were applied as {order}")
+        for client in sorted({entry["client"] for entry in mine}):
+            asked: list[str] = []  # in the order in which this client was told of them; repeats do not count
+            for entry in mine:
+                if entry["client"] == client and entry["kind"] == "signal" and entry["told"] == "ack":
+                    ident = f"{entry['detail']['signal']}:{entry['detail']['key']}"
+                    if keys[ident] is entry and ident in order:
+                        asked.append(ident)
+            applied = [ident for ident in order if ident in asked]
+            if applied != asked:
+                found.append(f"I11: {address}: signals came as {asked} and were applied as {applied}")
         votes = Counter((e.data["task"], e.data["vote"]["by"]) for e in events if e.type == "vote_given")
         for entry in mine:
             if entry["kind"] == "decide" and entry["told"] == "ack":

@@ -393,7 +393,7 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
                     model.reused[label] = event.data["result"]
             model.facts = Counter()
             # A visit that is to end by a move sees nothing any more.
-            model.leaving = any(event.type == "moved" for event, _ in group)
+            model.leaving = any(event.type == "moved" for event, _ in group) or (not recorded and _is_refused(group))
             # A turn answers a whole run of outside events, and sees the object as the last one leaves it.
             for event, label in sorted(group, key=lambda entry: entry[0].type == "case_started"):
                 if CATALOGUE[event.type].road != "record":
@@ -414,6 +414,12 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
     if model.trace != state.object.get("trace", []):
         return [f"{name}: model: trace {model.trace}, recorded {state.object.get('trace')}"]
     return []
+
+
+def _is_refused(group: list[tuple[Event, str]]) -> bool:
+    """Tell whether an incident holds back what the turn after these events did."""
+    told = [event for event, _ in group if event.type in ("incident_opened", "incident_closed")]
+    return bool(told) and told[-1].type == "incident_opened" and bool(told[-1].data["blocks"])
 
 
 def _is_outside(group: list[tuple[Event, str]]) -> bool:

@@ -59,37 +59,38 @@ class Note(BaseModel):
 QUICK = Retry(max_attempts=3, initial=seconds(2), factor=2, cap=seconds(30), non_retryable=(Never,))
 
 
-@activity(owner=ops, retry=QUICK)
+@activity(owner=ops, retry=QUICK, timeout=seconds(20))
 async def check(what: str, *, idempotency_key: str = injected()) -> str:
-    return world().call("check", idempotency_key, attempt().number, what)
+    return await world().reach("check", idempotency_key, attempt().number, what)
 
 
-@activity(owner=ops, effect="repeatable", retry=QUICK)
+@activity(owner=ops, effect="repeatable", retry=QUICK, timeout=seconds(20))
 async def pay(what: str, *, idempotency_key: str = injected()) -> str:
-    return world().call("pay", idempotency_key, attempt().number, what)
+    return await world().reach("pay", idempotency_key, attempt().number, what)
 
 
 @pay.undo
 async def refund(paid: str, what: str, *, idempotency_key: str = injected()) -> str:
-    return world().call("refund", idempotency_key, attempt().number, what)
+    return await world().reach("refund", idempotency_key, attempt().number, what)
 
 
-@activity(owner=ops, effect="once", retry=QUICK)
+@activity(owner=ops, effect="once", retry=QUICK, timeout=seconds(20))
 async def send(what: str, *, idempotency_key: str = injected()) -> str:
-    return world().call("send", idempotency_key, attempt().number, what)
+    return await world().reach("send", idempotency_key, attempt().number, what)
 
 
 @send.verify
 async def sent(what: str, *, idempotency_key: str = injected()) -> str | NotHappened:
     if world().flaky():
         raise Down("cannot be asked")
+    world().settle(idempotency_key, attempt().number)
     done = world().effects.get(idempotency_key)
     return done if done is not None else NOT_HAPPENED
 
 
-@activity(owner=ops, effect="once", retry=QUICK)
+@activity(owner=ops, effect="once", retry=QUICK, timeout=seconds(20))
 async def fax(what: str, *, idempotency_key: str = injected()) -> str:
-    return world().call("fax", idempotency_key, attempt().number, what)
+    return await world().reach("fax", idempotency_key, attempt().number, what)
 
 
 ACTIVITIES = {made.name: made for made in (check, pay, refund, send, fax)}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
+
+from tests.simulation.faults import Faults
+from tests.simulation.simloop import SimLoop
 
 
 class Down(Exception):
@@ -51,6 +55,55 @@ class World:
         if not once and self.flaky():
             raise Down(f"{what}, after the effect")
         return result
+
+    async def reach(self, activity: str, key: str, attempt: int, what: str) -> str:
+        """Let a call travel to the vendor and its answer back; here at once."""
+        return self.call(activity, key, attempt, what)
+
+    def settle(self, key: str, attempt: int = 10**6) -> None:
+        """Somebody asks what became of a key: what is still on its way by then comes to nothing."""
+
+
+@dataclass(kw_only=True)
+class FleetWorld(World):
+    """A world at the end of wires: a call takes effect later than it was sent, perhaps after its sender's death."""
+
+    loop: SimLoop
+    faults: Faults
+    settled: dict[str, int] = field(default_factory=dict)
+
+    async def reach(self, activity: str, key: str, attempt: int, what: str) -> str:
+        answer = self.loop.create_future()
+        place = f"wire {activity}"
+        slow = self.faults.draw(place, {"slow vendor": 0.1, "answer of a vendor lost": 0.01})
+        delay = self.faults.amount(place, 0.1, 6.0) if slow else self.random.random() * 0.05
+
+        def arrive() -> None:
+            try:
+                result, error = self.call(activity, key, attempt, what), None
+            except (Down, Never) as raised:
+                result, error = "", raised
+            if slow != "answer of a vendor lost":
+                self.loop.call_later(self.random.random() * 0.05, reply, result, error)
+
+        def reply(result: str, error: Exception | None) -> None:
+            if not answer.done():
+                if error is None:
+                    answer.set_result(result)
+                else:
+                    answer.set_exception(error)
+
+        self.loop.call_later(delay, arrive, context=Context())
+        return str(await answer)
+
+    def call(self, activity: str, key: str, attempt: int, what: str) -> str:
+        if attempt <= self.settled.get(key, 0):
+            self.log.append(Called(activity, key, attempt, what, False))
+            raise Never(f"{what}: it was called off")
+        return super().call(activity, key, attempt, what)
+
+    def settle(self, key: str, attempt: int = 10**6) -> None:
+        self.settled[key] = max(attempt, self.settled.get(key, 0))
 
 
 _current: list[World] = []

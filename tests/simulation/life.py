@@ -1,37 +1,57 @@
-"""One seed, one life: random cases, clients and faults on the shuffled mover, then calm, then every check.
+"""A life of a seed: what its people and clients do, and how it is judged at its end.
 
-Phase one does harm: wake-ups lost, incarnations killed at any call of the store, commits whose answer
-is lost, outcomes late, twice, or from the dead; vendors fail; people answer late and twice; the clock
-jumps. In phase two nothing fails any more and operators do their work: every case must close.
+How the cases are moved meanwhile is said in `shuffle` (one process, every choice drawn) and in
+`fleet` (workers, servers and clients as processes of their own).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any
 
+import apsw
 from tests.simulation import checks, model
 from tests.simulation.plans import Grammar, codes
-from tests.simulation.world import World, enter
+from tests.simulation.world import World
 
 from longcase.engine.tasks import Actor
-from longcase.env import Env, VirtualClock
+from longcase.env import Env
 from longcase.errors import LongcaseError, StoreUnavailable, UnavailableError
-from longcase.history.event import Event, instant_of, instant_text
+from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState
+from longcase.insight.verify import verify
 from longcase.service.service import Service
 from longcase.store.port import CaseRef
-from longcase.store.sqlite import SqliteStore
-from longcase.testing.shuffled import CALM, Chances, ShuffledMover
+from longcase.store.sqlite import SqliteStore, migrate
 
 PEOPLE = ("ann", "bob", "cem", "dot")
 ROUNDS = 150
+
+
+_images: list[bytes] = []
+
+
+def memory_store(env: Env) -> SqliteStore:
+    """Open a store in memory. All but the first begin as a copy of the first: migrations cost as much as the life."""
+    module: Any = migrate
+    real = module.migrate
+
+    def copied(connection: apsw.Connection, *args: Any) -> None:
+        if _images:
+            connection.deserialize("main", _images[0])
+        else:
+            real(connection, *args)
+            _images.append(connection.serialize("main"))
+
+    module.migrate = copied
+    try:
+        return SqliteStore(":memory:", env, inline=True, create=True, synchronous="NORMAL", faults=None)
+    finally:
+        module.migrate = real
 
 
 class Broken(AssertionError):
@@ -47,6 +67,7 @@ class Sent:
     detail: dict[str, Any]
     told: str = "unknown"
     why: str = ""
+    client: str = ""  # who asked: what he was told of is in his order
 
 
 @dataclass
@@ -58,43 +79,63 @@ class Life:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     timeline: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)  # name and kind, in order
 
 
 class Sim:
-    """The life of one seed."""
+    """The life of one seed. A subclass moves its cases, and runs it through harm and calm."""
 
-    def __init__(self, seed: int) -> None:
+    service: Service
+
+    def __init__(self, seed: int, env: Env, world: World, store: SqliteStore) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.clock = VirtualClock()
-        self.env = Env(self.clock, seed=seed)
-        self.store = SqliteStore(":memory:", self.env, inline=True, create=True, synchronous="NORMAL", faults=None)
-        # Intensity itself is drawn: in a storm the rare paths are never reached, in calm neither.
-        wild = self.random.choice([0.0, 0.3, 1.0, 1.0])
-        self.trouble = self.random.choice([0.0, 0.1, 0.3, 0.6])
-        self.world = World(Random(seed + 1), self.trouble)
-        self.chances = Chances(
-            lose=0.2 * wild, double=0.2 * wild, repeat=0.15 * wild, evict=self.random.choice([0.02, 0.2]),
-            crash=0.03 * wild, fail=0.03 * wild, unknown=0.06 * wild,
-        )  # fmt: skip
+        self.env = env
+        self.world = world
+        self.store = store
         self.codes = codes()
-        self.mover = ShuffledMover(self.store, self.env, self.codes, seed=seed + 2, hands=2, chances=self.chances)
-        self.service = Service(self.store, self.env, self.codes, on_change=self.mover.wake)
         self.faulty = True
         self.cases: list[str] = []
+        self.there: set[str] = set()  # those that were seen in the store
         self.bodies: dict[str, dict[str, Any]] = {}
         self.sent: list[Sent] = []
-        self.latest = instant_text(self.clock.now())
+        self.latest = ""
         self.prefixes: dict[int, list[bytes]] = {}
         self.tried: dict[str, int] = {}  # closes refused for an open outcome, by case
+
+    # -- what a subclass says ----------------------------------------------------------------------------
+
+    async def heal(self) -> None:
+        """End all faults."""
+        raise NotImplementedError
+
+    async def settle(self) -> None:
+        """Go on until nothing is left to do at this instant."""
+        raise NotImplementedError
+
+    def set_clock(self, instant: str) -> None:
+        """Move the store's clock."""
+        raise NotImplementedError
+
+    def mischief(self) -> float:
+        """Draw what befalls a client's request: below 0.03 it is not sent, below 0.08 its answer is lost."""
+        return self.random.random() if self.faulty else 1.0
+
+    def client(self) -> str:
+        """Name the client who asks."""
+        return ""
+
+    async def wait_a_little(self) -> None:
+        """Let a client wait before he asks again."""
 
     # -- the client ------------------------------------------------------------------------------------
 
     async def ask(self, sent: Sent, call: Callable[[], Awaitable[Any]]) -> Any:
         """Let a client ask, with the answer lost now and then; he asks again with the same key."""
+        sent.client = self.client()
         self.sent.append(sent)
         for _ in range(6):
-            mischief = self.random.random() if self.faulty else 1.0
+            mischief = self.mischief()
             try:
                 if mischief < 0.03:
                     raise StoreUnavailable("not reached")
@@ -102,6 +143,7 @@ class Sim:
                 if mischief < 0.08:
                     raise StoreUnavailable("answer lost")
             except UnavailableError:
+                await self.wait_a_little()
                 continue
             except LongcaseError as error:
                 sent.told, sent.why = "refused", error.code
@@ -129,6 +171,9 @@ class Sim:
         else:
             key = f"s{len(self.sent)}"
             text = f"{name}{len(self.sent)}"
+        await self.signal_as(case, name, key, text)
+
+    async def signal_as(self, case: str, name: str, key: str, text: str) -> None:
         detail = {"signal": name, "key": key, "text": text}
         await self.ask(
             Sent("signal", case, detail), lambda: self.service.signal(case, name, {"text": text}, idempotency_key=key)
@@ -146,6 +191,8 @@ class Sim:
         for number, opened in list(state.incidents.items()):
             call = state.calls.get(opened["call"])
             kind = opened["kind"]
+            if call is not None and kind == "outcome_unknown":
+                self.world.settle(call["key"], call["attempt"])
             work: Callable[[], Awaitable[Any]]
             if kind == "late_effect":
                 work, what = partial(self.service.skip, case, incident=number, reason="seen"), "skip"
@@ -174,7 +221,10 @@ class Sim:
 
     async def act(self) -> None:
         """Do what some client might do now."""
-        open_cases = [c for c in self.cases if (await self.state(c)) is not None]
+        for address in self.cases:
+            if address not in self.there and (await self.state(address)) is not None:
+                self.there.add(address)
+        open_cases = [address for address in self.cases if address in self.there]
         if not open_cases:
             return
         case = self.random.choice(open_cases)
@@ -230,105 +280,12 @@ class Sim:
                 else:
                     await self.ask(Sent("cancel", case, {}), lambda: self.service.cancel(case, reason="enough"))
 
-    # -- time and looking ------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------
 
     async def state(self, case: str) -> CaseState | None:
         workflow, _, key = case.partition("/")
         row = await self.store.load(CaseRef(0, workflow, key))
         return row.state if row is not None else None
-
-    def set_clock(self, instant: str) -> None:
-        self.clock.set(instant_of(instant))
-        self.latest = max(self.latest, instant)
-
-    async def pass_time(self, longest: timedelta) -> None:
-        """Move to the next due instant if it is near, or by chance to any; sometimes the clock jumps."""
-        now = self.clock.now()
-        if self.faulty and self.random.random() < 0.04 and self.chances.lose:
-            self.set_clock(instant_text(now + timedelta(minutes=self.random.choice([-90, -1, 1, 200]))))
-            return
-        wake = await self.store.next_wake(instant_text(now))
-        if wake and instant_of(wake) - now <= longest:
-            self.set_clock(wake)
-        elif self.faulty:
-            self.set_clock(instant_text(now + timedelta(seconds=self.random.randint(1, 900))))
-
-    async def note_prefixes(self) -> None:
-        """Remember every event's bytes, to see later that none was changed (I2)."""
-        for row in await self.store.query("SELECT case_no, seq, hash FROM history ORDER BY case_no, seq"):
-            known = self.prefixes.setdefault(row["case_no"], [])
-            if row["seq"] <= len(known):
-                if known[row["seq"] - 1] != row["hash"]:
-                    raise Broken(f"I2: event {row['seq']} of case {row['case_no']} changed")
-            else:
-                known.append(row["hash"])
-
-    # -- the two phases --------------------------------------------------------------------------------
-
-    async def run(self) -> Life:
-        life = Life(self.seed)
-        enter(self.world)
-        try:
-            await self.mover.open()
-            await self.harm()
-            await self.calm()
-            await self.judge(life)
-        except (Exception, Broken) as error:
-            life.problems.append(f"{type(error).__name__}: {error}")
-        finally:
-            for hand in self.mover.hands:
-                if hand.flight is not None:
-                    hand.flight.close()
-                hand.turns.evict_all()
-        if life.problems:
-            await self.describe(life)
-        await self.store.close()
-        return life
-
-    async def harm(self) -> None:
-        wanted = self.random.randint(1, 3)
-        for number in range(self.random.randint(15, 45)):
-            if len(self.cases) < wanted and (number == 0 or self.random.random() < 0.3):
-                await self.start()
-            else:
-                await self.act()
-            for _ in range(self.random.choice([0, 3, 12, 40])):
-                if not await self.mover.step():
-                    break
-            if self.random.random() < 0.4:
-                await self.mover.sweep()
-            if self.random.random() < 0.5:
-                await self.pass_time(timedelta(hours=2))
-            if number % 8 == 0:
-                await self.note_prefixes()
-
-    async def calm(self) -> None:
-        """Heal everything and demand progress: every case must close within a bound."""
-        self.faulty = False
-        self.mover.chances = CALM
-        self.world.trouble = 0.0
-        for _ in range(ROUNDS):
-            await self.mover.settle()
-            opened = [c for c in self.cases if (found := await self.state(c)) is not None and found.status == "open"]
-            opened += [
-                row["address"]
-                for row in await self.store.query(
-                    "SELECT workflow || '/' || key AS address FROM cases WHERE status = 'open'"
-                )
-            ]
-            opened = list(dict.fromkeys(opened))
-            if not opened:
-                return
-            helped = False
-            for case in opened:
-                helped = await self.help(case) or helped
-            if not helped:
-                wake = await self.store.next_wake(instant_text(self.clock.now()))
-                if not wake:
-                    break
-                self.set_clock(wake)
-        stuck = [f"{c}: {(await self.service.show(c)).waits}" for c in opened]
-        raise Broken(f"I44: no progress: {'; '.join(stuck)}")
 
     async def help(self, case: str) -> bool:
         """Do for an open case what its waits ask for; False if only time can help."""
@@ -349,7 +306,45 @@ class Sim:
             return True
         return False
 
+    async def calm(self) -> None:
+        """Heal everything and demand progress: every case must close within a bound."""
+        self.faulty = False
+        self.world.trouble = 0.0
+        await self.heal()
+        for _ in range(ROUNDS):
+            await self.settle()
+            opened = [c for c in self.cases if (found := await self.state(c)) is not None and found.status == "open"]
+            opened += [
+                row["address"]
+                for row in await self.store.query(
+                    "SELECT workflow || '/' || key AS address FROM cases WHERE status = 'open'"
+                )
+            ]
+            opened = list(dict.fromkeys(opened))
+            if not opened:
+                return
+            helped = False
+            for case in opened:
+                helped = await self.help(case) or helped
+            if not helped:
+                wake = await self.store.next_wake(instant_text(self.env.now()))
+                if not wake:
+                    break
+                self.set_clock(wake)
+        stuck = [f"{c}: {(await self.service.show(c)).waits}" for c in opened]
+        raise Broken(f"I44: no progress: {'; '.join(stuck)}")
+
     # -- judging ---------------------------------------------------------------------------------------
+
+    async def note_prefixes(self) -> None:
+        """Remember every event's bytes, to see later that none was changed (I2)."""
+        for row in await self.store.query("SELECT case_no, seq, hash FROM history ORDER BY case_no, seq"):
+            known = self.prefixes.setdefault(row["case_no"], [])
+            if row["seq"] <= len(known):
+                if known[row["seq"] - 1] != row["hash"]:
+                    raise Broken(f"I2: event {row['seq']} of case {row['case_no']} changed")
+            else:
+                known.append(row["hash"])
 
     async def judge(self, life: Life) -> None:
         await self.note_prefixes()
@@ -364,13 +359,13 @@ class Sim:
             life.problems += model.compare(row.state, events)
             life.counts["events"] = life.counts.get("events", 0) + len(events)
             digest.update(row.hash)
+        life.problems += [str(finding) async for finding in verify(self.store)]
         inbox = await self.store.query("SELECT case_no, id FROM inbox")
         life.problems += checks.world_checks(self.world, histories)
         life.problems += checks.client_checks([vars(sent) for sent in self.sent], histories)
         if inbox:
             life.problems.append(f"I8: inputs left in the inbox of closed cases: {inbox}")
         life.digest = digest.hexdigest()
-        life.counts |= self.mover.counts
         life.counts["effects"] = len(self.world.effects)
         life.counts["cases"] = len(histories)
 
@@ -389,8 +384,3 @@ class Sim:
         life.timeline += [
             f"client {sent.told:8} {sent.why} {sent.kind} {sent.case} {sent.detail}" for sent in self.sent
         ]
-
-
-def live(seed: int) -> Life:
-    """Run one seed."""
-    return asyncio.run(Sim(seed).run())

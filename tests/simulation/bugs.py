@@ -1,0 +1,232 @@
+"""The planted bugs: what somebody could have got wrong, in the engine, the runtime, the store, and a fleet's leases.
+
+Each must be found by the simulation within `planted.BOUND` seeds. A bug is a piece of a function's text,
+or a function of its own that stands in for one; so a change of the code elsewhere leaves it alone. Where
+the place is gone the plant fails loudly: mend it here. An outbox does not exist yet, so none is spoiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.simulation.planted import Change, constant, instead, plant
+
+from longcase.store.port import Written
+
+ENGINE: dict[str, tuple[Change, ...]] = {
+    "fence_dropped": (
+        plant("engine.attempts:outcome_counts", 'call["attempt"] == number and call["status"] == "running"', "True"),
+    ),
+    "dedupe_dropped": (plant("store.sqlite.transaction:Transaction.remembered", "if row is None:", "if True:"),),
+    "ack_before_commit": (
+        plant(
+            "store.sqlite.transaction:Transaction.put_input",
+            "item.accepted_at = item.accepted_at or self.now",
+            "item.accepted_at = item.accepted_at or self.now\n"
+            '    if item.type == "signal_received" and self.now[18] in "02468": return True',
+        ),
+    ),
+    "stale_turn_written": (
+        plant("store.sqlite.writing:_run_batch", "seen_seq != write.base_seen", "False"),
+        plant("store.folding:may_follow", "<= BESIDE", "is not None"),
+    ),
+    "mover_records_ignored": (plant("store.folding:may_follow", "<= BESIDE", "is not None"),),
+    "timer_early": (
+        plant("engine.advance:_Run._clocks", "earliest > until", "earliest[:13] > until[:13]"),
+        plant("engine.advance:_Run._due", 'if timer["due"] <= until', 'if timer["due"][:13] <= until[:13]'),
+    ),
+    "seq_gap": (
+        plant(
+            "store.folding:refold",
+            "event.seq = state.seq + 1",
+            "event.seq = state.seq + 1 + (event.type == 'vote_given')",
+        ),
+        plant("history.state:apply", "if event.seq != state.seq + 1:", "if False:"),
+    ),
+    "input_applied_twice": (
+        plant("store.sqlite.writing:_inbox", "if write.taken:", "if write.taken and write.taken[0] % 3:"),
+    ),
+    "wake_lost": (plant("engine.advance:wake_at", "due = next_due(state)", 'due = ""'),),
+    "retry_key_made_anew": (
+        plant(
+            "history.calls:_attempt_started",
+            'call["status"] = "running"',
+            'call["status"] = "running"\n    call["key"] += "x"',
+        ),
+    ),
+    "abandoned_call_not_undone": (
+        plant(
+            "history.calls:_activity_cancelled",
+            'call["awaited"] = False',
+            'call["awaited"] = False\n    state.undo.pop(event.data["call"], None)',
+        ),
+    ),
+    "late_result_dropped": (
+        plant(
+            "engine.advance:_Run._ended",
+            "if isinstance(item.outcome, Failure):",
+            'if not call["awaited"] and not call["undoes"]: return\n    if isinstance(item.outcome, Failure):',
+        ),
+    ),
+    "inputs_batched_in_one_turn": (
+        plant("engine.visit:Visit.feed", "self._offer_signals()", "return self._offer_signals()"),
+    ),
+    "incident_swallowed": (
+        plant("engine.advance:refuse_input", "resident.append(event, work.now)\n    return result", "return result"),
+    ),
+    "lease_never_recovered": (plant("store.sqlite.workers:free_some", "(tx.now, worker,", '("", worker,'),),
+    "unknown_commit_forgotten": (plant("runtime.doubt:Doubt.settle", "commands.append(", "(lambda command: None)("),),
+    "expiry_ignored": (
+        plant(
+            "engine.tasks:answer_task",
+            'if task["status"] == "expired" or (task["expires_at"] and task["expires_at"] <= now):',
+            "if False:",
+        ),
+    ),
+    "vote_after_decision": (plant("engine.tasks:answer_task", 'if task["status"] == "decided":', "if False:"),),
+    "stale_vote_counts": (plant("engine.tasks:shown_again", "not is_stale(", "True or not is_stale("),),
+    "one_vote_is_a_quorum": (plant("engine.tasks:decides", '>= task["quorum"]', ">= 1"),),
+    "snapshot_without_signals": (
+        plant(
+            "engine.turn:Resident.enter",
+            'data["snapshot"] = state.to_json()',
+            'data["snapshot"] = {**state.to_json(), "signals": []}',
+        ),
+    ),
+    "newest_signal_first": (
+        plant("engine.visit:Visit._kept_signal", "in self.state.signals", "in self.state.signals[::-1]"),
+    ),
+    "signals_lost_at_close": (
+        plant("engine.turn:Resident._close", "for kept in list(state.signals):", "for kept in []:"),
+    ),
+    "one_attempt_too_many": (
+        plant(
+            "engine.attempts:judge", "failures >= activity.retry.max_attempts", "failures > activity.retry.max_attempts"
+        ),
+    ),
+    "jitter_unbounded": (plant("model.policy:Retry.delay", "longest * draw", "longest * (1 + 3 * draw)"),),
+    "once_effect_repeated": (plant("engine.attempts:judge", 'activity.effect == "once" and', "False and"),),
+    "undo_begun_twice": (plant("engine.attempts:undo_steps", "begun is not None and", "False and"),),
+    "undo_in_order_of_command": (
+        plant("engine.attempts:undo_steps", "in reversed(state.undo.values())", "in list(state.undo.values())"),
+    ),
+    "input_before_due_timer": (plant("engine.advance:_Run.all", "self._clocks(item.at)", "pass"),),
+}
+
+
+# -- stand-ins: what takes the place of a function, given that function first ------------------------------
+
+
+def _nothing(real: Any, *args: Any, **kwargs: Any) -> None:
+    return None
+
+
+def _zero(real: Any, *args: Any) -> int:
+    return 0
+
+
+def _no_items(real: Any, self: Any, case_no: int, items: Any) -> None:
+    real(self, case_no, [])
+
+
+def _frees_all(real: Any, tx: Any, worker: int) -> None:
+    tx.execute("UPDATE cases SET lease = 0 WHERE lease <> 0")
+    real(tx, worker)
+
+
+def _others_are_dead(real: Any, self: Any, worker: int) -> bool:
+    return bool(worker != self._worker)
+
+
+def _early(real: Any, state: Any, event: Any) -> None:
+    real(state, event)
+    call = state.calls.get(event.data["call"])
+    if call is not None and call["next_try"]:
+        call["next_try"] = event.at
+
+
+def _denied(real: Any, self: Any, item: Any) -> None:
+    real(self, replace(item, answer="not_happened") if item.answer == "happened" else item)
+
+
+def _ownerless(real: Any, state: Any, event: Any) -> None:
+    real(state, event)
+    if event.data["kind"] == "path":
+        state.owner = ""
+
+
+def _only_fired(real: Any, state: Any, event: Any) -> None:
+    if event.type == "timer_fired":
+        real(state, event)
+
+
+async def _unwritten(real: Any, self: Any, writes: Any, *, partial: bool = False) -> Any:
+    if len(writes) == 1 and writes[0].new is None and self._fleet.witness.commits % 19 == 18:
+        return [Written("done", writes[0].case_no, writes[0].state)]
+    return await real(self, writes, partial=partial)
+
+
+FLEET: dict[str, tuple[Change, ...]] = {
+    "claim_without_skip_locked": (constant("store.sqlite.store:_READY", "lease IN (0, ?)", "? IS NOT NULL"),),
+    "lease_boundary": (plant("tests:processes:SharedStore.lapsed", "> LEASE", ">= LEASE"),),
+    "beat_of_a_forgotten_worker_accepted": (
+        plant("tests:processes:SharedStore.beat", "if worker not in self.beats:", "if False:"),
+    ),
+    "recovered_without_a_second_look": (
+        plant("tests:processes:SharedStore.recover", "or not self.lapsed(worker)", ""),
+    ),
+    "writes_of_the_forgotten_not_fenced": (
+        plant("tests:processes:SharedStore.write", "if write.lease and", "if False and"),
+    ),
+    "leases_of_others_given_up": (instead("store.sqlite.workers:leave", _frees_all),),
+    "freed_and_not_woken": (
+        constant("store.sqlite.workers:_FREE_SOME", "CASE status WHEN 'open' THEN ?", "CASE WHEN ? = '' THEN ''"),
+    ),
+    "outcomes_lost_with_the_store": (instead("runtime.worker:Worker._put_back", _no_items),),
+    "no_second_joining": (instead("runtime.worker:Worker._forget_me", _nothing),),
+    "coroutine_kept_after_a_lost_race": (instead("runtime.residents:Residents.evict", _nothing),),
+    "doubt_not_noted": (instead("runtime.doubt:Doubt.note", _nothing),),
+    "changes_unheard": (instead("tests:processes:Wire.changed", _nothing),),
+    "accepted_and_not_woken": (plant("store.sqlite.editing:edit", "row.wake_at = tx.now", "pass"),),
+    "lease_never_taken": (instead("runtime.writes:Writes.lease", _zero),),
+    "dead_workers_taken_for_living": (
+        plant("runtime.residents:Residents._is_dead", "return worker in self._dead", "return False"),
+    ),
+    "living_workers_taken_for_dead": (instead("runtime.residents:Residents._is_dead", _others_are_dead),),
+    "cancelled_timers_fire": (instead("history.state:_timer_gone", _only_fired),),
+    "retried_at_once": (plant("engine.advance:_Run._begin", 'call["next_try"] <= now', "True"),),
+    "close_of_a_child_unheard": (
+        plant("store.sqlite.writing:_write_around", "tx.is_open(case_no) and tx.put_input(case_no, item)", "False"),
+    ),
+    "another_body_accepted": (
+        plant("store.sqlite.transaction:Transaction.remembered", "if body != dedup.body:", "if False:"),
+    ),
+    "sender_keys_without_scope": (
+        plant("store.sqlite.transaction:Transaction.remembered", "AND scope = ?", "AND ? <> ''"),
+    ),
+    "instants_go_back": (
+        plant("store.folding:refold", "if event.at < state.at:", "if False:"),
+        plant("store.sqlite.writing:_run_batch", "appended[0].at < at", "False"),
+    ),
+    "inbox_newest_first": (constant("store.sqlite.store:_INBOXES", "ORDER BY no", "ORDER BY no DESC"),),
+    "verified_effect_repeated": (instead("engine.advance:_Run._verified", _denied),),
+    "handlers_interrupted": (plant("engine.advance:_Run._exception", 'if state.kind == "path":', "if False:"),),
+    "handler_without_owner": (instead("history.state:_stage_entered", _ownerless),),
+    "wake_beside_a_turn_lost": (plant("store.sqlite.writing:_write_between", 'wake_at if interleaved else ""', '""'),),
+    "kept_outcome_taken_for_lost": (plant("engine.advance:_Run._sweep_dead", "if ref in known:", "if False:"),),
+    "kept_failure_told_to_the_stage": (
+        plant("engine.advance:_Run._outcome", 'if call["awaited"] or call["undoes"]:', "if True:"),
+    ),
+    "error_taken_for_success": (instead("tests:processes:SharedStore.write", _unwritten),),
+}
+
+# Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
+UNPROVEN = frozenset({
+    "abandoned_call_not_undone", "beat_of_a_forgotten_worker_accepted", "coroutine_kept_after_a_lost_race",
+    "handlers_interrupted", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
+    "lease_never_taken", "outcomes_lost_with_the_store", "recovered_without_a_second_look",
+    "undo_begun_twice", "undo_in_order_of_command", "verified_effect_repeated", "wake_beside_a_turn_lost",
+})  # fmt: skip
+ALL = ENGINE | FLEET
+PLANTED = {name: changes for name, changes in ALL.items() if name not in UNPROVEN}
