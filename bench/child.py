@@ -1,10 +1,11 @@
 """The worker process that W4 and W8 kill: `child.py URL ROLE ...`; it answers in lines of JSON on stdout.
 
-    park COUNT     start COUNT cases that wait for a signal; tell how long it took and what they weigh
+    park COUNT IDLE [WITHIN]   start COUNT cases that wait for a signal; tell how long it took and what they weigh,
+                   and what CPU the worker takes in IDLE seconds of rest; WITHIN seconds at most (600)
     wake ADDRESS   open the store of a killed worker, signal one case; tell when it was open and closed
     pay COUNT      start COUNT cases of 5 steps and run them
     finish COUNT   open the store of a killed worker; tell when COUNT cases are closed
-    rest           open the store, settle, tell the memory
+    rest           open the store, settle, tell the memory; a plain worker
 
 After its answer a process goes on working until it is killed, or until standard input ends.
 """
@@ -17,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from flows import Go, Order, go, parked, payments
+from flows import Go, Order, go, parked, payments, steps
 from harness import CHUNK, Watch, cpu_s, rss_bytes, start_all, until
 
 from longcase import Longcase
@@ -30,7 +31,7 @@ def tell(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-async def park(longcase: Longcase, count: int, idle: float) -> None:
+async def park(longcase: Longcase, count: int, idle: float, within: float = 600) -> None:
     warm = min(WARM_UP, count // 2)
     await start_all(longcase, parked, [Order(id=f"warm-{number}") for number in range(warm)])
     await until(longcase, "wait_kind = 'signal'", warm)
@@ -39,7 +40,7 @@ async def park(longcase: Longcase, count: int, idle: float) -> None:
         last = min(first + CHUNK, count - warm)
         await start_all(longcase, parked, [Order(id=str(number)) for number in range(first, last)])
     accepted = time.monotonic() - begin
-    all_parked = await until(longcase, "wait_kind = 'signal'", count, within=600)
+    all_parked = await until(longcase, "wait_kind = 'signal'", count, within=within)
     took, cpu = time.monotonic() - begin, cpu_s() - cpu
     grown = rss_bytes() - before
     await asyncio.sleep(0.2)
@@ -60,12 +61,12 @@ async def wake(longcase: Longcase, watch: Watch, address: str) -> None:
 
 
 async def run(url: str, role: str, rest: list[str]) -> None:
-    async with Longcase([parked, payments], url=url) as longcase:
+    async with Longcase([parked, payments, steps], url=url) as longcase:
         watch = Watch(longcase)
         async with longcase.working():
             match role:
                 case "park":
-                    await park(longcase, int(rest[0]), float(rest[1]))
+                    await park(longcase, int(rest[0]), *map(float, rest[1:]))
                 case "wake":
                     await wake(longcase, watch, rest[0])
                 case "rest":

@@ -14,10 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from machine import Limits, limits
+from machine import Limits, limits, postgres_limits
+from server import Postgres, postgres
+from usage import folder_bytes
 
 from longcase import Longcase, Workflow
 
@@ -64,17 +67,28 @@ class Watch:
 
 
 class Place:
-    """A temporary folder for one workload, the limits of its disk, and the stores in it."""
+    """A temporary folder for one workload, the limits of its disk, and the stores in it or on a server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: Postgres | None = None) -> None:
         self.folder = folder
-        self.limits: Limits = limits(folder)
+        self.server = server
+        self.store = "sqlite" if server is None else "postgres"
+        self.limits: Limits = limits(folder) if server is None else postgres_limits(folder, server.database("raw"))
 
     def url(self, name: str = "cases") -> str:
-        return f"sqlite:///{self.folder / name}.db"
+        """Return the URL of a store of this workload's own."""
+        return f"sqlite:///{self.folder / name}.db" if self.server is None else self.server.database(f"bench_{name}")
 
     def open(self, *workflows: Workflow[Any]) -> Longcase:
         return Longcase(workflows, url=self.url())
+
+    def disk(self, name: str) -> int:
+        """Return the bytes a store takes on disk; on PostgreSQL those of all its databases."""
+        return folder_bytes(self.folder, f"{name}.db*") if self.server is None else self.server.disk()
+
+    def server_cpu_s(self) -> float:
+        """Return the CPU seconds of the database server, 0 where there is none."""
+        return 0.0 if self.server is None else self.server.cpu_s()
 
 
 async def start_all(longcase: Longcase, workflow: Workflow[Any], bodies: Sequence[Any]) -> list[int]:
@@ -133,12 +147,15 @@ def main(workload: str, measure: Callable[[Place, bool], Awaitable[Line]]) -> No
     """Run one workload in this process and print its line; exit status 1 if what it did was wrong."""
     parser = argparse.ArgumentParser(description=f"workload {workload}; see bench/README.md")
     parser.add_argument("--quick", action="store_true", help="a small size, to see that it works")
-    quick: bool = parser.parse_args().quick
-    with tempfile.TemporaryDirectory(prefix="longcase-bench-") as name:
-        place = Place(Path(name))
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
+    options = parser.parse_args()
+    quick: bool = options.quick
+    with ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="longcase-bench-"))
+        place = Place(Path(name), stack.enter_context(postgres()) if options.store == "postgres" else None)
         line = asyncio.run(_measured(place, quick, measure))
     wrong = line.pop("wrong")
-    told = {"workload": workload, "store": "sqlite", **line, "correct": not wrong, "wrong": wrong, "quick": quick}
+    told = {"workload": workload, "store": place.store, **line, "correct": not wrong, "wrong": wrong, "quick": quick}
     print(json.dumps({**told, "machine": place.limits.line()}), flush=True)
     sys.exit(1 if wrong else 0)
 
@@ -164,6 +181,10 @@ class Child:
         command = (sys.executable, str(Path(__file__).with_name("child.py")), url, *role)
         env = {**os.environ, **environment}
         return cls(await asyncio.create_subprocess_exec(*command, env=env, stdin=pipe, stdout=pipe))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def ask(self) -> Line:
         """Wait for the process's answer."""

@@ -1,11 +1,13 @@
 """The machine's own limit, so that every figure of a workload can be read as a ratio.
 
 Three loops without Longcase on the disk that the workload uses: fdatasync, one-row commits, and rows in
-commits of a batch. The connection is opened by the store's own function: same pragmas, same library.
+commits of a batch. On SQLite the connection is opened by the store's own function: same pragmas, same
+library; on PostgreSQL through the same driver, a batch as one statement over arrays.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
@@ -43,6 +45,31 @@ class Limits(NamedTuple):
 def limits(folder: Path) -> Limits:
     """Measure the limits in `folder`; takes under a second on a quiet machine."""
     return Limits(_fdatasync(folder / "sync"), *_sqlite(folder / "raw.db"))
+
+
+def postgres_limits(folder: Path, url: str) -> Limits:
+    """Measure the limits of a PostgreSQL server whose disk is that of `folder`."""
+    return Limits(_fdatasync(folder / "sync"), *asyncio.run(_postgres(url)))
+
+
+async def _postgres(url: str) -> tuple[float, float]:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("CREATE TABLE raw (case_no bigint, seq int, data text, PRIMARY KEY (case_no, seq))")
+        begin = time.perf_counter()
+        for number in range(COMMITS):
+            await connection.execute("INSERT INTO raw VALUES ($1, 0, $2)", number, PAYLOAD)
+        commits = COMMITS / (time.perf_counter() - begin)
+        begin = time.perf_counter()
+        batch = "INSERT INTO raw SELECT no, 1, data FROM unnest($1::bigint[], $2::text[]) AS new (no, data)"
+        for first in range(0, ROWS, BATCH):
+            await connection.execute(batch, list(range(first, first + BATCH)), [PAYLOAD] * BATCH)
+        rows = ROWS / (time.perf_counter() - begin)
+    finally:
+        await connection.close()
+    return commits, rows
 
 
 def _fdatasync(path: Path) -> float:

@@ -15,18 +15,20 @@ async def measure(place: Place, quick: bool) -> Line:
     bodies = [Order(id=f"case-{number}", size=STEPS) for number in range(cases)]
     async with place.open(steps) as longcase:
         watch = Watch(longcase)
-        cpu, begin = cpu_s(), time.perf_counter()
+        cpu, server, begin = cpu_s(), place.server_cpu_s(), time.perf_counter()
         async with longcase.working():
             await start_all(longcase, steps, bodies)
             accepted = time.perf_counter() - begin
             await watch.closes(cases)
             took, cpu = time.perf_counter() - begin, cpu_s() - cpu
+            server = place.server_cpu_s() - server
         results = await longcase.service.query("SELECT count(*) AS n FROM history WHERE type = 'activity_completed'")
         events = (await longcase.service.query("SELECT count(*) AS n FROM history"))[0]["n"]
         return {
             "cases": cases,
             "steps_per_s": round(cases * STEPS / took),
             "cpu_ms_per_workflow": round(cpu / cases * 1_000, 3),
+            "server_cpu_ms_per_workflow": round(server / cases * 1_000, 3),
             "accept_s": round(accepted, 3),
             "wall_s": round(took, 3),
             "events_of_raw_rows": round(events / took / place.limits.rows_per_s, 3),
