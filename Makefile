@@ -1,7 +1,7 @@
 # Everything a developer runs. `make` alone lists the targets.
 #
 # Commands run in one virtual environment. It is made on first use, and brought up to date when a
-# lock file or pyproject.toml changes. `demo`, `bench` and `expense` need only the run lock; the
+# lock file or pyproject.toml changes. `demo` and `expense` need only the run lock; the
 # others need the dev lock, which holds the same versions and the tools.
 
 VENV ?= .venv
@@ -22,7 +22,7 @@ EXAMPLES := $(patsubst %/,%,$(sort $(dir $(wildcard examples/*/*.py))))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets must not fill the environment at once
-.PHONY: help setup demo test check style types imports fast coverage bench expense format lock clean
+.PHONY: help setup demo test check style types imports fast faults coverage bench bench-peers bench-quotes expense format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,12 @@ demo: $(RUN) ## run the client onboarding demo
 
 test: $(DEV) ## run all tests
 	$(BIN)/pytest -n $(JOBS)
+
+faults: $(DEV) ## run the long form of the fault suite, thousands of simulated lives, and every planted bug
+	LONGCASE_FAULTS=long $(BIN)/pytest -n $(JOBS) --timeout 900 tests/faults
+	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 4000
+	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 2000 --life shuffle
+	$(BIN)/longcase-sim --jobs $(JOBS) bugs
 
 check: style types imports fast ## run format, lint, types, import laws and the fast tests
 
@@ -52,12 +58,12 @@ ifneq ($(TYPING_TESTS),)
 endif
 
 imports: $(DEV)
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/deptry src
 
 fast: $(DEV)
 ifneq ($(FAST_TESTS),)
-	$(BIN)/pytest -q -n 2 $(FAST_TESTS)
+	$(BIN)/pytest -q -n 2 --stores sqlite $(FAST_TESTS)
 endif
 
 coverage: $(DEV) ## run all tests and report the lines they miss
@@ -66,8 +72,17 @@ coverage: $(DEV) ## run all tests and report the lines they miss
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(RUN) ## measure throughput, latency and growth
-	$(BIN)/python bench/run.py
+bench: $(DEV) ## measure throughput, latency and growth, on SQLite and PostgreSQL
+	$(BIN)/python bench/run.py --store both
+
+bench-peers: $(DEV) ## measure Longcase beside its peers, each installed in an environment of its own
+	$(BIN)/python bench/run_peers.py $(PEERS_OPTIONS)
+
+bench-quotes: $(DEV) ## measure anew what the pages on comparison and on scale quote, and write it into them
+	@mkdir -p .peers
+	$(BIN)/python bench/run_peers.py --quote $(PEERS_OPTIONS)
+	$(BIN)/python bench/cost.py > .peers/cost.json
+	$(BIN)/python bench/scale.py .peers/cost.json --quote
 
 expense: $(RUN) ## run the expense declarations example: make expense DATA=path
 	@if [ -z "$(DATA)" ]; then printf 'expense: DATA is not set\n\nhint: make expense DATA=path/to/declarations\n' >&2; exit 2; fi
@@ -81,7 +96,7 @@ format: $(DEV) ## format the code and mend what the linter can mend
 LOCK := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
   --custom-compile-command "make lock" --group build
 lock: ## write requirements/*.txt anew from pyproject.toml
-	$(UV) $(LOCK) --extra calendars --group test --group lint --output-file requirements/dev.txt
+	$(UV) $(LOCK) --extra calendars --extra postgres --group test --group lint --output-file requirements/dev.txt
 	$(UV) $(LOCK) --constraint requirements/dev.txt --output-file requirements/run.txt
 
 clean: ## remove the virtual environment, caches and build results
@@ -91,6 +106,7 @@ clean: ## remove the virtual environment, caches and build results
 # The dev lock holds all of the run lock, in the same versions (see `lock`).
 $(DEV): requirements/dev.txt requirements/run.txt pyproject.toml tools/setup_venv.sh
 	@tools/setup_venv.sh $(VENV) requirements/dev.txt
+	@ln -sf "$(CURDIR)/tools/longcase-sim" $(BIN)/longcase-sim
 	@touch $(RUN) $@
 
 $(RUN): requirements/run.txt pyproject.toml tools/setup_venv.sh

@@ -140,7 +140,7 @@ def play(sim: Simulation, steps: list[Step]) -> None:
     strangers = started - {step.case for step in steps}
     if strangers:
         raise ValueError(
-            f"the store {sim.path} holds another log: {min(strangers)} is not in this one\n\nhint: name another --store"
+            f"the store {sim.url} holds another log: {min(strangers)} is not in this one\n\nhint: name another --store"
         )
     known = {(row["key"], row["id"]) for row in sim.query(report.of_steps("SELECT key, id FROM handed_in"))}
     for at, at_once in groupby(progress(steps, len(known)), key=lambda step: step.at):

@@ -49,16 +49,16 @@ def test_row_D1_parked_cases_cost_no_memory_and_each_wakes_on_its_signal() -> No
         assert 0 < sim._turns.resident_count <= 16
         kept = (blocks(sim) - before) / PARKED
         # One block is the key in pydantic's cache of short strings, which is bounded; a coroutine has hundreds.
-        assert kept < 1.5, f"{kept:.2f} blocks of memory kept for a parked case"
+        # Over PostgreSQL a program remembers the newest revision of a few thousand cases, and of no more.
+        bound = 1.5 if sim.url.startswith("sqlite") else 3.0
+        assert kept < bound, f"{kept:.2f} blocks of memory kept for a parked case"
         sim.advance(days(30))
-        assert blocks(sim) - before < 1.5 * PARKED, "nor after a month"
+        assert blocks(sim) - before < bound * PARKED, "nor after a month"
         assert sim.query("SELECT count(*) AS n FROM cases WHERE status = 'open'") == [{"n": PARKED + WARM}]
         with sim.together():
             for n in range(PARKED):
                 sim.signal(f"parked/{n}", news, Withdrawal(reason=f"for {n}"))
-        ended = sim.query(
-            "SELECT key, json_extract(state, '$.close.result') AS heard FROM cases WHERE status = 'closed'"
-        )
+        ended = sim.query("SELECT key, state -> 'close' ->> 'result' AS heard FROM cases WHERE status = 'closed'")
         assert {row["key"]: row["heard"] for row in ended} == {str(n): f"for {n}" for n in range(PARKED)}
 
 

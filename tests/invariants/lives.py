@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from tests.simulation import checks
-from tests.simulation.sim import Life, Sim
+from tests.simulation.life import Life
+from tests.simulation.shuffle import Shuffle
 from tests.simulation.world import World
 
 from longcase.history.event import Event
@@ -45,7 +46,7 @@ class Kept:
     findings: list[str] = field(default_factory=list)
 
 
-class Watched(Sim):
+class Watched(Shuffle):
     """A life whose store is verified every now and then, in the middle of the trouble."""
 
     def __init__(self, seed: int) -> None:

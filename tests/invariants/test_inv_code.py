@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from tests.rules.support import everything
 from longcase import days
 from longcase.testing import Simulation
 workflow = getattr(program, sys.argv[2])
-with Simulation([workflow], path=sys.argv[1], live=0, seed=9, now=datetime.fromisoformat(sys.argv[3])) as sim:
+with Simulation([workflow], url=sys.argv[1], live=0, seed=9, now=datetime.fromisoformat(sys.argv[3])) as sim:
     for n in range(3):
         sim.signal(f"{workflow.name}/{n}", "word", {"n": n})
     sim.advance(days(1))
@@ -37,12 +37,36 @@ with Simulation([workflow], path=sys.argv[1], live=0, seed=9, now=datetime.fromi
 """
 
 
-def elsewhere(path: Path, workflow: str, now: str, tmp_path: Path) -> set[str]:
+Copier = Callable[[str], str]
+
+
+@pytest.fixture
+def copier(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copier]:
+    """Return what copies a store that is closed; returns the copy's URL."""
+    made: list[str] = []
+    copies = None
+
+    def copy(url: str) -> str:
+        nonlocal copies
+        if store_kind == "postgres":
+            copies = request.getfixturevalue("databases")
+            made.append(copies.copy(url))
+        else:
+            made.append(f"sqlite:///{tmp_path}/copy-{len(made)}.db")
+            shutil.copy(url.removeprefix("sqlite:///"), made[-1].removeprefix("sqlite:///"))
+        return made[-1]
+
+    yield copy
+    if copies is not None:
+        for url in made:
+            copies.drop(url)
+
+
+def elsewhere(url: str, workflow: str, now: str, copier: Copier) -> set[str]:
     """Let three processes, each of another hash seed and time zone, rebuild and finish copies of a store."""
     running = []
     for seed, zone in PLACES:
-        copy = tmp_path / f"copy-{seed}.db"
-        shutil.copy(path, copy)
+        copy = copier(url)
         environment: Mapping[str, str] = {
             **os.environ,
             "PYTHONHASHSEED": seed,
@@ -51,7 +75,7 @@ def elsewhere(path: Path, workflow: str, now: str, tmp_path: Path) -> set[str]:
         }
         running.append(
             subprocess.Popen(
-                [sys.executable, "-c", ON, str(copy), workflow, now], env=environment, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", ON, copy, workflow, now], env=environment, stdout=subprocess.PIPE, text=True
             )
         )
     said = [child.communicate(timeout=60)[0].strip() for child in running]
@@ -59,26 +83,26 @@ def elsewhere(path: Path, workflow: str, now: str, tmp_path: Path) -> set[str]:
     return set(said)
 
 
-def test_inv_04_replay_gives_the_same_commands_under_any_hash_seed_and_time_zone(tmp_path: Path) -> None:
+def test_inv_04_replay_gives_the_same_commands_under_any_hash_seed_and_time_zone(
+    store_url: str, copier: Copier
+) -> None:
     """Cases begun in this process are rebuilt at every turn in three others, and end with equal histories."""
-    path = tmp_path / "cases.db"
-    with Simulation([orders], path=path) as sim:
+    with Simulation([orders], url=store_url) as sim:
         for n in range(3):
             sim.start(orders, Paper(id=f"{n}"))
         now = sim.now.isoformat()
-    told = elsewhere(path, "orders", now, tmp_path)
+    told = elsewhere(store_url, "orders", now, copier)
     assert len(told) == 1, told
     assert next(iter(told)).split()[1:] == ["done", "done", "done"]
 
 
-def test_inv_04_a_stage_that_leaks_the_hash_seed_is_seen(tmp_path: Path) -> None:
+def test_inv_04_a_stage_that_leaks_the_hash_seed_is_seen(store_url: str, copier: Copier) -> None:
     """The order of a set of strings differs between processes: such cases are held, not guessed on."""
-    path = tmp_path / "cases.db"
-    with Simulation([leaky], path=path) as sim:
+    with Simulation([leaky], url=store_url) as sim:
         for n in range(3):
             sim.start(leaky, Paper(id=f"{n}"))
         now = sim.now.isoformat()
-    told = elsewhere(path, "leaky", now, tmp_path)
+    told = elsewhere(store_url, "leaky", now, copier)
     assert any("code_changed" in words for words in told), told
 
 
@@ -122,10 +146,9 @@ NEW = {
 
 
 @pytest.mark.parametrize("change", NEW)
-def test_inv_34_a_case_whose_past_does_not_replay_is_held_and_the_others_go_on(change: str, tmp_path: Path) -> None:
-    path = tmp_path / "cases.db"
+def test_inv_34_a_case_whose_past_does_not_replay_is_held_and_the_others_go_on(change: str, store_url: str) -> None:
     at = {"intake": 0, "work": 1, "rest": 2}
-    with Simulation([declare(OLD).wf], path=path) as sim:
+    with Simulation([declare(OLD).wf], url=store_url) as sim:
         for stage, signals in at.items():
             for n in range(2):
                 case = sim.start("order", {"id": f"{stage}{n}", "amount": 3})
@@ -133,7 +156,7 @@ def test_inv_34_a_case_whose_past_does_not_replay_is_held_and_the_others_go_on(c
                     sim.signal(case, "go", {"n": 0})
                 assert sim.state(case).stage == stage
         now = sim.now
-    with Simulation([declare(NEW[change]).wf], path=path, now=now, seed=2) as sim:
+    with Simulation([declare(NEW[change]).wf], url=store_url, now=now, seed=2) as sim:
         for stage in at:
             for n in range(2):
                 case = f"order/{stage}{n}"
@@ -151,7 +174,7 @@ def test_inv_34_a_case_whose_past_does_not_replay_is_held_and_the_others_go_on(c
                 else:
                     assert closed(sim, case) == "done"
         assert sim.performed.count(("order/work0", "audit", 1)) == 0
-    with Simulation([declare(OLD).wf], path=path, now=now, seed=3) as sim:  # the release is taken back
+    with Simulation([declare(OLD).wf], url=store_url, now=now, seed=3) as sim:  # the release is taken back
         for n in range(2):
             sim.retry(f"order/work{n}")
             assert sim.state(f"order/work{n}").stage == "rest"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from tests.invariants.lives import a_case, broken, facts, findings, first, happened, inserted, with_events
@@ -23,7 +22,7 @@ PERSON = """
 from longcase.client import LongcaseClient
 from longcase.errors import LongcaseError
 from tests.invariants.program import signing
-with LongcaseClient([signing], url=f"sqlite:///{path}", actor=f"person:{arg1}") as client:
+with LongcaseClient([signing], url=url, actor=f"person:{arg1}") as client:
     say("ready")
     sys.stdin.readline()
     for n in range(int(arg2)):
@@ -35,12 +34,12 @@ with LongcaseClient([signing], url=f"sqlite:///{path}", actor=f"person:{arg1}") 
 """
 
 
-def at_once(path: Path, first_one: str, second: str) -> list[tuple[list[str], list[str]]]:
+def at_once(url: str, first_one: str, second: str) -> list[tuple[list[str], list[str]]]:
     """Let two people in two processes answer the same papers, and return what each was told."""
     both = []
     with (
-        process(PERSON, str(path), first_one, str(PAPERS)) as one,
-        process(PERSON, str(path), second, str(PAPERS)) as two,
+        process(PERSON, url, first_one, str(PAPERS)) as one,
+        process(PERSON, url, second, str(PAPERS)) as two,
     ):
         assert (line(one), line(two)) == ("ready", "ready")
         for child in (one, two):
@@ -49,19 +48,19 @@ def at_once(path: Path, first_one: str, second: str) -> list[tuple[list[str], li
     return both
 
 
-def opened(path: Path, quorum: int) -> datetime:
+def opened(url: str, quorum: int) -> datetime:
     """Make papers that wait for their signature; returns the instant."""
-    with Simulation([signing], path=path, now=datetime.now(UTC)) as sim:
+    with Simulation([signing], url=url, now=datetime.now(UTC)) as sim:
         for n in range(PAPERS):
             sim.start(signing, Paper(id=f"{n}", quorum=quorum))
         return sim.now
 
 
-def test_inv_25_of_two_people_at_once_in_two_processes_one_decides(tmp_path: Path) -> None:
-    path = tmp_path / "cases.db"
-    now = opened(path, quorum=1)
-    told = at_once(path, "ann", "ben")
-    with Simulation([signing], path=path, now=now + timedelta(minutes=5)) as sim:
+def test_inv_25_of_two_people_at_once_in_two_processes_one_decides(store_url: str) -> None:
+    url = store_url
+    now = opened(url, quorum=1)
+    told = at_once(url, "ann", "ben")
+    with Simulation([signing], url=url, now=now + timedelta(minutes=5)) as sim:
         sim.run()
         for n, (ann, ben) in enumerate(told):
             case = f"signing/{n}"
@@ -78,12 +77,12 @@ def test_inv_25_of_two_people_at_once_in_two_processes_one_decides(tmp_path: Pat
         assert sim._do(_findings(sim)) == []
 
 
-def test_inv_25_a_seat_is_taken_once_though_two_processes_ask(tmp_path: Path) -> None:
+def test_inv_25_a_seat_is_taken_once_though_two_processes_ask(store_url: str) -> None:
     """The same person twice at once is one vote; the quorum of two still waits for somebody else."""
-    path = tmp_path / "cases.db"
-    now = opened(path, quorum=2)
-    told = at_once(path, "ann", "ann")
-    with Simulation([signing], path=path, now=now + timedelta(minutes=5)) as sim:
+    url = store_url
+    now = opened(url, quorum=2)
+    told = at_once(url, "ann", "ann")
+    with Simulation([signing], url=url, now=now + timedelta(minutes=5)) as sim:
         for n, both in enumerate(told):
             assert sorted(words[1] for words in both) == ["recorded", "repeated"]
             assert len(every(sim, f"signing/{n}", "vote_given")) == 1
@@ -113,6 +112,7 @@ TICK = timedelta(microseconds=1)
 
 @pytest.mark.parametrize(("offset", "wins"), [(-TICK, "vote"), (timedelta(), "expiry"), (TICK, "expiry")])
 @pytest.mark.parametrize("down", [False, True])
+@pytest.mark.usefixtures("each_store")
 def test_inv_27_of_an_approval_and_its_timeout_exactly_one_wins(offset: timedelta, wins: str, down: bool) -> None:
     """By the instants alone, whether or not anybody was there to fire the timeout in time."""
     with Simulation([signing]) as sim:
@@ -141,6 +141,7 @@ def test_inv_27_of_an_approval_and_its_timeout_exactly_one_wins(offset: timedelt
 
 
 @pytest.mark.parametrize("ended", ["approved", "rejected", "returned", "withdrawn"])
+@pytest.mark.usefixtures("each_store")
 def test_inv_27_after_the_end_of_a_request_no_answer_moves_the_case(ended: str) -> None:
     with Simulation([signing]) as sim:
         case = sim.start(signing, Paper(id="1"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from tests.invariants.lives import a_case, broken, cases, facts, findings, first, happened, inserted, with_events
@@ -65,6 +64,7 @@ JUMPS: dict[str, list[float]] = {
 
 
 @pytest.mark.parametrize("name", JUMPS)
+@pytest.mark.usefixtures("each_store")
 def test_inv_21_no_clock_jump_makes_a_timer_early_or_fire_twice(name: str) -> None:
     """The clock stands at these seconds after the start, one after the other, and the case may move each time."""
     with Simulation([wf]) as sim:
@@ -91,6 +91,7 @@ def findings_of(sim: Simulation, case: str) -> list[str]:
     return [str(finding) for finding in inv.inv_24(checked)]
 
 
+@pytest.mark.usefixtures("each_store")
 def test_inv_22_after_an_outage_every_due_timer_fires_at_once() -> None:
     with Simulation([wf]) as sim:
         opened = [sim.start(wf, Order(id=f"{n}")) for n in range(20)]
@@ -102,6 +103,7 @@ def test_inv_22_after_an_outage_every_due_timer_fires_at_once() -> None:
         assert late == {3 * 3600 - DUE}
 
 
+@pytest.mark.usefixtures("each_store")
 def test_inv_22_a_clock_set_back_delays_by_at_most_the_jump() -> None:
     with Simulation([wf]) as sim:
         case = sim.start(wf, Order(id="1"))
@@ -121,9 +123,9 @@ async def naps(case: Case[Order]) -> Next:
     return quick.close("done")
 
 
-async def test_inv_22_a_worker_fires_what_is_due_within_its_bound(tmp_path: Path) -> None:
+async def test_inv_22_a_worker_fires_what_is_due_within_its_bound(store_url: str) -> None:
     """On the machine's own clock: late by two looks of the worker and a batch at most, and never early."""
-    async with Longcase([quick], url=f"sqlite:///{tmp_path}/cases.db") as longcase, longcase.working():
+    async with Longcase([quick], url=store_url) as longcase, longcase.working():
         for n in range(20):
             await longcase.service.start(quick, Order(id=f"{n}", amount=20 + 10 * n))
         for _ in range(400):
@@ -141,6 +143,7 @@ async def test_inv_22_a_worker_fires_what_is_due_within_its_bound(tmp_path: Path
 
 @pytest.mark.parametrize(("first_in", "ends"), [("signal", "came"), ("timer", "late")])
 @pytest.mark.parametrize("live", [512, 0])
+@pytest.mark.usefixtures("each_store")
 def test_inv_24_of_cancel_and_fire_one_wins_and_history_says_which(first_in: str, ends: str, live: int) -> None:
     """Both are accepted before the case moves: the signal a microsecond before the due instant, or at it."""
     with Simulation([wf], live=live) as sim:

@@ -10,7 +10,7 @@ from tests.rules.support import Go, Order, banking, credit, desk, every, first, 
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days, hours, seconds
 from longcase.engine.advance import Command
-from longcase.runtime.turns import Moved
+from longcase.runtime.moved import Moved
 from longcase.testing import Simulation
 
 # -- children under a key that is taken (B22) -------------------------------------------------------

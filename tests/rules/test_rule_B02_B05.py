@@ -84,7 +84,7 @@ def test_rule_B2_each_visit_replays_without_older_history() -> None:
             # The last turn of a visit is the one that left it: replay everything before it.
             recorded = [event for event in events if event.seq < (following.cause or 0)]
             row = CaseState.from_json({**entered.data["snapshot"]})
-            resident = Resident(1, sim._app.codes["order"], row, lambda activity: 0)
+            resident = Resident(1, sim._app.codes["order"], row, lambda activity, granted=False: 0)
             resident.rebuild(recorded, instant_of(recorded[-1].at) if recorded[-1].at else sim.now)
             assert resident.state.seq == recorded[-1].seq
             assert resident.visit is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -33,12 +32,12 @@ async def working(case: Case[Job]) -> Next:
     return jobs.close("done")
 
 
-async def test_rule_B13_a_loop_without_an_await_becomes_an_incident_and_others_go_on(tmp_path: Path) -> None:
-    async with Longcase([jobs], url=f"sqlite:///{tmp_path / 'cases.db'}") as longcase, longcase.working() as worker:
+async def test_rule_B13_a_loop_without_an_await_becomes_an_incident_and_others_go_on(store_url: str) -> None:
+    async with Longcase([jobs], url=store_url) as longcase, longcase.working() as worker:
         while not worker.accepts:
             await asyncio.sleep(0)
         worker.turns.watchdog.stop()
-        worker.turns.watchdog = Watchdog(longcase.env.monotonic, limit=0.2)
+        worker.turns.residents.watchdog = Watchdog(longcase.env, limit=0.2)
         worker.turns.watchdog.start()
         await longcase.service.start(jobs, Job(id="spinning", spins=True))
         await longcase.service.start(jobs, Job(id="fine"))
