@@ -93,7 +93,7 @@ def test_fault_F19_a_commit_that_never_reached_the_server(
     )
 
 
-def test_fault_F18_every_session_is_terminated_again_and_again(
+def test_fault_F18_every_connection_is_ended_again_and_again(
     postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
 ) -> None:
     terminated = [0]
