@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         only_sqlite = metafunc.definition.get_closest_marker("only_sqlite") is not None
         kinds = [kind for kind in stores_of(metafunc.config) if kind == "sqlite" or not only_sqlite]
         metafunc.parametrize("store_kind", kinds, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards() -> Iterator[None]:
+    """Take away the log handlers a test has left: they write to a stream that is closed by then."""
+    logger = logging.getLogger("longcase")
+    before = list(logger.handlers)
+    yield
+    logger.handlers[:] = before
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,9 @@ def test_fault_F13_a_flipped_bit_in_a_payload_is_found_and_its_case_and_event_na
     )
     sound = path.read_bytes()
     flips = unseen = 0
-    for case_no, seq, text in draw.sample(payloads, by_length(20, 150)):
+    # Two cases may have recorded the same words: only those that stand once in the file tell whose they are.
+    alone = [found for found in payloads if sound.count(found[2].encode()) == 1]
+    for case_no, seq, text in draw.sample(alone, min(by_length(20, 150), len(alone))):
         place = sound.find(text.encode())
         assert place > 0
         at = place + draw.choice([n for n, letter in enumerate(text) if letter.isalnum()])

@@ -118,6 +118,10 @@ def test_rule_A5_a_call_with_other_arguments_does_not_take_over_the_result() -> 
         sim.correct(case, amount=8)
         sim.restart(case)
         assert len(world.keys("reserve")) == 4
+        assert len(set(world.keys("reserve"))) == 4, "nor the key, by which the world would take it for a repeat"
+        sim.correct(case, amount=3)
+        sim.restart(case)
+        assert len(set(world.keys("reserve"))) == 6, "the calls of the last visit had other arguments"
 
     in_both(scenario, wf)
 

@@ -107,7 +107,7 @@ ENGINE: dict[str, tuple[Change, ...]] = {
     ),
     "jitter_unbounded": (plant("model.policy:Retry.delay", "longest * draw", "longest * (1 + 3 * draw)"),),
     "once_effect_repeated": (plant("engine.attempts:judge", 'activity.effect == "once" and', "False and"),),
-    "undo_begun_twice": (plant("engine.attempts:undo_steps", "begun is not None and", "False and"),),
+    "undo_begun_twice": (plant("engine.attempts:undo_steps", "if begun is None:", "if True:"),),
     "undo_in_order_of_command": (
         plant("engine.attempts:undo_steps", "in reversed(state.undo.values())", "in list(state.undo.values())"),
     ),

@@ -266,6 +266,8 @@ def _undo(events: Sequence[Event]) -> Iterator[str]:
                 done.add(data["call"])
             case "undo_skipped":
                 gone.add(data["call"])
+                if running is not None and data["call"].startswith(f"{running}-undo"):
+                    running = None  # it failed for good, and an interrupt went past it: it may be begun anew
             case "undo_started":
                 if running is not None:
                     yield f"B12: {data['undoes']} is undone while {running} is"

@@ -248,10 +248,10 @@ class SharedStore:
         return freed
 
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
+        if self._fleet.lapse and worker and worker not in self.beats:
+            return []  # before the store leases anything to it
         found = await self._store.ready(now, worker, limit, workflows)
         if self._fleet.lapse and worker and found:
-            if worker not in self.beats:
-                return []
             self._fleet.witness.claimed(worker, found)
             await self._store._committer.run(
                 lambda tx: tx.cursor.executemany(

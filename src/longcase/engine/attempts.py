@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, undo_entry
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, UndoEntry, undo_entry
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
 
@@ -189,7 +189,8 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
     """Say what a running undo wants next, newest command first, one at a time (A4, B12).
 
     wait: a call of the entry is still out; start: run the entry's compensation; unknown: a person or
-    `verify` must settle it; finish: nothing is left. The second item is the entry's call.
+    `verify` must settle it; finish: nothing is left. The second item is the entry's call, or the
+    compensation that is to be settled.
     """
     undoing = state.undoing
     assert undoing is not None
@@ -207,16 +208,24 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":
             # The compensation an interrupted undo had begun goes on; it is not begun a second time.
-            begun = state.calls.get(f"{entry['call']}-undo")
-            if begun is not None and begun["status"] in ("running", "ready", "backoff"):
+            latest = compensation(entry, entry.get("begun", 0))
+            begun = state.calls.get(latest)
+            if begun is None:
+                return "start", entry["call"]
+            if begun["status"] in ("running", "ready", "backoff"):
                 return "wait", entry["call"]
-            return "start", entry["call"]
+            return "unknown", latest
         if call is None:
             continue
         if call["status"] in ("running", "ready"):
             return "wait", entry["call"]
         return "unknown", entry["call"]
     return "finish", ""
+
+
+def compensation(entry: UndoEntry, number: int) -> str:
+    """Return the name of the call that undoes an entry for the n-th time: numbers of attempts are never used again."""
+    return f"{entry['call']}-undo" if number < 2 else f"{entry['call']}-undo{number}"
 
 
 def _since_visit(state: CaseState, stage: str) -> int:

@@ -150,6 +150,9 @@ class Visit(Track):
             key = kept["key"]
             if "result" in kept:
                 return self._reuse(call, activity, taken, key, earlier, kept["result"], place)
+        elif activity.once_per == "call" and f"{activity.name}#{nth}" in state.reuse:
+            # That key stands for the call of a restarted visit, with other arguments: this is a new one (A5).
+            key = f"{state.uid}-{state.visit}-{activity.name}-{nth}"
         data: dict[str, Json] = {
             "call": call, "activity": activity.name, "digest": taken, "input": arguments, "key": key,
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",

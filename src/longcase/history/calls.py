@@ -29,8 +29,12 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
             "call": data["call"], "activity": data["activity"], "undo": data["undo"], "visit": event.visit,
             "stage": state.stage, "seq": event.seq, "status": "open", "result": 0,
         }  # fmt: skip
-    if event.type == "undo_started" and state.undoing is not None:
-        state.undoing["call"] = data["call"]
+    if event.type == "undo_started":
+        entry = state.undo.get(data["undoes"])
+        if entry is not None:
+            entry["begun"] = entry.get("begun", 0) + 1
+        if state.undoing is not None:
+            state.undoing["call"] = data["call"]
 
 
 def undo_entry(state: CaseState, call: str) -> UndoEntry | None:

@@ -325,15 +325,18 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         wait = POLL
-        if self._due_known:
-            wait = min(wait, self.env.clock.seconds_until(instant_of(self._due_known)))
-        if self._slots.retry_at is not None:
-            wait = min(wait, self.env.clock.seconds_until(self._slots.retry_at))
-        if self._queue_again:
-            wait = min(wait, self.env.clock.seconds_until(instant_of(self._queue_again)))
+        if not self._draining:  # else what is due is for others to take, and must not keep this one awake
+            if self._due_known:
+                wait = min(wait, self.env.clock.seconds_until(instant_of(self._due_known)))
+            if self._slots.retry_at is not None:
+                wait = min(wait, self.env.clock.seconds_until(self._slots.retry_at))
+            if self._queue_again:
+                wait = min(wait, self.env.clock.seconds_until(instant_of(self._queue_again)))
         handle = loop.call_later(wait, self._bell.set)
         await self._bell.wait()
         handle.cancel()
+        if self._draining:
+            return
         for case_no in self._slots.due():
             self.wake(case_no)
             self._queues.reopen()

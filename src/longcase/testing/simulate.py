@@ -106,6 +106,13 @@ class Simulation:
         self._slots = Slots(self.env.now)
         self._freed: list[int] = []  # cases that were told of a free slot
         self._turns = Turns(self._app.store, self.env, self._app.codes, self._worker, self._slots, live=self._live)
+        self._do(self._take_over())
+
+    async def _take_over(self) -> None:
+        """Set free what a mover before this one held when it died: a store may be opened again after a kill."""
+        store = self._app.store
+        for dead in await store.dead_workers():
+            await store.recover(dead)
 
     def __enter__(self) -> Simulation:
         return self
@@ -200,13 +207,10 @@ class Simulation:
     def crash(self) -> None:
         """Kill the mover: its memory is gone, its leases are void, a new one takes over."""
         self._turns.evict_all()
-        old = self._worker
-        store = self._app.store
-        gone = cast(Any, store).abandon(old)
+        gone = cast(Any, self._app.store).abandon(self._worker)
         if gone is not None:  # where the lease of a dead one stands in the database
             self._do(gone)
         self._join()
-        self._do(store.recover(old))
 
     # -- the door ------------------------------------------------------------------------------------
 
