@@ -191,7 +191,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "accepted_and_not_woken": (plant("store.sqlite.editing:edit", "row.wake_at = tx.now", "pass"),),
     "lease_never_taken": (instead("runtime.writes:Writes.lease", _zero),),
     "dead_workers_taken_for_living": (
-        plant("runtime.residents:Residents._is_dead", "return worker in self._dead", "return False"),
+        plant("runtime.residents:Residents._is_dead", "self._store.is_dead(worker)", "False"),
     ),
     "living_workers_taken_for_dead": (instead("runtime.residents:Residents._is_dead", _others_are_dead),),
     "cancelled_timers_fire": (instead("history.state:_timer_gone", _only_fired),),

@@ -186,6 +186,10 @@ class Inputs(Clocks):
             data, self.work.now, actor="engine", channel="engine", on_behalf="", cause=move["seq"]
         )
         reason = "restart" if move["restart"] else "moved"
-        self.resident.enter(stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse)
+        told = move.get("told", {})
+        self.resident.enter(
+            stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse,
+            signal=told.get("signal", ""), body=told.get("input"), why=told.get("why", ""),
+        )  # fmt: skip
         self.resident.settle(instant_of(self.work.now))
         self.result.applied += 1

@@ -190,6 +190,10 @@ def restart(
     reuse = _calls_of(visit_events, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     repair.events[0].data["signals"] = _consumed(visit_events)
+    entered = next((event.data for event in visit_events if event.type == "stage_entered"), {})
+    told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
+    if told:  # what an exception path was begun with: it is begun with the same again
+        repair.events[0].data["told"] = told
     taken = [name for name, call in reuse.items() if "result" in call]
     repair.did += f", taking over the results of {', '.join(taken)}" if taken else ", with no result to take over"
     if state.tasks:

@@ -196,6 +196,8 @@ def _moved(state: CaseState, event: Event) -> None:
         "seq": event.seq,
         "reuse": event.data["reuse"],
     }
+    if "told" in event.data:
+        state.move["told"] = event.data["told"]
     state.signals = sorted([*state.signals, *event.data.get("signals", ())], key=lambda kept: kept["seq"])
 
 
