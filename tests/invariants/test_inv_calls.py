@@ -28,6 +28,7 @@ from tests.simulation.world import Called
 from longcase import Case, Next, Retry, Workflow, activity, attempt, days, hours, injected, seconds
 from longcase.engine.advance import Ended
 from longcase.engine.attempts import CRASH_ATTEMPTS, Success
+from longcase.errors import WorkerForgotten
 from longcase.history.event import instant_text
 from longcase.insight import invariants as inv
 from longcase.runtime.limits import Slots
@@ -116,7 +117,10 @@ def test_inv_14_a_zombie_changes_nothing_and_is_recorded() -> None:
         assert isinstance(sim._do(old.begin(go.case_no, go.call, 1)), Done), "no leave for the zombie"
 
         before = sim.state(case).to_json()
-        sim._do(old.end(go, Success("by the zombie")))
+        try:
+            sim._do(old.end(go, Success("by the zombie")))
+        except WorkerForgotten:  # where leases lapse by a clock: its process joins anew, and reports it as another
+            sim._do(new.end(go, Success("by the zombie")))
         (refused,) = every(sim, case, "attempt_refused")
         assert (refused.data["attempt"], refused.data["why"]) == (1, "lost_lease")
         after = sim.state(case).to_json()

@@ -185,13 +185,18 @@ async def test_a_loop_blocked_beyond_its_right_is_named_and_beats_no_more(caplog
     assert pulse._may_beat()
 
 
-async def test_a_pulse_outlives_a_store_that_does_not_answer_and_tells_when_it_was_forgotten() -> None:
+@pytest.mark.parametrize("answer", [StoreUnavailable("no answer"), AttributeError("a driver's own error")])
+async def test_a_pulse_outlives_a_store_that_does_not_answer_and_tells_when_it_was_forgotten(
+    answer: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     heart, told = Heart(), asyncio.Event()
-    heart.answer = StoreUnavailable("no answer")
+    heart.answer = answer
     pulse = Pulse(heart, Env(), lambda: None, told.set)
     pulse.start(asyncio.get_running_loop())
     await until(lambda: _is(heart.beats > 3))
     assert not told.is_set()
+    assert "no sign of life given" in caplog.text
+    assert str(answer) in caplog.text
     heart.answer = WorkerForgotten("worker 1 is not registered any more")
     await asyncio.wait_for(told.wait(), BOUND)
     await until(lambda: _is(heart.closed))

@@ -88,6 +88,7 @@ async def test_a_full_disk_is_told_and_reads_go_on(path: str, env: Env, disk: Di
 async def test_everybody_in_a_failed_transaction_is_told(path: str, env: Env, disk: Disk) -> None:
     store = await open_sqlite(path, env, faults=disk.name)
     cases = await store.start([new_case(f"k{i}") for i in range(5)])
+    store._committer._commit_took = 1.0  # a slow disk: nobody goes alone, all are in one transaction
     disk.fail(1, on="sync")
     outcomes = await asyncio.gather(
         *(store.write([turn(base, entered(), receive())]) for base in cases), return_exceptions=True

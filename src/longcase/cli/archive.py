@@ -79,7 +79,8 @@ def export(
              "sha256": digest or None}
         )  # fmt: skip
     if not number:
-        return terminal.line("nothing to export: every closed case is in an export as it is now")
+        why = "no case that is due lacks one" if due else "every closed case is in an export as it is now"
+        return terminal.line(f"nothing to export: {why}")
     terminal.line(f"export {number}: {cases} cases, {events} events in {file}")
     terminal.line(f"  sha256 {digest}")
     return None

@@ -21,6 +21,7 @@ class Doubt:
     def __init__(self, worker: int, slots: Slots) -> None:
         self._worker = worker
         self._slots = slots
+        self._given_up = False
         self._begun: dict[int, dict[tuple[str, int], Activity[..., Any]]] = {}
 
     def __contains__(self, case_no: int) -> bool:
@@ -36,6 +37,8 @@ class Doubt:
                 call = resident.state.calls.get(event.data["call"])
                 name = event.data.get("activity") or (call["activity"] if call is not None else "")
                 begun[event.data["call"], event.data["attempt"]] = resident.code.activities[name]
+        if self._given_up:
+            self.give_up()
 
     def carry_later(self, moved: Sequence[Moved]) -> None:
         """Keep the commands of cases that did move when another case of the batch failed."""
@@ -45,19 +48,31 @@ class Doubt:
                 if command.kind == "perform" and call is not None:
                     begun = self._begun.setdefault(entry.case_no, {})
                     begun[command.call, command.number] = entry.code.activities[call["activity"]]
+        if self._given_up:
+            self.give_up()
 
-    def settle(self, case_no: int, state: CaseState) -> list[Command]:
-        """Return what must still be carried out of commits whose answer was lost."""
+    def give_up(self) -> None:
+        """Give back every slot, also of what is noted later: the worker was forgotten, others settle its attempts."""
+        self._given_up = True
+        for begun in self._begun.values():
+            for activity in begun.values():
+                self._slots.give_up(activity)
+        self._begun.clear()
+
+    def settle(self, case_no: int, state: CaseState, commanded: Sequence[Command] = ()) -> list[Command]:
+        """Return what must still be carried out of commits whose answer was lost, beside what is `commanded` now."""
+        again = {(command.call, command.number) for command in commanded if command.kind == "perform"}
         commands: list[Command] = []
         for (ref, number), activity in self._begun.pop(case_no, {}).items():
             call = state.calls.get(ref)
             if (
-                call is not None
+                (ref, number) not in again  # else that commit did not happen, and this one has a slot of its own
+                and call is not None
                 and call["status"] == "running"
                 and call["attempt"] == number
                 and call["worker"] == self._worker
             ):
                 commands.append(Command("perform", case_no, ref, number))
             else:
-                self._slots.give_back(activity)
+                self._slots.give_up(activity)
         return commands

@@ -38,6 +38,7 @@ class Slots:
         self._counts: Counter[str] = Counter()
         self._begun: dict[str, deque[datetime]] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
+        self._unused: list[Activity[..., Any]] = []  # whose slots came free without an attempt's end
         self._named: dict[int, list[str]] = {}  # cases that were told of a free slot, and the limits of that
         self.closed = False  # a draining worker begins nothing new
         self.refusing: set[str] = set()  # limits that have refused since this was last cleared
@@ -71,6 +72,16 @@ class Slots:
         self._running -= 1
         for name, _, _ in _limits(activity):
             self._counts[name] -= 1
+
+    def give_up(self, activity: Activity[..., Any]) -> None:
+        """Give back a slot in which no attempt has run; `spare` then names who may have it."""
+        self.give_back(activity)
+        self._unused.append(activity)
+
+    def spare(self) -> list[int]:
+        """Return the cases that may begin since slots were given up."""
+        unused, self._unused = self._unused, []
+        return [case_no for activity in unused for case_no in self.freed_by(activity)]
 
     def hold(self, case_no: int, limits: Iterable[str]) -> None:
         """Keep a case that found no slot in the queues of the limits that refused it: first, if it was named."""

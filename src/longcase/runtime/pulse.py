@@ -72,11 +72,19 @@ class Pulse:
     def _run(self) -> None:
         try:
             while not self._stop.wait(self._every):
-                if self._may_beat() and self._heart is not None and not self._beat(self._heart):
+                if not self._look():
                     return
         finally:
             if self._heart is not None:
                 self._heart.close()
+
+    def _look(self) -> bool:
+        """Beat if the loop turns; False if there is nothing to beat for any more."""
+        try:
+            return not self._may_beat() or self._heart is None or self._beat(self._heart)
+        except Exception:  # without this thread healthy work loses its lease: whatever it was, it is tried again
+            log.exception("no sign of life given")
+            return True
 
     def _may_beat(self) -> bool:
         if self._ticked:

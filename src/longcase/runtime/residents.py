@@ -34,7 +34,6 @@ class Residents:
         self._queues = queues
         self._granted = queues.may_run if queues is not None else _all_granted
         self._draw = env.random.random
-        self._dead: set[int] = set()  # death is final, so it is asked for once
         self._cases: OrderedDict[int, Resident] = OrderedDict()
         self._reserving = Reserved()  # of the turn that is running: set and read without an await in between
 
@@ -110,7 +109,7 @@ class Residents:
     def release(self, reserved: Reserved) -> None:
         """Give back the slots of turns that are not written."""
         for activity in reserved.taken:
-            self._slots.give_back(activity)
+            self._slots.give_up(activity)
         reserved.taken.clear()
 
     def _begin(self, activity: Activity[..., Any], granted: bool = False, lost: int = 0) -> int:
@@ -122,11 +121,8 @@ class Residents:
         return self._worker
 
     def _is_dead(self, worker: int) -> bool:
-        if worker == self._worker:
-            return False
-        if worker not in self._dead and self._store.is_dead(worker):
-            self._dead.add(worker)
-        return worker in self._dead
+        # Asked each time: a store between machines may have taken a late worker for dead, and know better now.
+        return worker != self._worker and self._store.is_dead(worker)
 
 
 def _all_granted(case_no: int, ref: str, call: Call) -> bool:

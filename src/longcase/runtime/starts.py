@@ -34,6 +34,7 @@ class Starts:
         self._doubt = doubt
         self._settling = settling
         self._unsure: list[Prepared] = []
+        self._given_up = False
 
     async def start(self, store: Store, new: Sequence[NewCase]) -> tuple[list[Started], list[Moved]]:
         """Accept cases and run each to its first wait, in one transaction.
@@ -48,7 +49,7 @@ class Starts:
         except LongcaseError as error:
             for entry in entries.values():
                 entry.resident.discard()
-                if isinstance(error, UnavailableError) and entry.reserved.taken:
+                if isinstance(error, UnavailableError) and entry.reserved.taken and not self._given_up:
                     self._unsure.append(entry)
                 else:
                     self._residents.release(entry.reserved)
@@ -66,6 +67,8 @@ class Starts:
             except BaseException:
                 # Those that were begun are carried out all the same, although their caller hears of none.
                 self._unsure += [entry for entry in entries.values() if entry.resident.case_no and entry.reserved.taken]
+                if self._given_up:
+                    self.give_up()
                 raise
         return [answers[place] for place in range(len(new))], moved
 
@@ -107,6 +110,13 @@ class Starts:
         moved.append(self._settling.written(entry, outcome))
         return Started(outcome.case_no, False, state)
 
+    def give_up(self) -> None:
+        """Give back every slot, also of starts that fail later: the worker was forgotten, others go on with them."""
+        self._given_up = True
+        for entry in self._unsure:
+            self._residents.release(entry.reserved)
+        self._unsure.clear()
+
     async def settle(self, store: Store) -> list[int]:
         """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
         found: list[int] = []
@@ -118,6 +128,8 @@ class Starts:
                 if not found:
                     raise
                 break  # those that were found must be carried out; the others are looked up next time
+            if self._given_up:
+                break
             self._unsure.remove(entry)
             if row is not None and row.state.uid == state.uid:
                 entry.resident.case_no = row.case_no

@@ -79,6 +79,17 @@ class Turns:
         """Forget every coroutine; cases are rebuilt from rows when they move again."""
         self.residents.evict_all()
 
+    def give_up(self, moved: Sequence[Moved] = ()) -> None:
+        """Forget every coroutine and give every slot back: the worker was forgotten, and others take over.
+
+        Args:
+            moved: what was moved, and is not carried out any more.
+        """
+        self._doubt.carry_later(moved)
+        self._doubt.give_up()
+        self._starts.give_up()
+        self.evict_all()
+
     def now(self, state: CaseState | None = None) -> str:
         """Return the store's instant, never before what the case has already seen."""
         now = instant_text(self.env.now())
@@ -107,9 +118,9 @@ class Turns:
         todo: dict[int, list[Item]] = {case_no: list(items) for case_no, items in cases.items()}
         looking = set(look)
         for attempt in range(20):
-            if attempt > LOST_RACES:
-                await self.store.beat(self.worker)  # raises if it is forgotten: its writes are refused then
             try:
+                if attempt > LOST_RACES:
+                    await self.store.beat(self.worker)  # raises if it is forgotten: its writes are refused then
                 prepared = await self._prepare(todo, looking)
             except LongcaseError:
                 self._doubt.carry_later(moved)

@@ -85,6 +85,7 @@ class Worker:
         self._carrier = Carrier(store, env, self._now, self._report, self._freed)
         self._stopping = False
         self._draining = False
+        self._starting = 0  # starts of this process that are being written
         self._due_known: str | None = None
         self._sweep_at = 0.0
         self._poll_at = 0.0
@@ -124,7 +125,7 @@ class Worker:
                             break
                         await self._idle()
                 except WorkerForgotten:
-                    self._forget_me()
+                    self._forget_me(self.number)
                 except UnavailableError as error:
                     if not error.retryable:
                         raise
@@ -146,7 +147,8 @@ class Worker:
         )
         self._turns.watchdog.start()
         heart = self.store.heart(self.number)
-        self._pulse = Pulse(heart, self.env, partial(self._carrier.culprit, self._loop), self._forget_me)
+        forgotten = partial(self._forget_me, self.number)
+        self._pulse = Pulse(heart, self.env, partial(self._carrier.culprit, self._loop), forgotten)
         # Where the lease is kept by the pulse, the pump need not; elsewhere its beat is for the eye.
         self._beats_here = not self._pulse.start(self._loop) or heart is None
         self._sweep_at = 0.0  # the first round looks for dead workers
@@ -162,17 +164,19 @@ class Worker:
         if self._pulse is not None:
             self._pulse.stop()
         self.turns.watchdog.stop()
-        self.turns.evict_all()
+        self.turns.give_up()
         self._queues.give_up()
+        self._queues.reopen()
         self._carrier.abandon()
         await asyncio.sleep(0)
         await self.join()
         self._forgotten = False  # only now: until it has joined it tries again
 
-    def _forget_me(self) -> None:
-        """Note that the store has forgotten this incarnation; the pump joins anew before anything else."""
-        self._forgotten = True
-        self._bell.set()
+    def _forget_me(self, incarnation: int) -> None:
+        """Note that the store has forgotten an incarnation; if it is this one, the pump joins anew first of all."""
+        if incarnation == self.number:  # else the answer to an earlier one's beat came late
+            self._forgotten = True
+            self._bell.set()
 
     def stop(self) -> None:
         """Ask the worker to stop: begin nothing new, let running attempts end, record them, then leave."""
@@ -183,7 +187,8 @@ class Worker:
 
     @property
     def _drained(self) -> bool:
-        return not (self._carrier.running or self._carrier.tasks or self._queue or self._outcomes)
+        running = self._carrier.running or self._carrier.tasks or self._starting
+        return not (running or self._queue or self._outcomes)
 
     def abort(self) -> None:
         """Stop now; running attempts are lost and will be tried again."""
@@ -207,6 +212,18 @@ class Worker:
         Each is begun as it is accepted, one commit for both, unless enough work is in flight already:
         then it is only accepted and begun in its turn, so that what is begun is also finished.
         """
+        number = self.number
+        self._starting += 1
+        try:
+            return await self._start(new)
+        except WorkerForgotten:
+            self._forget_me(number)
+            raise
+        finally:
+            self._starting -= 1
+            self._bell.set()
+
+    async def _start(self, new: Sequence[NewCase]) -> list[Started]:
         started: list[Started] = []
         for begin in range(0, len(new), self.batch):
             some = new[begin : begin + self.batch]
@@ -214,8 +231,12 @@ class Worker:
                 started.extend(await self.store.start(some))
                 self._due_known = None
             else:
-                answers, moved = await self.turns.start(some)
+                turns = self.turns
+                answers, moved = await turns.start(some)
                 started.extend(answers)
+                if turns is not self._turns or self._forgotten:
+                    turns.give_up(moved)  # begun by an incarnation that others have taken over from
+                    moved = []
                 if len(moved) < len(answers):
                     self._due_known = None  # some were only accepted
                 for entry in moved:
@@ -248,6 +269,8 @@ class Worker:
     async def _round(self) -> bool:
         """Move one batch; False if there was nothing to move."""
         await self._keep_watch()
+        for waiting in self._slots.spare():
+            self.wake(waiting)
         cases: dict[int, list[Item]] = {}
         look: set[int] = set()
         # Some room is left for what the store holds, so that cases that never rest do not starve the others.
@@ -395,7 +418,16 @@ class Worker:
         """Void the leases of dead workers, so that their cases are ready and their attempts settled."""
         self._sweep_at = asyncio.get_running_loop().time() + SWEEP
         for dead in await self.store.dead_workers():
-            count = await self.store.recover(dead)
+            try:
+                count = await self.store.recover(dead)
+            except UnavailableError as error:
+                if not error.retryable:
+                    raise
+                log.warning("worker %d not recovered, trying again: %s", dead, error.message)
+                continue
+            except Exception:  # one worker's leases, perhaps of one that lives after all: nothing else waits for them
+                log.exception("worker %d not recovered", dead)
+                continue
             if count:
                 log.warning("worker %d is dead; %d of its cases go on here", dead, count)
             self._wake_all()
@@ -403,7 +435,8 @@ class Worker:
     # -- commands ----------------------------------------------------------------------------------------
 
     def _carry_out(self, moved: Moved) -> None:
-        self._look.pop(moved.case_no, None) if not moved.again else self._look.setdefault(moved.case_no)
+        if moved.again:
+            self._look[moved.case_no] = None  # one that came meanwhile stays: it may tell of a later commit
         if moved.wake_at and self._due_known is not None and (not self._due_known or moved.wake_at < self._due_known):
             self._due_known = moved.wake_at
         if not _MOVES_OTHERS.isdisjoint([event.type for event in moved.events]):

@@ -65,6 +65,7 @@ class Writes:
         if elsewhere and lease == self._worker:
             lease = 0
         write = CaseWrite(resident.case_no, base_seq, base_seen, events, state, lease, wake, result.taken)
+        write.worker = self._worker
         if self._queues is not None and (queued or stands_in_queue(state)):
             write.queued = queued_calls(state, resident.code)
         self._around(resident, result, write)
@@ -139,7 +140,7 @@ class Writes:
     def kept(self, resident: Resident, items: Sequence[Item], now: str) -> CaseWrite:
         """Return a write that keeps in the inbox what has ended in this process, without any turn."""
         state = resident.state
-        write = CaseWrite(resident.case_no, state.seq, state.seen_seq, resident.emitted, state)
+        write = CaseWrite(resident.case_no, state.seq, state.seen_seq, resident.emitted, state, worker=self._worker)
         seq = state.seq
         kept = [item for item in items if not _tried_again(resident, item, now)]
         write.notify = [(resident.case_no, as_input(item, seq, position)) for position, item in enumerate(kept)]

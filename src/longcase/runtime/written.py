@@ -45,10 +45,7 @@ class Settling:
             # The coroutine's state is no longer the row's; the next advance reads it again.
             self._residents.evict(case_no)
         if case_no in self._doubt:
-            begun = [(command.call, command.number) for command in result.commands if command.kind == "perform"]
-            for command in self._doubt.settle(case_no, state):
-                if (command.call, command.number) not in begun:
-                    result.commands.append(command)
+            result.commands += self._doubt.settle(case_no, state, result.commands)
         self._residents.shrink()
         again = entry.more or result.again
         if outcome.pending and not stopped:

@@ -14,8 +14,9 @@ Guarantees.
       is not written and its outcome says `stale`; the other cases of the batch are (A2). If only
       unseen events came in between, the new events are appended after them and the state is folded
       again from the stored one.
-    - A write that gives a lease to a worker the store has forgotten is refused: WorkerForgotten if the worker
-      joined here, else `stale` (a new case: `failed`). It is checked where leases lapse by a clock.
+    - A write of a worker the store has forgotten, or one that gives it a lease, is refused: WorkerForgotten if
+      the worker joined here, else `stale` (a new case: `failed`). It is checked where leases lapse by a clock;
+      elsewhere what it runs is written, and the case wants a turn at once.
     - When a method that writes returns, what it wrote survives a power cut.
     - Methods are coroutines. The SQLite store finishes them without suspending when it is opened with
       `inline=True`, so that synchronous programs and simulations can drive them.
@@ -135,6 +136,7 @@ class CaseWrite:
     new: NewCase | None = None  # start this case here; case_no is 0 and base_seq 1 (the case_started event)
     heard: int | None = None  # newest inbox input these turns looked at (see `Store.write`)
     queued: list[QueuedCall] | None = None  # all calls of the case that stand in a queue; None: as they were
+    worker: int = 0  # the incarnation that computed this; 0 for nobody's
 
 
 @dataclass(slots=True)
@@ -410,7 +412,10 @@ class Store(Protocol):
         ...
 
     async def dead_workers(self) -> list[int]:
-        """Return the incarnations whose death is certain; `recover` takes over what they hold and forgets them."""
+        """Return the incarnations to `recover`: it takes over what they hold and forgets them.
+
+        Their death is certain; where leases lapse by a clock they are late, and `recover` looks once more.
+        """
         ...
 
     def is_dead(self, worker: int) -> bool:
@@ -418,7 +423,10 @@ class Store(Protocol):
         ...
 
     async def recover(self, worker: int) -> int:
-        """Void a dead incarnation's leases so that its cases are ready now; returns how many."""
+        """Void a dead incarnation's leases so that its cases are ready now; returns how many.
+
+        Where leases lapse by a clock 0 is returned, too, if it has given a beat meanwhile or is just writing.
+        """
         ...
 
     async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
@@ -441,6 +449,9 @@ class Store(Protocol):
         Highest priority first; among equals the tenant that was served longest ago, then the earliest due.
         A claim is the worker's until its turn begins the attempt (`CaseWrite.queued`), it gives it back, or
         it leaves or dies.
+
+        Raises:
+            WorkerForgotten: where leases lapse by a clock, the worker's has (`ready` says so as well).
         """
         ...
 

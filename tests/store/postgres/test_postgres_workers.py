@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.support.cases import NOON_TEXT, entered, first_turn, new_case, receive, turn
 from tests.support.postgres import run_sql
 
 from longcase.env import Env, RealClock
-from longcase.errors import UsageError, WorkerForgotten
-from longcase.store.port import CaseRef
+from longcase.errors import WorkerForgotten
+from longcase.store.port import CaseRef, QueuedCall, QueueLimits
 from longcase.store.postgres import PostgresStore, open_postgres
+from longcase.store.postgres.commit import Job
+from longcase.store.postgres.statement import SEPARATOR
+from longcase.store.postgres.workers import Standing
 
 SILENT = "UPDATE workers SET beat = clock_timestamp() - lease - interval '1 millisecond'"  # one lease without a beat
 
@@ -25,6 +32,32 @@ async def cases(store: PostgresStore, count: int, *, lease: int = 0, workflow: s
         [turn(one, entered(), receive(), wake_at="" if lease else NOON_TEXT, lease=lease) for one in started]
     )
     return [one.case_no for one in started]
+
+
+@asynccontextmanager
+async def held(url: str, sql: str) -> AsyncIterator[None]:
+    """Hold the locks of a statement while the body runs."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(sql)
+            yield
+    finally:
+        await connection.close()
+
+
+async def waits_for_a_lock(url: str, text: str) -> None:
+    """Return when a statement that contains `text` waits for a lock."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() "
+    for _ in range(500):
+        if await asyncio.to_thread(run_sql, url, f"{sql} AND position('{text}' IN query) > 0"):
+            return
+    raise AssertionError(f"nothing waits: {text}")
+
+
+def run_lock_of(key: str) -> int:
+    ref = SEPARATOR.join(("main", "onboarding", key))
+    return int.from_bytes(hashlib.blake2b(ref.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 async def test_two_workers_never_claim_the_same_case(store: PostgresStore, other: PostgresStore) -> None:
@@ -65,13 +98,14 @@ async def test_inv_18_a_silent_worker_loses_its_cases_when_its_lease_lapses_and_
     silent, well = await store.join("here", 1), await other.join("there", 2)
     (case_no,) = await cases(store, 1, lease=silent)
     assert await other.dead_workers() == []
-    with pytest.raises(UsageError, match="alive"):
-        await other.recover(silent)
+    assert await other.recover(silent) == 0  # it is alive
+    assert [one.no for one in await other.workers()] == [silent, well]
     await asyncio.to_thread(run_sql, postgres_url, f"{SILENT} WHERE no = {silent}")
     assert await other.dead_workers() == [silent]
+    assert not other.is_dead(silent)  # it is late, and may still give a beat
+    assert await other.recover(silent) == 1
     assert other.is_dead(silent)
     assert not other.is_dead(well)
-    assert await other.recover(silent) == 1
     row = await other.load(CaseRef(case_no))
     assert row is not None
     assert (row.lease, row.wake_at) == (0, NOON_TEXT)
@@ -103,9 +137,23 @@ async def test_a_worker_that_beats_again_before_anybody_took_over_is_alive(
     worker = await store.join("here", 1)
     await asyncio.to_thread(run_sql, postgres_url, SILENT)
     assert await store.dead_workers() == [worker]
+    assert not store.is_dead(worker)
     await store.beat(worker)
+    assert await store.recover(worker) == 0  # whoever had read that it is late comes too late himself
     assert await store.dead_workers() == []
     assert not store.is_dead(worker)
+
+
+def test_an_old_reading_of_who_lives_changes_nothing() -> None:
+    known = Standing()
+    old, new = known.begin(), known.begin()
+    known.read(new, [(1, False), (3, False)])
+    known.read(old, [(1, False), (2, False)])  # 2 has gone meanwhile, and 3 has joined
+    assert [known.is_dead(one) for one in (1, 2, 3)] == [False, True, False]
+    before = known.begin()
+    known.joined(4)
+    known.read(before, [(1, False), (3, False), (5, False)])
+    assert not known.is_dead(4)
 
 
 async def test_inv_14_a_forgotten_worker_writes_no_lease(store: PostgresStore, other: PostgresStore) -> None:
@@ -150,23 +198,153 @@ async def test_inv_14_of_a_batch_only_the_fenced_case_is_refused(store: Postgres
     assert [one.outcome for one in await store.write([held, fine], partial=True)] == ["stale", "done"]
 
 
-async def test_a_write_of_a_worker_being_forgotten_is_before_or_after_and_never_lost(
-    store: PostgresStore, other: PostgresStore
+@pytest.mark.parametrize("by", ["lease", "worker"])
+async def test_inv_14_what_a_forgotten_worker_runs_from_a_queue_is_refused_although_it_wants_no_lease(
+    store: PostgresStore, other: PostgresStore, by: str
 ) -> None:
-    # However the two meet: a case is never left with a lease that nobody will ever void.
-    for number in range(12):
-        worker = await other.join("there", 1)
-        (started,) = await store.start([new_case(f"race-{number}")])
-        await store.abandon(worker)
-        write = store.write([turn(started, entered(), receive(), lease=worker)])
-        outcome, _ = await asyncio.gather(write, other.recover(worker))
-        row = await store.load(CaseRef(started.case_no))
-        assert row is not None
-        if outcome[0].outcome == "done":
-            assert (row.lease, row.wake_at) == (0, NOON_TEXT)  # voided after it was written
-        else:
-            assert row.state.seq == 1
-        assert await store.workers() == []
+    zombie = await other.join("there", 1)
+    (case_no,) = await cases(store, 1)
+    row = await store.load(CaseRef(case_no))
+    assert row is not None
+    await store.abandon(zombie)
+    await store.recover(zombie)
+    late = turn(row, receive("other", "1.r2"))
+    setattr(late, by, zombie)
+    late.queued = [QueuedCall("1.c1", "gpu", 0, 1, NOON_TEXT, NOON_TEXT, zombie)]
+    assert [one.outcome for one in await store.write([late])] == ["stale"]
+    with pytest.raises(WorkerForgotten):
+        await other.write([late])
+    assert await store.query("SELECT call FROM queued_calls") == []
+
+
+async def test_a_forgotten_worker_takes_and_claims_nothing(store: PostgresStore, other: PostgresStore) -> None:
+    zombie = await store.join("here", 1)
+    (case_no,) = await cases(store, 1)
+    row = await store.load(CaseRef(case_no))
+    assert row is not None
+    waits = turn(row, receive("other", "1.r2"), wake_at=NOON_TEXT)
+    waits.queued = [QueuedCall("1.c1", "gpu", 0, 1, NOON_TEXT, NOON_TEXT)]
+    await store.write([waits])
+    await store.abandon(zombie)
+    for _ in range(2):  # lapsed, then gone
+        with pytest.raises(WorkerForgotten):
+            await store.take(zombie, [QueueLimits("gpu", 1)], NOON_TEXT, 5)
+        with pytest.raises(WorkerForgotten):
+            await store.ready(NOON_TEXT, zombie, 5)
+        await other.recover(zombie)
+    heir = await other.join("there", 2)
+    assert (await other.take(heir, [QueueLimits("gpu", 1)], NOON_TEXT, 5)).calls == ((case_no, "1.c1", 1),)
+    assert await other.ready(NOON_TEXT, heir, 5) == [case_no]
+
+
+async def test_a_worker_that_writes_is_forgotten_after_its_write_and_what_stands_still_stops_nobody(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    worker = await store.join("here", 1)
+    (case_no,) = await cases(store, 1)
+    row = await store.load(CaseRef(case_no))
+    assert row is not None
+    await asyncio.to_thread(run_sql, postgres_url, SILENT)
+    async with held(postgres_url, "SELECT FROM cases FOR UPDATE"):
+        write = asyncio.create_task(store.write([turn(row, receive("a", "1.r2"), lease=worker, worker=worker)]))
+        await waits_for_a_lock(postgres_url, "UPDATE cases")
+        # It is late, and its write is under way: it is not waited for, and nothing of it is voided.
+        assert await asyncio.wait_for(other.recover(worker), 5) == 0
+        assert not other.is_dead(worker)
+        assert await other.dead_workers() == [worker]
+    assert [one.outcome for one in await write] == ["done"]
+    assert await other.recover(worker) == 1
+    after = await other.load(CaseRef(case_no))
+    assert after is not None
+    assert (after.state.seq, after.lease, after.wake_at) == (row.state.seq + 1, 0, NOON_TEXT)
+
+
+async def test_no_write_of_a_worker_comes_after_it_has_given_its_leases_back(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    worker = await store.join("here", 1)
+    first, second = await cases(store, 2)
+    rows = await store.load_many([first, second])
+    await store.write([turn(rows[first], receive("a", "1.r2"), lease=worker, worker=worker)])
+    async with held(postgres_url, f"SELECT FROM cases WHERE case_no = {first} FOR UPDATE"):
+        leaving = asyncio.create_task(store.leave(worker))
+        await waits_for_a_lock(postgres_url, "UPDATE cases SET lease")
+        late = asyncio.create_task(other.write([turn(rows[second], receive("a", "1.r2"), lease=worker)]))
+        await waits_for_a_lock(postgres_url, "FOR SHARE")
+    await leaving
+    assert [one.outcome for one in await late] == ["stale"]
+    assert {row.lease for row in (await store.load_many([first, second])).values()} == {0}
+
+
+async def test_a_queue_that_somebody_has_locked_is_left_for_later_and_the_others_are_not(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    worker = await store.join("here", 1)
+    numbers = await cases(store, 2)
+    for case_no, row in (await store.load_many(numbers)).items():
+        waits = turn(row, receive("other", "1.r2"))
+        waits.queued = [QueuedCall("1.c1", f"q{case_no - numbers[0]}", 0, 1, NOON_TEXT, NOON_TEXT)]
+        await store.write([waits])
+    await asyncio.to_thread(run_sql, postgres_url, "INSERT INTO queue_rates VALUES ('q0', '[]')")
+    limits = [QueueLimits("q0"), QueueLimits("q1")]
+    async with held(postgres_url, "SELECT FROM queue_rates FOR UPDATE"):
+        taken = await asyncio.wait_for(store.take(worker, limits, NOON_TEXT, 5), 5)
+    assert taken.calls == ((numbers[1], "1.c1", 1),)
+    assert NOON_TEXT < taken.again < "2026-03-02T12:00:05"
+    assert (await store.take(worker, limits, taken.again, 5)).calls == ((numbers[0], "1.c1", 1),)
+
+
+async def test_inv_12_a_key_used_and_closed_while_a_start_waited_is_not_used_again(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    (case_no,) = await cases(store, 1)
+    row = await store.load(CaseRef(case_no))
+    assert row is not None
+    async with held(postgres_url, "SELECT FROM cases FOR UPDATE"):
+        both = asyncio.gather(store.write([turn(row, receive("a", "1.r2"))]), store.start([new_case("K")]))
+        await waits_for_a_lock(postgres_url, "UPDATE cases")
+        (first,) = await other.start([new_case("K")])
+        close = f"UPDATE cases SET status = 'closed', revision = revision + 1 WHERE case_no = {first.case_no}"
+        await asyncio.to_thread(run_sql, postgres_url, close)
+    _, (second,) = await both
+    assert (second.case_no, second.existing) == (first.case_no, True)
+
+
+async def test_inv_12_of_two_that_begin_a_key_at_once_the_later_sees_what_the_first_came_to(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    # The first start is held open by another key of its transaction; its case is closed by the time it ends.
+    (case_no,) = [one.case_no for one in await store.start([new_case("K")])]
+    await asyncio.to_thread(run_sql, postgres_url, "UPDATE cases SET key = 'L', revision = revision + 1")
+    rename = "UPDATE cases SET key = 'K', status = 'closed', revision = revision + 1"
+    lock = run_lock_of("K")
+    async with held(postgres_url, f"SELECT pg_advisory_xact_lock({lock})"):
+        start = asyncio.create_task(store.start([new_case("K")]))
+        await waits_for_a_lock(postgres_url, "pg_advisory_xact_lock")
+        await asyncio.to_thread(run_sql, postgres_url, rename)
+    (started,) = await start
+    assert (started.case_no, started.existing) == (case_no, True)
+
+
+async def test_a_job_that_is_answered_early_frees_only_what_it_had(store: PostgresStore) -> None:
+    committer = store._committer
+
+    class Nothing:
+        reads, error = False, None
+
+        def __init__(self, case_no: int) -> None:
+            self.about = [case_no]
+
+    first, second, later = (Job([Nothing(case_no)], atomic=False) for case_no in (1, 2, 1))
+    committer._queue.extend([first, second])
+    jobs = committer._take()
+    committer._answer([first])
+    committer._queue.append(later)
+    assert committer._take() == [later]
+    committer._answer(jobs)
+    assert committer._busy == {1}
+    committer._answer([later])
+    assert committer._busy == set()
 
 
 async def test_recovery_gives_every_workflow_its_share_of_each_step(store: PostgresStore, monkeypatch: Any) -> None:

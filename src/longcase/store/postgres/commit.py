@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -26,12 +26,13 @@ from longcase.errors import StoreUnavailable
 from longcase.store.postgres.connection import Address, Pool, collided, of_the_store, our_error
 from longcase.store.postgres.pieces import Piece
 from longcase.store.postgres.sheet import Sheet, Wanted
-from longcase.store.postgres.statement import Draft, flush
+from longcase.store.postgres.statement import Draft, flush, lock_keys
 from longcase.store.postgres.writing import Head
 
 WRITERS: Final = 2  # one computes or waits for the disk while the other works
 MAX_PIECES: Final = 512  # of one statement: bounds the time its rows are locked
 HEADS: Final = 4_096  # cases whose newest revision is remembered
+KEYS_AT_ONCE: Final = 64  # cases begun by one statement: the lock of each key takes room that the server shares out
 ATTEMPTS: Final = 5  # on the careful road, before somebody is in the way for too long
 
 
@@ -42,13 +43,14 @@ _RACES: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError)
 class Job:
     """What one caller asked for: pieces that are answered together, and perhaps written together."""
 
-    __slots__ = ("about", "atomic", "error", "future", "pieces")
+    __slots__ = ("about", "answered", "atomic", "error", "future", "pieces")
 
     def __init__(self, pieces: Sequence[Any], *, atomic: bool) -> None:
         self.pieces: Sequence[Piece] = pieces
         self.atomic = atomic and len(pieces) > 1
         self.about: set[Hashable] = {thing for piece in pieces for thing in piece.about}
         self.error: BaseException | None = None
+        self.answered = False  # what it is about is free for others since then
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -171,10 +173,16 @@ class Committer:
         return taken
 
     def _answer(self, jobs: Sequence[Job]) -> None:
+        """Let the callers go on, and others write to the same cases; a job is answered once."""
         for job in jobs:
+            if job.answered:
+                continue
+            job.answered = True
             self._busy -= job.about
             if not job.future.done():
                 job.future.set_result(None)
+        if self._queue:
+            self._wake()  # somebody may have waited for just these
 
     def _fail(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         for job in jobs:
@@ -198,7 +206,10 @@ class Committer:
             made = self._drafts_of(job, sheet, spent)
             names = [draft.case_no or draft.ref for _, draft in made if draft is not None]
             slow = [piece for piece, draft in made if draft is None]
-            if len(set(names)) < len(names) or not cases.isdisjoint(names) or (job.atomic and slow):
+            # New cases have a statement of their own: one that waits for a row does not see what is begun meanwhile.
+            kinds = {draft.kind == "fresh" for _, draft in made if draft is not None}
+            mixed = job.atomic and (slow or len(kinds) > 1)
+            if len(set(names)) < len(names) or not cases.isdisjoint(names) or mixed:
                 careful += self._groups(job, [piece for piece, _ in made])
                 continue
             cases.update(names)
@@ -207,7 +218,8 @@ class Committer:
                 if draft is not None:
                     drafts.append(draft)
                     owners.append((job, piece))
-        careful = await self._together(connection, drafts, owners) + careful
+        for some in _statements(drafts, owners):
+            careful = await self._together(connection, *some) + careful
         waiting = {id(job) for job, _ in careful}
         self._answer([job for job in jobs if id(job) not in waiting])
         for _, pieces in careful:
@@ -221,7 +233,12 @@ class Committer:
             return []
         try:
             self._point("before_commit")
-            landed = await flush(connection, drafts)
+            if drafts[0].kind == "fresh":
+                async with connection.transaction():
+                    await lock_keys(connection, [draft.ref for draft in drafts])
+                    landed = await flush(connection, drafts)
+            else:
+                landed = await flush(connection, drafts)
             self._point("after_commit")
         except Exception as error:
             if of_the_store(error) and not collided(error):
@@ -337,6 +354,7 @@ class Committer:
         async with connection.transaction():
             if (fenced := await self._fenced(connection, pieces)) is not None:
                 raise _Missed(fenced)
+            await lock_keys(connection, [ref for piece in pieces for ref in piece.begins])
             await sheet.read(connection, wanted, lock=True)
             for piece in pieces:
                 piece.judge(sheet)
@@ -350,14 +368,14 @@ class Committer:
 
     async def _fenced(self, connection: Any, pieces: Sequence[Piece]) -> Piece | None:
         """Return the first piece whose worker is no longer registered; its outcome is told to it."""
-        leases = {piece.lease for piece in pieces if piece.lease}
-        if not leases:
+        workers = {worker for piece in pieces for worker in piece.workers}
+        if not workers:
             return None
         known = "SELECT no FROM workers WHERE no = ANY($1::bigint[]) AND NOT lapsed FOR SHARE"
-        alive = {row[0] for row in await connection.fetch(known, sorted(leases))}
-        self.forgotten |= leases - alive
+        alive = {row[0] for row in await connection.fetch(known, sorted(workers))}
+        self.forgotten |= workers - alive
         for piece in pieces:
-            if piece.lease and piece.lease not in alive:
+            if not piece.workers <= alive:
                 piece.fenced()
                 return piece
         return None
@@ -367,3 +385,21 @@ class Committer:
         self._closed = True
         while self._writers:
             await asyncio.wait(set(self._writers))
+
+
+Owner = tuple[Job, Piece]
+
+
+def _statements(drafts: Sequence[Draft], owners: Sequence[Owner]) -> Iterator[tuple[list[Draft], list[Owner]]]:
+    """Share drafts out to statements: one for those of cases that are there, others for the new ones of whole jobs."""
+    there: tuple[list[Draft], list[Owner]] = ([], [])
+    fresh: tuple[list[Draft], list[Owner]] = ([], [])
+    full: list[tuple[list[Draft], list[Owner]]] = []
+    for draft, owner in zip(drafts, owners, strict=True):
+        if draft.kind == "fresh" and len(fresh[0]) >= KEYS_AT_ONCE and owner[0] is not fresh[1][-1][0]:
+            full.append(fresh)
+            fresh = ([], [])
+        some = fresh if draft.kind == "fresh" else there
+        some[0].append(draft)
+        some[1].append(owner)
+    return (some for some in (there, *full, fresh) if some[0])

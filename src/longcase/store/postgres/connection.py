@@ -60,11 +60,18 @@ class Address:
         Raises:
             UsageError: it names no PostgreSQL database.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # a ValueError unless it is a number that ports have
+        except ValueError as error:
+            raise UsageError(
+                f"the store's URL cannot be read: {error}",
+                hint="postgresql://user:password@host:5432/database; write @ : / % in a password as %40 %3A %2F %25",
+            ) from None
         if parts.scheme not in ("postgresql", "postgres"):
             raise UsageError(
-                f"the store's URL begins with {parts.scheme!r}, expected postgresql",
-                hint="LONGCASE_DATABASE_URL=postgresql://user@host/database",
+                f"a database's URL begins with {parts.scheme!r}, expected postgresql",
+                hint="LONGCASE_DATABASE_URL=postgresql://user@host/database; LONGCASE_LISTEN_URL likewise",
             )
         options = parse_qsl(parts.query, keep_blank_values=True)
         kept = [(name, value) for name, value in options if name != "statement_cache_size"]
@@ -287,5 +294,5 @@ def setting_of(name: str, default: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 86_400:
-        raise UsageError(f"{name}={text!r}, expected seconds above 0", hint=f"{name}={default:g}")
+        raise UsageError(f"{name}={text!r}, expected seconds above 0 and below 86400", hint=f"{name}={default:g}")
     return value

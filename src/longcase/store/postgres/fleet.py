@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from longcase.env import Env, RealClock
@@ -33,9 +34,13 @@ AND workflow = ANY($4::text[]) AND NOT EXISTS (
 """
 # Two workers never claim one case: what another is about to claim is passed over.
 _CLAIM: Final = """
-WITH due AS MATERIALIZED ({due})
-UPDATE cases SET lease = $2, revision = revision + 1 FROM due WHERE cases.case_no = due.case_no
-RETURNING cases.case_no, cases.wake_at
+WITH alive AS MATERIALIZED (SELECT no FROM workers WHERE no = $2 AND NOT lapsed FOR SHARE),
+due AS MATERIALIZED ({due}),
+claimed AS (
+    UPDATE cases SET lease = $2, revision = revision + 1 FROM due
+    WHERE cases.case_no = due.case_no AND EXISTS (SELECT FROM alive) RETURNING cases.case_no, cases.wake_at
+)
+SELECT case_no, wake_at FROM claimed UNION ALL SELECT 0, '' FROM alive
 """
 _NEXT_WAKE: Final = "SELECT min(wake_at) FROM cases WHERE wake_at <> '' AND wake_at > $1"
 _RELEASE: Final = """
@@ -70,7 +75,9 @@ class Fleet(Base):
         due = _DUE.format(only=only, lock="FOR NO KEY UPDATE SKIP LOCKED")
         async with self._using(self._loose) as connection:
             found = await connection.fetch(_CLAIM.format(due=due), *values)
-        return [case_no for _, case_no in sorted((wake_at, case_no) for case_no, wake_at in found)]
+        if not found:  # not even the row that says it is registered
+            raise workers.forgotten(worker)
+        return [case_no for _, case_no in sorted((wake_at, case_no) for case_no, wake_at in found) if case_no]
 
     async def release(self, cases: Sequence[int], worker: int) -> None:
         if cases:
@@ -118,8 +125,8 @@ class Fleet(Base):
 
     async def recover(self, worker: int) -> int:
         if not await self._change(lambda connection: workers.lapse(connection, worker)):
-            self._standing.dead(worker)
-            return 0  # another process was first
+            await self.dead_workers()  # another process was first, or it has given a beat meanwhile: now it is known
+            return 0
         freed = 0
         while some := await self._change(lambda connection: workers.free_some(connection, worker, self._now())):
             freed += some
@@ -155,7 +162,8 @@ class Fleet(Base):
         await self._change(lambda connection: connection.execute("DELETE FROM declined WHERE case_no = $1", case_no))
 
     async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
-        return await self._change(lambda connection: queues.take(connection, worker, served, now, limit))
+        alive = partial(workers.registered, worker=worker)
+        return await self._change(lambda connection: queues.take(connection, alive, worker, served, now, limit))
 
     async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
         if calls:

@@ -16,7 +16,7 @@ from longcase.store.port import CaseRef, CaseRow, CaseWrite, Decide, DedupKey, N
 from longcase.store.postgres import writing
 from longcase.store.postgres.editing import edit
 from longcase.store.postgres.sheet import Sheet, Wanted, check_key, needs
-from longcase.store.postgres.statement import Draft
+from longcase.store.postgres.statement import SEPARATOR, Draft
 from longcase.store.postgres.workers import forgotten
 from longcase.store.postgres.writing import Head
 from longcase.store.writes import Entry
@@ -38,13 +38,18 @@ class Piece(Protocol):
     reads: bool  # the fast road needs a sheet, read without locks
 
     @property
-    def lease(self) -> int:
-        """The worker it wants a lease for, which must still be registered; 0 for none."""
+    def workers(self) -> set[int]:
+        """The workers that must still be registered: who writes it, and whom it wants a lease for."""
         ...
 
     @property
     def about(self) -> list[Hashable]:
         """What it writes to, by number or key: two pieces about one thing wait for each other."""
+        ...
+
+    @property
+    def begins(self) -> list[str]:
+        """The keys of the cases it may begin, as `Draft.ref` has them."""
         ...
 
     def wanted(self) -> Wanted: ...
@@ -70,7 +75,8 @@ class TurnPiece:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.write: CaseWrite = entry.write
-        self.lease = entry.write.lease
+        self.worker = entry.write.worker or entry.write.lease  # who is told when it is refused
+        self.workers = {entry.write.worker, entry.write.lease} - {0}
         self.error: Exception | None = None
 
     @property
@@ -82,6 +88,10 @@ class TurnPiece:
             if one is not None:
                 found.append(_key(one))
         return found
+
+    @property
+    def begins(self) -> list[str]:
+        return [SEPARATOR.join(_key(new)) for new in (self.write.new, *self.write.children) if new is not None]
 
     def wanted(self) -> Wanted:
         return writing.wanted(self.write)
@@ -100,7 +110,7 @@ class TurnPiece:
 
     def fenced(self) -> None:
         if self.write.new is not None:  # it can be accepted all the same, only not begun by this worker
-            self.error = forgotten(self.write.lease)
+            self.error = forgotten(self.worker)
         self.entry.outcome = Written("stale", self.write.case_no)
 
 
@@ -108,7 +118,7 @@ class StartPiece:
     """A NewCase, only accepted."""
 
     reads = False
-    lease = 0
+    workers: set[int] = set()  # noqa: RUF012 - nobody's, and never changed
 
     def __init__(self, new: NewCase) -> None:
         self.new = new
@@ -118,6 +128,10 @@ class StartPiece:
     @property
     def about(self) -> list[Hashable]:
         return [_key(self.new)]
+
+    @property
+    def begins(self) -> list[str]:
+        return [SEPARATOR.join(_key(self.new))]
 
     def wanted(self) -> Wanted:
         return needs([self.new])
@@ -148,7 +162,7 @@ class EditPiece:
     """A unit of work on one case."""
 
     reads = True
-    lease = 0
+    workers: set[int] = set()  # noqa: RUF012 - nobody's, and never changed
 
     def __init__(self, ref: CaseRef, decide: Decide[Any], dedup: DedupKey | None) -> None:
         self.ref = ref
@@ -157,6 +171,7 @@ class EditPiece:
         self.result: Any = None
         self.refusal: Exception | None = None
         self.error: Exception | None = None
+        self.begins: list[str] = []
 
     @property
     def about(self) -> list[Hashable]:
@@ -186,6 +201,6 @@ class EditPiece:
         raise AssertionError("an edit holds no lease of a worker of its own")
 
 
-def _key(new: NewCase) -> Hashable:
+def _key(new: NewCase) -> tuple[str, str, str]:
     data = new.started.data
     return (data["tenant"], data["workflow"], data["key"])

@@ -8,14 +8,19 @@ same room twice: what runs and what is claimed never exceeds a queue's limits (I
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
+
+import asyncpg
 
 from longcase.history.event import instant_of, instant_text
 from longcase.store.port import QueueLimits, Taken
 from longcase.store.rows import text_of
 
+PATIENCE: Final = 0.2  # seconds for a lock: whoever holds one for longer stands still inside its transaction
+LATER: Final = 1.0  # seconds before a queue is tried again that somebody has locked
+_PATIENT: Final = f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"
 _ANY: Final = "SELECT EXISTS (SELECT FROM queued WHERE worker = 0 AND queue = ANY($1::text[]))"
 _MAKE: Final = "INSERT INTO queue_rates VALUES ($1, '[]') ON CONFLICT DO NOTHING"
 _LOCK: Final = "SELECT begun FROM queue_rates WHERE queue = $1 FOR UPDATE"
@@ -68,14 +73,43 @@ DELETE FROM queued WHERE worker = $1 AND worker <> 0
 _STOPS: Final = "SELECT case_no, call, attempt FROM queued WHERE worker = $1 AND worker <> 0 AND stop"
 
 
-async def take(connection: Any, worker: int, queues: Sequence[QueueLimits], now: str, limit: int) -> Taken:
-    """Claim calls of several queues, one queue after the other."""
-    if not await connection.fetchval(_ANY, [queue.name for queue in queues]):
+async def take(
+    connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, queues: Sequence[QueueLimits], now: str,
+    limit: int,
+) -> Taken:  # fmt: skip
+    """Claim calls of several queues, one queue after the other; one that somebody has locked is left for later.
+
+    Args:
+        alive: holds the worker's registration for the transaction, or raises.
+    """
+    left = sorted(queues, key=lambda queue: queue.name)  # in one order: two takers never wait crosswise
+    if not await connection.fetchval(_ANY, [queue.name for queue in left]):
         return Taken((), "")
+    later: list[str] = []
+    while True:
+        at: list[QueueLimits] = []  # the queue it has come to
+        try:
+            taken = await _take(connection, alive, worker, left, now, limit, at)
+        except asyncpg.LockNotAvailableError:
+            later.append(instant_text(instant_of(now) + timedelta(seconds=LATER)))
+            left = [queue for queue in left if queue not in at]
+            if not at or not left:
+                return Taken((), later[0])
+            continue
+        return Taken(taken.calls, min([taken.again, *later] if taken.again else later, default=""))
+
+
+async def _take(
+    connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, queues: Sequence[QueueLimits], now: str,
+    limit: int, at: list[QueueLimits],
+) -> Taken:  # fmt: skip
     taken: list[tuple[int, str, int]] = []
     again: list[str] = []
     async with connection.transaction():
-        for queue in sorted(queues, key=lambda queue: queue.name):  # in one order: two takers never wait crosswise
+        await connection.execute(_PATIENT)
+        await alive(connection)
+        for queue in queues:
+            at[:] = [queue]
             begun = await _locked(connection, queue.name)
             room, opens = await _room(connection, queue, begun, now, limit - len(taken))
             if opens:

@@ -1,6 +1,6 @@
 """The one statement that writes: many cases and all that belongs to them, in one round trip and one commit.
 
-    alive    which of the workers that shall hold a lease are still registered (the fence)
+    alive    which of the workers that write, or shall hold a lease, are still registered (the fence)
     turns, wide, operated
              update the rows of cases that still stand as they were read: `revision` and `seq` are compared
     fresh    insert cases whose key is free
@@ -14,6 +14,7 @@ Parts that a batch does not need are left out; the text for each set of parts is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -32,15 +33,16 @@ _JSON: Final = {"state", "object", "data", "whose", "decided_by", "answer_json",
 _BYTES: Final = {"hash", "digest"}
 _TYPES: Final = {
     "case_no": "bigint", "revision": "bigint", "base_seq": "bigint", "lease": "bigint", "parent_case": "bigint",
-    "again": "boolean", "rank": "bigint", "attempt": "bigint", "worker": "bigint", "begun": "boolean",
-    "stop": "boolean",
+    "again": "boolean", "writer": "bigint", "rank": "bigint", "attempt": "bigint", "worker": "bigint",
+    "begun": "boolean", "stop": "boolean",
 }  # fmt: skip
 _EVENT: Final = tuple(rows.EVENT_COLUMNS.split(", "))
 _INPUT: Final = ("id", "type", "data", "actor", "on_behalf", "channel", "accepted_at", "cause")
 _DEDUP: Final = ("tenant", "scope", "key", "body", "answer_json", "at")
 _QUEUED: Final = ("call", "queue", "rank", "tenant", "attempt", "due", "since", "worker", "begun", "stop")
 _OPERATION: Final = ("hash", "wake_at", "lease")
-_BASE: Final = ("case_no", "revision", "base_seq")
+_BASE: Final = ("case_no", "revision", "base_seq", "writer")
+_LOCK_KEYS: Final = "SELECT pg_advisory_xact_lock(t.no) FROM unnest($1::bigint[]) AS t (no)"
 LONE_ROWS: Final = 8  # beside a lone case; a statement of its own for each number of them
 SEPARATOR: Final = "\x1f"  # between the parts of a key that names a case not yet numbered
 
@@ -49,7 +51,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "turns": (*_BASE, *rows.TURN_COLUMNS, *_OPERATION),
     "wide": (*_BASE, *rows.STATE_COLUMNS, *_OPERATION),
     "operated": (*_BASE, "wake_at", "lease"),
-    "fresh": ("case_no", *rows.STATE_COLUMNS, *_OPERATION, "parent_case", "again"),
+    "fresh": ("case_no", *rows.STATE_COLUMNS, *_OPERATION, "parent_case", "again", "writer"),
 }
 
 
@@ -72,6 +74,7 @@ class Draft:
     taken: list[int] = field(default_factory=list)
     dedups: list[tuple[DedupKey, Json, str]] = field(default_factory=list)  # key, answer, at
     queued: Sequence[QueuedCall] | None = None  # all its calls that stand in a queue; None: as they were
+    writer: int = 0  # the worker that must still be registered, whatever the lease is; 0 for nobody
 
     @property
     def ref(self) -> str:
@@ -83,15 +86,15 @@ class Draft:
         state = self.state
         match self.kind:
             case "operated":
-                return (self.case_no, self.revision, self.base_seq, self.wake_at, self.lease)
+                return (self.case_no, self.revision, self.base_seq, self.writer, self.wake_at, self.lease)
             case "turns":
                 values = rows.turn_values(state)
             case _:
                 values = rows.state_values(state)
         operation = (self.hash, self.wake_at, self.lease)
         if self.kind == "fresh":
-            return (self.case_no, *values, *operation, self.parent or None, self.again)
-        return (self.case_no, self.revision, self.base_seq, *values, *operation)
+            return (self.case_no, *values, *operation, self.parent or None, self.again, self.writer)
+        return (self.case_no, self.revision, self.base_seq, self.writer, *values, *operation)
 
 
 def _type(column: str) -> str:
@@ -152,19 +155,21 @@ class _Text:
         self.parts.append(f"{name} AS ({body})")
 
 
-def _fence(leases: bool) -> str:
-    return "(t.lease = 0 OR t.lease IN (SELECT no FROM alive))" if leases else "true"
+def _fence(fenced: bool) -> str:
+    if not fenced:
+        return "true"
+    return " AND ".join(f"(t.{by} = 0 OR t.{by} IN (SELECT no FROM alive))" for by in ("lease", "writer"))
 
 
 @lru_cache(maxsize=512)
-def _text(kinds: tuple[str, ...], leases: bool, counts: tuple[tuple[str, int], ...], lone: bool) -> str:
+def _text(kinds: tuple[str, ...], fenced: bool, counts: tuple[tuple[str, int], ...], lone: bool) -> str:
     """Return the statement for the kinds of drafts there are and for what belongs to them.
 
     Args:
         counts: the parts around the cases; how many rows each has, if the draft is a lone one.
     """
     text = _Text({**dict(counts), kinds[0]: 1}, lone=lone)
-    if leases:
+    if fenced:
         text.parameters += 1
         # Their rows stay locked to the end: a worker is forgotten before this commits, or after, never beside it.
         text.parts.append(
@@ -172,9 +177,9 @@ def _text(kinds: tuple[str, ...], leases: bool, counts: tuple[tuple[str, int], .
         )
     for kind in kinds:
         if kind == "fresh":
-            _add_fresh(text, leases)
+            _add_fresh(text, fenced)
         else:
-            _add_update(text, kind, leases)
+            _add_update(text, kind, fenced)
     landed = " UNION ALL ".join(
         f"SELECT case_no, {'ref' if kind == 'fresh' else 'NULL::text AS ref'} FROM {kind}" for kind in kinds
     )
@@ -184,15 +189,15 @@ def _text(kinds: tuple[str, ...], leases: bool, counts: tuple[tuple[str, int], .
     return f"WITH {', '.join(text.parts)} SELECT case_no, ref FROM landed"
 
 
-def _add_update(text: _Text, kind: str, leases: bool) -> None:
+def _add_update(text: _Text, kind: str, fenced: bool) -> None:
     columns = COLUMNS[kind]
     source = text.table(kind, columns)
     changes = ", ".join(f"{column} = t.{column}" for column in columns[len(_BASE) :])
     stands = "c.case_no = t.case_no AND c.revision = t.revision AND c.seq = t.base_seq"
     if text.lone:
-        stands += " AND EXISTS (SELECT FROM alive)" if leases else ""
+        stands += f" AND {_fence(fenced)}" if fenced else ""
     else:
-        text.parts.append(f"{kind}_in AS MATERIALIZED (SELECT * FROM {source} WHERE {_fence(leases)})")
+        text.parts.append(f"{kind}_in AS MATERIALIZED (SELECT * FROM {source} WHERE {_fence(fenced)})")
         source = f"{kind}_in AS t"
         text.parameters += 1  # the numbers once more, so that rows are found by key, in its order
         stands = f"c.case_no = ANY(${text.parameters}{_cast('bigint')}) AND {stands}"
@@ -202,8 +207,8 @@ def _add_update(text: _Text, kind: str, leases: bool) -> None:
     )
 
 
-def _add_fresh(text: _Text, leases: bool) -> None:
-    columns = COLUMNS["fresh"][:-1]
+def _add_fresh(text: _Text, fenced: bool) -> None:
+    columns = COLUMNS["fresh"][:-2]  # without `again` and `writer`, which are no columns of the table
     values = ", ".join(
         "coalesce(nullif(t.case_no, 0), nextval('cases_case_no_seq'))" if column == "case_no" else f"t.{column}"
         for column in columns
@@ -211,7 +216,7 @@ def _add_fresh(text: _Text, leases: bool) -> None:
     text.add(
         "fresh",
         f"INSERT INTO cases ({', '.join(columns)}) SELECT {values} FROM {text.table('fresh', COLUMNS['fresh'])} "
-        f"WHERE {_fence(leases)} AND NOT EXISTS (SELECT FROM cases AS x WHERE x.tenant = t.tenant "
+        f"WHERE {_fence(fenced)} AND NOT EXISTS (SELECT FROM cases AS x WHERE x.tenant = t.tenant "
         "AND x.workflow = t.workflow AND x.key = t.key AND (x.status = 'open' OR NOT t.again)) ORDER BY t.place "
         "ON CONFLICT (tenant, workflow, key) WHERE status = 'open' DO NOTHING "
         "RETURNING case_no, tenant || chr(31) || workflow || chr(31) || key AS ref",
@@ -292,22 +297,21 @@ class Batch:
         """Lay out drafts; no case may stand in two of them, no key in two that are fresh."""
         cases: dict[str, list[Row]] = {}
         around: dict[str, list[Row]] = {}
-        leases: set[int] = set()
+        workers: set[int] = set()
         for draft in drafts:
             cases.setdefault(draft.kind, []).append(draft.row)
-            if draft.lease:
-                leases.add(draft.lease)
+            workers |= {draft.lease, draft.writer} - {0}
             _lay_out(draft, around)
         kinds = tuple(kind for kind in COLUMNS if kind in cases)
         names = tuple(sorted(around))
-        values: list[Any] = [sorted(leases)] if leases else []
+        values: list[Any] = [sorted(workers)] if workers else []
         if len(cases) == 1 and len(cases[kinds[0]]) == 1 and sum(map(len, around.values())) <= LONE_ROWS:
             counts = tuple((name, len(around[name])) for name in names)
             values += cases[kinds[0]][0]
             for name in names:
                 for row in around[name]:
                     values += row
-            return cls(_text(kinds, bool(leases), counts, True), values)
+            return cls(_text(kinds, bool(workers), counts, True), values)
         for kind in kinds:
             columns = _arrays(COLUMNS[kind], cases[kind])
             values += columns
@@ -315,7 +319,7 @@ class Batch:
                 values.append(columns[0])
         for name in names:
             values += _arrays(_columns_around(name), around[name])
-        return cls(_text(kinds, bool(leases), tuple((name, 0) for name in names), False), values)
+        return cls(_text(kinds, bool(workers), tuple((name, 0) for name in names), False), values)
 
 
 def _lay_out(draft: Draft, around: dict[str, list[Row]]) -> None:
@@ -359,6 +363,17 @@ def _lay_out_queue(draft: Draft, name: Any, around: dict[str, list[Row]]) -> Non
             )
             for call in calls
         )  # fmt: skip
+
+
+async def lock_keys(connection: Any, refs: Sequence[str]) -> None:
+    """Keep others from beginning cases of these keys until the transaction ends.
+
+    The statement that comes next sees every case of them that was ever begun: its snapshot is of then.
+    """
+    if refs:
+        digests = (hashlib.blake2b(ref.encode(), digest_size=8).digest() for ref in refs)
+        numbers = sorted({int.from_bytes(digest, "big", signed=True) for digest in digests})
+        await connection.execute(_LOCK_KEYS, numbers)  # in one order: two never wait crosswise
 
 
 async def flush(connection: Any, drafts: Sequence[Draft]) -> list[bool]:

@@ -123,7 +123,7 @@ class PostgresStore(Fleet):
 
     @property
     def url(self) -> str:
-        return self.address.url
+        return self.address.shown  # for people and logs: without the password
 
     async def close(self) -> None:
         if self._closed:
@@ -166,8 +166,8 @@ class PostgresStore(Fleet):
         """Raise WorkerForgotten if turns of a worker of this process were refused for it."""
         for piece in pieces:
             outcome = piece.entry.outcome
-            if piece.lease in gone and piece.error is None and outcome is not None and outcome.outcome == "stale":
-                raise workers.forgotten(piece.lease)
+            if piece.worker in gone and piece.error is None and outcome is not None and outcome.outcome == "stale":
+                raise workers.forgotten(piece.worker)
 
     def _see_the_forgotten(self) -> set[int]:
         """Return the workers for which writes were refused since the last call: they are dead, whoever they are."""

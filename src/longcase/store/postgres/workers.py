@@ -3,9 +3,11 @@
     joined --beat--> alive --no beat for a lease--> dead --recover--> lapsed, its cases freed, forgotten
                                                                         `--beat--> WorkerForgotten
 
-Guarantees. Only `recover` makes a dead worker's row `lapsed`, and it waits for the writes that have locked
-the row as alive; a write that comes later finds it lapsed and is refused. So when the leases of a worker
-are voided, none of its writes is under way any more. Several processes may recover one worker at once.
+Guarantees. Only `recover` and `leave` make a row `lapsed`, and not beside a write that has locked the row as
+alive: `leave` waits for it, `recover` comes again later, so that a process that stands still inside a
+transaction keeps no other waiting. A write that comes later finds the row lapsed and is refused. So when the
+leases of a worker are voided, none of its writes is under way any more. Several processes may recover one
+worker at once.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from longcase.errors import UnavailableError, UsageError, WorkerForgotten
+from longcase.errors import UnavailableError, WorkerForgotten
 from longcase.store.port import WorkerRow
 from longcase.store.postgres import queues
 from longcase.store.postgres.connection import Address, connect, our_error
@@ -34,14 +36,17 @@ UPDATE workers SET beat = clock_timestamp(), beat_at = $2 WHERE no = $1 AND NOT 
 """
 _ALIVE: Final = "NOT lapsed AND beat + lease >= clock_timestamp()"
 _WORKERS: Final = f"""
-SELECT no, host, pid, started_at, beat_at, {_ALIVE},
+SELECT no, lapsed, host, pid, started_at, beat_at, {_ALIVE},
        (SELECT count(*) FROM cases WHERE cases.lease = workers.no AND cases.lease <> 0), codes, queues
 FROM workers ORDER BY no
 """
-_STANDING: Final = f"SELECT no, {_ALIVE} FROM workers ORDER BY no"
+_STANDING: Final = f"SELECT no, lapsed, NOT ({_ALIVE}) FROM workers ORDER BY no"
 _LAPSE: Final = f"""
-UPDATE workers SET lapsed = true WHERE no = $1 AND NOT ({_ALIVE}) RETURNING no
+UPDATE workers SET lapsed = true WHERE no IN (
+    SELECT no FROM workers WHERE no = $1 AND NOT ({_ALIVE}) FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING no
 """
+_REGISTERED: Final = "SELECT no FROM workers WHERE no = $1 AND NOT lapsed FOR SHARE"
 _CHANGE: Final = "lease = 0, revision = revision + 1, wake_at = CASE status WHEN 'open' THEN $2 ELSE wake_at END"
 # Each workflow gets its share of every step: one with many cases does not keep the others waiting.
 _FREE_SOME: Final = f"""
@@ -72,15 +77,26 @@ DELETE FROM workers WHERE no = $1 AND NOT EXISTS (SELECT 1 FROM cases WHERE leas
 
 
 class Standing:
-    """Who lives, as this process last read it: asked for at every turn, so it must cost nothing."""
+    """Who lives, as this process last read it: asked for at every turn, so it must cost nothing.
+
+    Dead is who has lapsed or is gone, which is final. Who is only late may still give a beat.
+    """
 
     def __init__(self) -> None:
         self._alive: set[int] = set()
         self._newest = 0  # whoever joined after the last reading is alive as far as is known
         self._dead: set[int] = set()
+        self._begun = 0  # readings
+        self._applied = 0  # what was read before this one is out of date
+
+    def begin(self) -> int:
+        """Return the number of a reading that is about to begin."""
+        self._begun += 1
+        return self._begun
 
     def joined(self, worker: int) -> None:
         """Note an incarnation of this process."""
+        self._applied = self.begin()  # what is being read may not have it
         self._alive.add(worker)
         self._newest = max(self._newest, worker)
 
@@ -89,13 +105,14 @@ class Standing:
         self._alive.discard(worker)
         self._dead.add(worker)
 
-    def read(self, found: Sequence[Sequence[Any]]) -> list[int]:
-        """Take over what the table says; returns the incarnations in it that are dead."""
-        self._alive = {no for no, alive, *_ in found if alive}
+    def read(self, reading: int, found: Sequence[Sequence[Any]]) -> None:
+        """Take over what the table says (number, lapsed, ...), unless a later reading was faster."""
+        self._dead |= {no for no, lapsed, *_ in found if lapsed}
+        if reading < self._applied:
+            return
+        self._applied = reading
+        self._alive = {no for no, lapsed, *_ in found if not lapsed}
         self._newest = max([self._newest, *(no for no, *_ in found)])
-        dead = [no for no, alive, *_ in found if not alive]
-        self._dead = set(dead)
-        return dead
 
     def is_dead(self, worker: int) -> bool:
         return worker in self._dead or (worker <= self._newest and worker not in self._alive)
@@ -114,6 +131,8 @@ async def join(
 async def leave(connection: Any, worker: int, now: str) -> None:
     """Give back every lease and remove the incarnation's row."""
     async with connection.transaction():
+        # First: no write of it comes after its leases were given back. Those under way are waited for.
+        await connection.execute("UPDATE workers SET lapsed = true WHERE no = $1", worker)
         # Whoever takes such a case over settles what it was leased for, so it wants a turn now.
         await connection.execute(_FREE_ALL, worker, now)
         await _gone(connection, worker, now)
@@ -139,34 +158,39 @@ def forgotten(worker: int) -> WorkerForgotten:
 
 
 async def standing(connection: Any, known: Standing) -> list[int]:
-    """Read who lives; returns the dead."""
-    return known.read(await connection.fetch(_STANDING))
+    """Read who lives; returns those who are dead, or late: `lapse` decides about them."""
+    reading = known.begin()
+    found = await connection.fetch(_STANDING)
+    known.read(reading, found)
+    return [no for no, lapsed, late in found if lapsed or late]
+
+
+async def registered(connection: Any, worker: int) -> None:
+    """Have an incarnation stay what it is until the transaction ends.
+
+    Raises:
+        WorkerForgotten: it has lapsed, or is gone.
+    """
+    if await connection.fetchval(_REGISTERED, worker) is None:
+        raise forgotten(worker)
 
 
 async def rows_of(connection: Any, known: Standing) -> list[WorkerRow]:
     """Return every registered incarnation, oldest first."""
+    reading = known.begin()
     found = await connection.fetch(_WORKERS)
-    known.read([(row[0], row[5]) for row in found])
+    known.read(reading, found)
     return [
         WorkerRow(no, host, pid, started, beat_at, alive, leases, json.loads(codes), tuple(json.loads(serves)))
-        for no, host, pid, started, beat_at, alive, leases, codes, serves in found
+        for no, _, host, pid, started, beat_at, alive, leases, codes, serves in found
     ]
 
 
 async def lapse(connection: Any, worker: int) -> bool:
-    """Refuse a dead incarnation's writes from now on; False if somebody has forgotten it already.
-
-    Raises:
-        UsageError: it is alive.
-    """
+    """Refuse a dead incarnation's writes from now on; False if it lives, is writing, or was forgotten already."""
     if await connection.fetchval(_LAPSE, worker) is not None:
         return True
-    state = await connection.fetchval("SELECT lapsed FROM workers WHERE no = $1", worker)
-    if state is False:
-        raise UsageError(
-            f"worker {worker} is alive; only a dead worker's leases are voided", hint="longcase doctor"
-        )  # fmt: skip
-    return bool(state)
+    return bool(await connection.fetchval("SELECT lapsed FROM workers WHERE no = $1", worker))
 
 
 async def free_some(connection: Any, worker: int, now: str) -> int:

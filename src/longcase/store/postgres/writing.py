@@ -107,7 +107,7 @@ def straight(write: CaseWrite, head: Head | None, now: str) -> Draft | None:
         hash_ = chained(write, head.seq, head.hash)
     draft = Draft(
         write.case_no, write.state, hash_, now if news else write.wake_at, write.lease, events, kind,
-        head.revision, head.seq, taken=write.taken, queued=write.queued,
+        head.revision, head.seq, taken=write.taken, queued=write.queued, writer=write.worker,
     )  # fmt: skip
     for _, item in write.notify:
         item.accepted_at = item.accepted_at or now
@@ -123,7 +123,7 @@ def first(write: CaseWrite, now: str, sheet_salt: Any) -> Draft | None:
         return None
     events, hash_ = _first_events(write, sheet_salt)
     draft = Draft(0, write.state, hash_, write.wake_at, write.lease, events, "fresh")
-    draft.again, draft.queued = new.again, write.queued
+    draft.again, draft.queued, draft.writer = new.again, write.queued, write.worker
     if new.dedup is not None:
         draft.dedups.append((new.dedup, None, now))
     return draft

@@ -141,16 +141,18 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
             replace_queued(tx, entry.outcome.case_no, write.state.tenant, write.queued)
         if write.children or write.notify or write.cancel_children:
             entry.outcome = _write_around(tx, write, entry.outcome)
-    held = {entry.write.lease for entry in entries} - {0}
-    if held:
-        _wake_orphans(tx, entries, held)
+    named = {number for entry in entries for number in (entry.write.lease, entry.write.worker)} - {0}
+    if named:
+        _wake_orphans(tx, entries, named)
 
 
-def _wake_orphans(tx: Transaction, entries: Sequence[Entry], held: set[int]) -> None:
-    """Wake cases leased to a worker that was forgotten while their turns were computed: nobody will tell its death."""
-    gone = held - {row[0] for row in tx.execute("SELECT no FROM workers")}
+def _wake_orphans(tx: Transaction, entries: Sequence[Entry], named: set[int]) -> None:
+    """Wake cases of a worker that was forgotten while their turns were computed: nobody will tell its death."""
+    gone = named - {row[0] for row in tx.execute("SELECT no FROM workers")}
     for entry in entries:
-        if entry.write.lease in gone and entry.outcome is not None and entry.outcome.outcome == "done":
+        write = entry.write
+        runs = write.worker in gone and any(call.worker == write.worker for call in write.queued or ())
+        if (runs or write.lease in gone) and entry.outcome is not None and entry.outcome.outcome == "done":
             tx.wake(entry.outcome.case_no)
 
 
