@@ -16,6 +16,7 @@ import asyncpg
 
 from longcase.history.event import instant_of, instant_text
 from longcase.store.port import QueueLimits, Taken
+from longcase.store.queueing import counted, in_turn, room_of
 from longcase.store.rows import text_of
 
 PATIENCE: Final = 0.2  # seconds for a lock: whoever holds one for longer stands still inside its transaction
@@ -111,7 +112,8 @@ async def _take(
         for queue in queues:
             at[:] = [queue]
             begun = await _locked(connection, queue.name)
-            room, opens = await _room(connection, queue, begun, now, limit - len(taken))
+            running = await connection.fetchval(_RUNNING, queue.name) if queue.concurrency is not None else 0
+            room, opens = room_of(queue, running, begun, now, limit - len(taken))
             if opens:
                 again.append(opens)
             if room <= 0:
@@ -123,7 +125,7 @@ async def _take(
             await connection.execute(_CLAIM, worker, [one[0] for one in found], [one[1] for one in found])
             taken += found
             if queue.rate is not None:
-                kept = sorted([*begun, *[now] * len(found)])[-queue.rate[0] :]  # the clock may have gone back
+                kept = counted(begun, now, len(found), queue.rate[0])
                 await connection.execute(_KEEP_BEGUN, queue.name, text_of(kept, "a queue's rate"))
     return Taken(tuple(taken), min(again, default=""))
 
@@ -136,23 +138,6 @@ async def _locked(connection: Any, queue: str) -> list[str]:
         begun = await connection.fetchval(_LOCK, queue)
     found: list[str] = json.loads(begun)
     return found
-
-
-async def _room(
-    connection: Any, queue: QueueLimits, begun: Sequence[str], now: str, limit: int
-) -> tuple[int, str]:  # fmt: skip
-    """Return how many calls may be claimed now, and when the rate lets the next one begin."""
-    room, opens = limit, ""
-    if queue.concurrency is not None:
-        room = min(room, queue.concurrency - await connection.fetchval(_RUNNING, queue.name))
-    if queue.rate is not None:
-        count, seconds = queue.rate
-        horizon = instant_text(instant_of(now) - timedelta(seconds=seconds))
-        recent = [instant for instant in begun if instant > horizon]
-        room = min(room, count - len(recent))
-        if recent:
-            opens = instant_text(instant_of(recent[0]) + timedelta(seconds=seconds))
-    return room, opens
 
 
 async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[tuple[int, str, int]], list[str]]:
@@ -170,12 +155,9 @@ async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[
             calls = await connection.fetch(_WAITING, queue, rank, tenant, now, room - len(found))
             if calls:
                 waiting.append((tenant, [tuple(call) for call in calls]))
-        while waiting and len(found) < room:
-            for tenant, calls in waiting:
-                if len(found) < room:
-                    found.append(calls.pop(0))
-                    await connection.execute(_SERVE, queue, tenant)
-            waiting = [(tenant, calls) for tenant, calls in waiting if calls]
+        for tenant, call in in_turn(waiting, room - len(found)):
+            found.append(call)
+            await connection.execute(_SERVE, queue, tenant)
         if len(found) >= room:
             break
     return found, later

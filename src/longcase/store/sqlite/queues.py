@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import Any, Final
 
-from longcase.history.event import instant_of, instant_text
 from longcase.store.port import QueuedCall, QueueLimits, Taken
+from longcase.store.queueing import counted, in_turn, room_of
 from longcase.store.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
 
@@ -83,7 +82,9 @@ def take(tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, 
     taken: list[tuple[int, str, int]] = []
     again: list[str] = []
     for queue in queues:
-        room, opens = _room(tx, queue, now, limit - len(taken))
+        running: int = tx.execute(_RUNNING, (queue.name,)).get if queue.concurrency is not None else 0
+        begun = _begun(tx, queue.name) if queue.rate is not None else []
+        room, opens = room_of(queue, running, begun, now, limit - len(taken))
         if opens:
             again.append(opens)
         if room <= 0:
@@ -93,34 +94,14 @@ def take(tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, 
         tx.cursor.executemany(_CLAIM, [(worker, case_no, call) for case_no, call, _, _ in found])
         taken += [(case_no, call, attempt) for case_no, call, attempt, _ in found]
         if queue.rate is not None and found:
-            _count(tx, queue.name, now, len(found), queue.rate[0])
+            kept = counted(begun, now, len(found), queue.rate[0])
+            tx.execute(_KEEP_BEGUN, (queue.name, text_of(kept, "a queue's rate")))
     return Taken(tuple(taken), min(again, default=""))
-
-
-def _room(tx: Transaction, queue: QueueLimits, now: str, limit: int) -> tuple[int, str]:
-    """Return how many calls may be claimed now, and when the rate lets the next one begin."""
-    room, opens = limit, ""
-    if queue.concurrency is not None:
-        running: int = tx.execute(_RUNNING, (queue.name,)).get
-        room = min(room, queue.concurrency - running)
-    if queue.rate is not None:
-        count, seconds = queue.rate
-        horizon = instant_text(instant_of(now) - timedelta(seconds=seconds))
-        recent = [instant for instant in _begun(tx, queue.name) if instant > horizon]
-        room = min(room, count - len(recent))
-        if recent:
-            opens = instant_text(instant_of(recent[0]) + timedelta(seconds=seconds))
-    return room, opens
 
 
 def _begun(tx: Transaction, queue: str) -> list[str]:
     kept = tx.execute(_BEGUN, (queue,)).fetchone()
     return json.loads(kept[0]) if kept else []
-
-
-def _count(tx: Transaction, queue: str, now: str, number: int, most: int) -> None:
-    begun = sorted([*_begun(tx, queue), *[now] * number])[-most:]  # the clock may have gone back
-    tx.execute(_KEEP_BEGUN, (queue, text_of(begun, "a queue's rate")))
 
 
 def _pick(tx: Transaction, queue: str, now: str, room: int) -> tuple[list[Waiting], list[str]]:
@@ -138,12 +119,9 @@ def _pick(tx: Transaction, queue: str, now: str, room: int) -> tuple[list[Waitin
                 served: Any = tx.execute(_SERVED, (queue, tenant)).fetchone()
                 waiting.append((served[0] if served else 0, tenant, calls))
         waiting.sort(key=lambda entry: entry[:2])
-        while waiting and len(found) < room:
-            for _, tenant, calls in waiting:
-                if len(found) < room:
-                    found.append(calls.pop(0))
-                    tx.execute(_SERVE, (queue, tenant))
-            waiting = [entry for entry in waiting if entry[2]]
+        for tenant, call in in_turn([entry[1:] for entry in waiting], room - len(found)):
+            found.append(call)
+            tx.execute(_SERVE, (queue, tenant))
         if len(found) >= room:
             break
     return found, later
