@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -39,7 +40,7 @@ def newest(version: str, published: list[str]) -> str:
         raise SystemExit(
             f"no PostgreSQL {version} in {PACKAGE}, expected one of {sorted({p.split('.')[0] for p in published})}"
         )
-    return max(found, key=lambda name: [int(part) for part in name.replace("-beta", "").split(".")])
+    return max(found, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
 
 
 def fetched(version: str) -> Path:

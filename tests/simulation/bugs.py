@@ -223,7 +223,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
 
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
-    "abandoned_call_not_undone", "beat_of_a_forgotten_worker_accepted", "coroutine_kept_after_a_lost_race",
+    "beat_of_a_forgotten_worker_accepted", "coroutine_kept_after_a_lost_race",
     "handlers_interrupted", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
     "lease_never_taken", "outcomes_lost_with_the_store", "recovered_without_a_second_look",
     "undo_begun_twice", "undo_in_order_of_command", "verified_effect_repeated", "wake_beside_a_turn_lost",

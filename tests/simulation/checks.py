@@ -103,7 +103,7 @@ def _attempts(events: Sequence[Event]) -> Iterator[str]:
             if call in ended:
                 yield f"I13: {call}: an attempt after the call's end"
             number[call], running[call] = data["attempt"], True
-        elif event.type in ("attempt_failed", "attempt_lost", "activity_failed"):
+        elif event.type in ("attempt_failed", "attempt_lost", "activity_failed") and "runs" not in data:
             running[call] = False
             lost = event.type == "attempt_lost"
             # The failure a refused close held back is told twice: of the attempt, then to the stage.

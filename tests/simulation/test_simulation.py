@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.simulation.__main__ import LIVES, USEFUL, find_one
 from tests.simulation.bugs import PLANTED
+from tests.simulation.command import LIVES, USEFUL, find_one
 from tests.simulation.life import Life
 from tests.simulation.minimise import minimised
 from tests.simulation.planted import BOUND, Change, instead, planted
