@@ -208,6 +208,7 @@ class CaseRow:
     wake_at: str
     lease: int
     pending: int
+    inbox: list[Input] | None = None  # what waits, where the store has read it along; else ask `inboxes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,14 @@ class WorkerRow:
     leases: int
     codes: Mapping[str, str] = field(default_factory=dict)  # fingerprint of the code, by workflow
     queues: tuple[str, ...] = ()  # those it serves
+
+    def loads(self, workflow: str) -> bool:
+        """Tell whether it can move cases of a workflow, as far as it said what it has loaded."""
+        return not self.codes or workflow in self.codes
+
+    def serves(self, queue: str) -> bool:
+        """Tell whether it takes what waits in a queue, as far as it said which it serves."""
+        return not self.queues or queue in self.queues
 
 
 @dataclass(slots=True)
@@ -432,7 +441,7 @@ class Store(Protocol):
     async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
         """Give back a case whose visit this code does not replay; returns all codes that declined the visit.
 
-        Effects: its lease ends if `worker` holds it; `ready` offers it to no worker of that code while the
+        Effects: its lease ends if `worker` holds it; `ready` and `take` offer it to no worker of that code while the
         visit lasts, or until a worker leaves or dies: the code that is left may be the only one then.
         """
         ...
@@ -443,12 +452,21 @@ class Store(Protocol):
 
     # -- queues ----------------------------------------------------------------------------------------
 
-    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+    async def take(
+        self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,
+        workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+    ) -> Taken:  # fmt: skip
         """Claim up to `limit` calls that wait in these queues and are due, as far as the queues' limits allow.
 
         Highest priority first; among equals the tenant that was served longest ago, then the earliest due.
         A claim is the worker's until its turn begins the attempt (`CaseWrite.queued`), it gives it back, or
-        it leaves or dies.
+        it leaves or dies. Calls of cases are left out whose visit the worker's code declined.
+
+        Args:
+            workflows: only calls of cases of these; a worker asks for those it has loaded.
+            granted: the claims (case, call) the worker knows it has. Others of its claims, not begun, are given
+                to it once more, before anything else: an answer of `take` or a `give_back` was lost. None: no claims
+                are looked up.
 
         Raises:
             WorkerForgotten: where leases lapse by a clock, the worker's has (`ready` says so as well).
@@ -456,7 +474,7 @@ class Store(Protocol):
         ...
 
     async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
-        """End claims that were not begun: others may take the calls."""
+        """End claims that were not begun: others may take the calls, and a rate no longer counts them."""
         ...
 
     async def stops(self, worker: int) -> list[tuple[int, str, int]]:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from tests.support.cases import corrected, do, entered, first_turn, new_case, noted, receive, signal, turn
 from tests.support.postgres import database_of, run_sql
+from tests.support.wire_proxy import Harm, Request, WireProxy
 
-from longcase.app import open_store
 from longcase.env import Env
 from longcase.errors import InvalidInput, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
+from longcase.opening import open_store
 from longcase.store.port import CaseRef, DedupKey
 from longcase.store.postgres import PostgresStore, open_postgres
-from longcase.store.postgres.connection import Address
+from longcase.store.postgres.connection import ENDS_TRANSACTIONS, Address
 from longcase.store.postgres.statement import flush
 
 CUT = """
@@ -164,13 +165,43 @@ async def test_batches_that_hold_the_same_cases_in_any_order_all_end(
     assert await findings(store) == []
 
 
+@pytest.mark.parametrize("spoilt", [False, True])
+async def test_turns_on_cases_of_which_nothing_is_known_are_one_commit_unless_one_spoils_it(
+    store: PostgresStore, postgres_url: str, env: Env, spoilt: bool
+) -> None:
+    """As after a lost connection. One by one, a line cut at every sixth commit let no batch of eight through, ever."""
+    committed: list[str] = []
+
+    def counted(request: Request) -> Harm:
+        if request.commits:
+            committed.append(request.sql)
+        return "pass"
+
+    started = await store.start([new_case(f"k{number}") for number in range(8)])
+    await store.edit(CaseRef(started[3].case_no), do(corrected(name="Acme")))  # overtakes the turn below
+    turns = [turn(one, entered(), receive()) for one in started]
+    if spoilt:
+        turns[5] = turn(started[5], entered(owner="nul \x00 owner"))
+    with WireProxy(postgres_url) as proxy:
+        opened = await open_postgres(proxy.url, env)
+        try:
+            proxy.plan = counted
+            written = await opened.write(turns, partial=True)
+        finally:
+            await opened.close()
+    told = ["done", "done", "done", "stale", "done", "failed" if spoilt else "done", "done", "done"]
+    assert [one.outcome for one in written] == told
+    assert len(committed) == (6 if spoilt else 1), committed
+    assert await findings(store) == []
+
+
 async def test_a_hint_of_another_process_is_heard_and_ones_own_is_not(
     store: PostgresStore, other: PostgresStore
 ) -> None:
     store._hints._monotonic, store._hints._looked = (lambda: 0.0), 0.0  # no poll falls due
 
     async def until(reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not reached():
                 await asyncio.sleep(0.01)
 
@@ -217,3 +248,27 @@ async def test_a_parent_that_is_numbered_anew_is_the_parent_its_child_knows(
     assert started.state.parent == {"case_no": written.case_no, "child": "1.k1"}
     assert written.pending == 0
     assert await findings(store) == []
+
+
+async def test_a_writer_that_stands_still_inside_a_statement_gives_its_locks_up(
+    postgres_url: str, env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the parts of a statement a session is neither idle nor at work: only this bound ends it."""
+    monkeypatch.setattr("longcase.store.postgres.store.TRANSACTION_SECONDS", 0.5)
+    stopped = await open_postgres(postgres_url, env)
+    other = await open_postgres(postgres_url, env)
+    try:
+        (base,) = await other.start([new_case("k1")])
+        async with stopped._writers.use() as connection:
+            if connection.get_server_version().major < ENDS_TRANSACTIONS:
+                pytest.skip("this PostgreSQL has no transaction_timeout")
+            await connection.execute("BEGIN")
+            await connection.fetch("SELECT 1 FROM cases WHERE case_no = $1 FOR UPDATE", base.case_no)
+            await connection.prepare("SELECT 'never run'")
+            async with asyncio.timeout(30):
+                await other.edit(CaseRef(base.case_no), do(noted()))
+                while not connection.is_closed():  # it was told that its transaction is over
+                    await asyncio.sleep(0.01)
+    finally:
+        await stopped.close()
+        await other.close()

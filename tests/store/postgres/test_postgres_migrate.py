@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests.support.cases import new_case
 from tests.support.postgres import Databases, run_sql
 
 from longcase.env import Env
@@ -91,6 +92,22 @@ async def test_an_older_schema_is_refused_with_the_command(postgres_url: str, en
     connection = await connect(Address.of(postgres_url))
     assert [one.version for one in await plan(connection, "here")] == [newest()]
     await connection.close()
+
+
+async def test_cases_of_one_key_that_were_there_before_are_numbered_in_their_order(postgres_url: str, env: Env) -> None:
+    store = await open_postgres(postgres_url, env)
+    close = "UPDATE cases SET status = 'closed', revision = revision + 1"
+    for key in ("K", "L", "K", "K"):
+        await store.start([new_case(key, again=True)])
+        await asyncio.to_thread(run_sql, postgres_url, close)
+    await store.close()
+    before = ("ALTER TABLE cases DROP COLUMN nth", "CREATE INDEX cases_by_key ON cases (tenant, workflow, key)")
+    await asyncio.to_thread(run_sql, postgres_url, *before, "DELETE FROM schema_migrations WHERE version >= 5")
+    connection = await connect(Address.of(postgres_url))
+    await migrate(connection, "here", "now")
+    found = await connection.fetch("SELECT key, nth FROM cases ORDER BY case_no")
+    await connection.close()
+    assert [tuple(row) for row in found] == [("K", 1), ("L", 1), ("K", 2), ("K", 3)]
 
 
 async def test_a_migration_with_another_text_is_refused(postgres_url: str, env: Env) -> None:

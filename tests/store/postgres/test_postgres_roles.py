@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.support.cases import NOON
+from tests.support.cli import Cli
 from tests.support.postgres import Databases
 from tests.surface.claims import Claim, Note, claims, noted
 
@@ -123,7 +124,7 @@ async def changes(connection: asyncpg.Connection, table: str) -> list[str]:
     return [change.format(table=table, column=column) for change in CHANGES]
 
 
-@pytest.mark.parametrize("name", ["worker", "api", "reader", "retention"])
+@pytest.mark.parametrize("name", ["worker", "api", "reader", "viewer", "retention"])
 @pytest.mark.parametrize(
     "statement",
     [
@@ -187,6 +188,15 @@ async def test_a_reader_reads_every_view_and_no_table(role: Role, owner: asyncpg
         for change in await changes(owner, table):
             await role.may_not("reader", change)
     assert await role.may("reader", "SELECT count(*) FROM case_overview") == 2
+
+
+async def test_a_viewer_reads_every_table_and_writes_none(role: Role, owner: asyncpg.Connection) -> None:
+    tables = [row[0] for row in await owner.fetch(TABLES)]
+    for name in [*tables, *(row[0] for row in await owner.fetch(VIEWS))]:
+        await role.may("viewer", f"SELECT count(*) FROM {name}")
+    for table in tables:
+        for change in await changes(owner, table):
+            await role.may_not("viewer", change)
 
 
 async def test_retention_changes_no_case(role: Role, owner: asyncpg.Connection) -> None:
@@ -277,7 +287,7 @@ async def test_a_login_has_the_rights_of_its_part(owner: asyncpg.Connection, url
 async def logins(url: str, owner: asyncpg.Connection) -> AsyncIterator[dict[str, str]]:
     """Return a URL for each part, with a login that is a member of it and of nothing else."""
     made = {}
-    for part in ("worker", "api", "retention"):
+    for part in ("worker", "api", "viewer", "retention"):
         await owner.execute(f"DROP ROLE IF EXISTS a_{part}")
         await owner.execute(f"CREATE ROLE a_{part} LOGIN IN ROLE longcase_{part}")
         made[part] = url.replace("postgres@", f"a_{part}@", 1)
@@ -317,6 +327,25 @@ async def test_worker_door_and_retention_live_a_whole_life_on_their_rights(
         assert [one.address for one in gone] == ["claims/C-1"]
         with pytest.raises(CasePurged):
             await keeper.service.show("claims/C-1")
+
+
+def test_a_viewer_looks_with_the_command_line_and_changes_nothing(
+    logins: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door = Cli(tmp_path, monkeypatch, capsys, logins["api"])
+    door.ok("start", "claims", '{"id": "V-1"}')
+    viewer = Cli(tmp_path, monkeypatch, capsys, logins["viewer"])
+    for words in (
+        ("list",), ("list", "--overdue"), ("show", "claims/V-1"), ("history", "claims/V-1"), ("tasks",), ("workers",),
+        ("keep",), ("migrate", "--check"),
+    ):  # fmt: skip
+        assert viewer(*words).status == 0, words
+    assert "cases, " in viewer("verify").out
+    assert "stuck: w/open in s" in viewer("doctor").out
+    error = viewer.refused(6, "start", "claims", '{"id": "V-2"}').error
+    assert "may not do that" in error["message"]
+    assert "longcase_api" in error["hint"]
+    assert viewer.refused(3, "show", "claims/V-2").error["code"] == "case_not_found"
 
 
 async def until(longcase: Longcase, case: str, waiting: str) -> None:

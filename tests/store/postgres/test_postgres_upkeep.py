@@ -16,9 +16,9 @@ from tests.support.cases import entered, new_case, new_env, receive, turn
 from tests.support.cli import Cli
 from tests.support.postgres import Databases, run_sql
 
-from longcase.app import open_store
 from longcase.env import Env
 from longcase.errors import SchemaMismatch, StoreCorrupt, UsageError
+from longcase.opening import open_store
 from longcase.store.postgres import maintenance
 from longcase.store.postgres.migrate import migrations, newest, script
 from longcase.upkeep import backup_store, examine_store, missing_migrations, restore_store
@@ -190,7 +190,11 @@ def test_a_store_that_is_well(cli: Cli, postgres_url: str) -> None:
             "onboarding/k1 in intake since",
         ),
         (["UPDATE cases SET at = '2999-01-01T00:00:00.000000Z'"], "clock", "the newest event is of 2999"),
-        (["UPDATE cases SET wake_at = '2026-01-01T00:00:00.000000Z'"], "worker", "1 case waits for a worker"),
+        (
+            ["UPDATE cases SET wake_at = '2026-01-01T00:00:00.000000Z'"],
+            "worker",
+            "1 case of onboarding waits for a worker",
+        ),
         (
             [
                 "INSERT INTO workers (host, pid, started_at, beat_at, beat, lease, codes, queues) VALUES "

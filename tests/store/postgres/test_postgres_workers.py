@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -19,7 +18,6 @@ from longcase.errors import WorkerForgotten
 from longcase.store.port import CaseRef, QueuedCall, QueueLimits
 from longcase.store.postgres import PostgresStore, open_postgres
 from longcase.store.postgres.commit import Job
-from longcase.store.postgres.statement import SEPARATOR
 from longcase.store.postgres.workers import Standing
 
 SILENT = "UPDATE workers SET beat = clock_timestamp() - lease - interval '1 millisecond'"  # one lease without a beat
@@ -53,11 +51,6 @@ async def waits_for_a_lock(url: str, text: str) -> None:
         if await asyncio.to_thread(run_sql, url, f"{sql} AND position('{text}' IN query) > 0"):
             return
     raise AssertionError(f"nothing waits: {text}")
-
-
-def run_lock_of(key: str) -> int:
-    ref = SEPARATOR.join(("main", "onboarding", key))
-    return int.from_bytes(hashlib.blake2b(ref.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 async def test_two_workers_never_claim_the_same_case(store: PostgresStore, other: PostgresStore) -> None:
@@ -259,6 +252,27 @@ async def test_a_worker_that_writes_is_forgotten_after_its_write_and_what_stands
     assert (after.state.seq, after.lease, after.wake_at) == (row.state.seq + 1, 0, NOON_TEXT)
 
 
+async def test_a_case_that_somebody_has_locked_does_not_hold_up_the_recovery_of_the_others(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    worker = await store.join("here", 1)
+    leased, running, free = await cases(store, 3, lease=worker)
+    row = (await store.load_many([running]))[running]
+    runs = turn(row, receive("a", "1.r2"), wake_at="", worker=worker)
+    runs.queued = [QueuedCall("1.c1", "gpu", 0, 1, NOON_TEXT, NOON_TEXT, worker)]
+    await store.write([runs])
+    await store.abandon(worker)
+    async with held(postgres_url, f"SELECT FROM cases WHERE case_no IN ({leased}, {running}) FOR UPDATE"):
+        for _ in range(2):
+            await asyncio.wait_for(other.recover(worker), 5)
+        assert (await other.load_many([free]))[free].lease == 0
+        assert await other.dead_workers() == [worker]  # not forgotten: somebody has to come again
+    await other.recover(worker)
+    after = await other.load_many([leased, running, free])
+    assert [(row.lease, row.wake_at) for row in after.values()] == [(0, NOON_TEXT)] * 3
+    assert await other.workers() == []
+
+
 async def test_no_write_of_a_worker_comes_after_it_has_given_its_leases_back(
     store: PostgresStore, other: PostgresStore, postgres_url: str
 ) -> None:
@@ -313,17 +327,43 @@ async def test_inv_12_a_key_used_and_closed_while_a_start_waited_is_not_used_aga
 async def test_inv_12_of_two_that_begin_a_key_at_once_the_later_sees_what_the_first_came_to(
     store: PostgresStore, postgres_url: str
 ) -> None:
-    # The first start is held open by another key of its transaction; its case is closed by the time it ends.
-    (case_no,) = [one.case_no for one in await store.start([new_case("K")])]
-    await asyncio.to_thread(run_sql, postgres_url, "UPDATE cases SET key = 'L', revision = revision + 1")
-    rename = "UPDATE cases SET key = 'K', status = 'closed', revision = revision + 1"
-    lock = run_lock_of("K")
-    async with held(postgres_url, f"SELECT pg_advisory_xact_lock({lock})"):
+    # The first one's transaction is still open when the second begins, and its case is closed when it ends.
+    (case_no,) = [one.case_no for one in await store.start([new_case("L")])]
+    async with held(postgres_url, "UPDATE cases SET key = 'K', status = 'closed', revision = revision + 1"):
         start = asyncio.create_task(store.start([new_case("K")]))
-        await waits_for_a_lock(postgres_url, "pg_advisory_xact_lock")
-        await asyncio.to_thread(run_sql, postgres_url, rename)
+        await waits_for_a_lock(postgres_url, "INSERT INTO cases")
     (started,) = await start
     assert (started.case_no, started.existing) == (case_no, True)
+
+
+async def test_inv_12_cases_of_one_key_are_numbered_on_whoever_begins_them(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    close = "UPDATE cases SET status = 'closed', revision = revision + 1"
+    for at in (store, other, store):
+        await at.start([new_case("K", again=True)])
+        (blocked,) = await other.start([new_case("K", again=True)])
+        assert blocked.existing
+        await asyncio.to_thread(run_sql, postgres_url, close)
+    found = await asyncio.to_thread(run_sql, postgres_url, "SELECT nth FROM cases ORDER BY case_no")
+    assert [row["nth"] for row in found] == [1, 2, 3]
+    (closed,) = await store.start([new_case("K")])
+    assert closed.existing
+
+
+async def test_starts_of_several_keys_take_them_in_one_order_and_never_wait_crosswise(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    await store.start([new_case("L")])
+    async with held(postgres_url, "UPDATE cases SET key = 'M', revision = revision + 1"):
+        both = asyncio.create_task(store.start([new_case("Z"), new_case("M")]))
+        await waits_for_a_lock(postgres_url, "INSERT INTO cases")  # for M, and has not begun Z yet
+        (first,) = await asyncio.wait_for(other.start([new_case("Z")]), 5)
+    assert not first.existing
+    assert [one.existing for one in await both] == [True, True]
+    started = await store.start([new_case(key) for key in ("c", "a", "b")])
+    numbers = [one.case_no for one in started]
+    assert numbers == sorted(numbers)
 
 
 async def test_a_job_that_is_answered_early_frees_only_what_it_had(store: PostgresStore) -> None:

@@ -51,6 +51,23 @@ async def test_a_commit_is_lost_after_it_is_done_or_cut_before(
     assert things(url) == kept
 
 
+async def test_the_end_of_a_transaction_that_only_read_is_no_commit(url: str) -> None:
+    asked: list[Request] = []
+
+    def noted(request: Request) -> Harm:
+        asked.append(request)
+        return "pass"
+
+    with WireProxy(url) as proxy:
+        proxy.plan = noted
+        connection = await asyncpg.connect(proxy.url)
+        for statement in ("SELECT n FROM things", "INSERT INTO things VALUES (1)", "SELECT n FROM things"):
+            async with connection.transaction():
+                await connection.execute(statement)
+        connection.terminate()
+    assert [request.commits for request in asked if request.sql == "COMMIT;"] == [False, True, False]
+
+
 async def test_what_is_not_chosen_passes_and_a_delay_only_delays(url: str) -> None:
     asked: list[Request] = []
 
@@ -73,6 +90,9 @@ async def test_a_connection_that_hangs_stays_open_and_says_nothing(url: str) -> 
         assert proxy.hang_all() == 1
         with pytest.raises(asyncio.TimeoutError):
             await connection.execute("SELECT 1", timeout=0.2)
+        async with asyncio.timeout(60):
+            while proxy.connections > 1:  # the one over which asyncpg asked to cancel what got no answer
+                await asyncio.sleep(0.005)
         assert proxy.connections == 1
         connection.terminate()
         await insert(proxy.url, within=False)  # a new one passes

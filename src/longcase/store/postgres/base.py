@@ -38,19 +38,19 @@ class Base:
         return instant_text(self._env.now())
 
     @asynccontextmanager
-    async def _using(self, pool: Pool) -> AsyncIterator[Any]:
-        """Lend a connection, and turn asyncpg's errors into ours."""
+    async def _using(self, pool: Pool, *, changing: bool = True) -> AsyncIterator[Any]:
+        """Lend a connection, and turn asyncpg's errors into ours; those of a mere question leave nothing in doubt."""
         try:
             async with pool.use() as connection:
                 yield connection
         except Exception as error:
-            ours = our_error(error, self.address)
+            ours = our_error(error, self.address, changing=changing)
             if ours is error:
                 raise
             raise ours from error
 
     async def _fetch(self, sql: str, *values: Any) -> list[Any]:
-        async with self._using(self._readers) as connection:
+        async with self._using(self._readers, changing=False) as connection:
             found: list[Any] = await connection.fetch(sql, *values)
         return found
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -26,13 +26,12 @@ from longcase.errors import StoreUnavailable
 from longcase.store.postgres.connection import Address, Pool, collided, of_the_store, our_error
 from longcase.store.postgres.pieces import Piece
 from longcase.store.postgres.sheet import Sheet, Wanted
-from longcase.store.postgres.statement import Draft, flush, lock_keys
+from longcase.store.postgres.statement import Draft, flush
 from longcase.store.postgres.writing import Head
 
 WRITERS: Final = 2  # one computes or waits for the disk while the other works
 MAX_PIECES: Final = 512  # of one statement: bounds the time its rows are locked
 HEADS: Final = 4_096  # cases whose newest revision is remembered
-KEYS_AT_ONCE: Final = 64  # cases begun by one statement: the lock of each key takes room that the server shares out
 ATTEMPTS: Final = 5  # on the careful road, before somebody is in the way for too long
 
 
@@ -206,10 +205,7 @@ class Committer:
             made = self._drafts_of(job, sheet, spent)
             names = [draft.case_no or draft.ref for _, draft in made if draft is not None]
             slow = [piece for piece, draft in made if draft is None]
-            # New cases have a statement of their own: one that waits for a row does not see what is begun meanwhile.
-            kinds = {draft.kind == "fresh" for _, draft in made if draft is not None}
-            mixed = job.atomic and (slow or len(kinds) > 1)
-            if len(set(names)) < len(names) or not cases.isdisjoint(names) or mixed:
+            if len(set(names)) < len(names) or not cases.isdisjoint(names) or (job.atomic and slow):
                 careful += self._groups(job, [piece for piece, _ in made])
                 continue
             cases.update(names)
@@ -218,11 +214,14 @@ class Committer:
                 if draft is not None:
                     drafts.append(draft)
                     owners.append((job, piece))
-        for some in _statements(drafts, owners):
-            careful = await self._together(connection, *some) + careful
+        careful = await self._together(connection, drafts, owners) + careful
         waiting = {id(job) for job, _ in careful}
         self._answer([job for job in jobs if id(job) not in waiting])
-        for _, pieces in careful:
+        groups = [pieces for _, pieces in careful]
+        alone = [piece for pieces in groups if len(pieces) == 1 for piece in pieces if piece.alone]
+        if len(alone) > 1 and await self._at_once(connection, alone):
+            groups = [pieces for pieces in groups if len(pieces) > 1 or not pieces[0].alone]
+        for pieces in groups:
             await self._carefully(connection, pieces)
 
     async def _together(
@@ -233,12 +232,7 @@ class Committer:
             return []
         try:
             self._point("before_commit")
-            if drafts[0].kind == "fresh":
-                async with connection.transaction():
-                    await lock_keys(connection, [draft.ref for draft in drafts])
-                    landed = await flush(connection, drafts)
-            else:
-                landed = await flush(connection, drafts)
+            landed = await flush(connection, drafts)
             self._point("after_commit")
         except Exception as error:
             if of_the_store(error) and not collided(error):
@@ -320,6 +314,20 @@ class Committer:
 
     # -- the careful road ----------------------------------------------------------------------------
 
+    async def _at_once(self, connection: Any, pieces: Sequence[Piece]) -> bool:
+        """Write pieces that have no case in common by one commit; False if one of them spoils it for the others.
+
+        After a lost connection nothing is known of any case. Were each of a batch committed by itself, a line that
+        breaks every few commits would never let a whole batch through, and the batch would come again for ever.
+        """
+        try:
+            await self._locked(connection, pieces)
+        except Exception as error:
+            if of_the_store(error) and not collided(error):
+                raise
+            return False
+        return True
+
     async def _carefully(self, connection: Any, pieces: Sequence[Piece]) -> None:
         """Write pieces in a transaction of their own, their rows locked; sets their outcomes or errors."""
         left = list(pieces)
@@ -352,9 +360,10 @@ class Committer:
             wanted |= piece.wanted()
         sheet = Sheet(self._now(), self.salt)
         async with connection.transaction():
-            if (fenced := await self._fenced(connection, pieces)) is not None:
+            alive = await self._registered(connection, pieces)
+            if (fenced := self._fenced(pieces, alive)) is not None:
                 raise _Missed(fenced)
-            await lock_keys(connection, [ref for piece in pieces for ref in piece.begins])
+            sheet.gone = {worker for piece in pieces for worker in piece.runs} - alive
             await sheet.read(connection, wanted, lock=True)
             for piece in pieces:
                 piece.judge(sheet)
@@ -366,14 +375,17 @@ class Committer:
         for draft in drafts:
             self._heads.pop(draft.case_no, None)
 
-    async def _fenced(self, connection: Any, pieces: Sequence[Piece]) -> Piece | None:
-        """Return the first piece whose worker is no longer registered; its outcome is told to it."""
-        workers = {worker for piece in pieces for worker in piece.workers}
+    async def _registered(self, connection: Any, pieces: Sequence[Piece]) -> set[int]:
+        """Return which of the workers that the pieces name are registered, and stay it until the commit."""
+        workers = {worker for piece in pieces for worker in piece.workers | piece.runs}
         if not workers:
-            return None
+            return workers
         known = "SELECT no FROM workers WHERE no = ANY($1::bigint[]) AND NOT lapsed FOR SHARE"
-        alive = {row[0] for row in await connection.fetch(known, sorted(workers))}
-        self.forgotten |= workers - alive
+        return {row[0] for row in await connection.fetch(known, sorted(workers))}
+
+    def _fenced(self, pieces: Sequence[Piece], alive: set[int]) -> Piece | None:
+        """Return the first piece whose worker is no longer registered; its outcome is told to it."""
+        self.forgotten |= {worker for piece in pieces for worker in piece.workers} - alive
         for piece in pieces:
             if not piece.workers <= alive:
                 piece.fenced()
@@ -385,21 +397,3 @@ class Committer:
         self._closed = True
         while self._writers:
             await asyncio.wait(set(self._writers))
-
-
-Owner = tuple[Job, Piece]
-
-
-def _statements(drafts: Sequence[Draft], owners: Sequence[Owner]) -> Iterator[tuple[list[Draft], list[Owner]]]:
-    """Share drafts out to statements: one for those of cases that are there, others for the new ones of whole jobs."""
-    there: tuple[list[Draft], list[Owner]] = ([], [])
-    fresh: tuple[list[Draft], list[Owner]] = ([], [])
-    full: list[tuple[list[Draft], list[Owner]]] = []
-    for draft, owner in zip(drafts, owners, strict=True):
-        if draft.kind == "fresh" and len(fresh[0]) >= KEYS_AT_ONCE and owner[0] is not fresh[1][-1][0]:
-            full.append(fresh)
-            fresh = ([], [])
-        some = fresh if draft.kind == "fresh" else there
-        some[0].append(draft)
-        some[1].append(owner)
-    return (some for some in (there, *full, fresh) if some[0])

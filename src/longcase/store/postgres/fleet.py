@@ -25,12 +25,8 @@ WHERE wake_at <> '' AND wake_at <= $1
   AND (lease = 0 OR lease = $2 OR NOT EXISTS (SELECT FROM workers WHERE workers.no = cases.lease)) {only}
 ORDER BY wake_at, case_no LIMIT $3 {lock}
 """
-_ONLY: Final = """
-AND workflow = ANY($4::text[]) AND NOT EXISTS (
-    SELECT FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit AND declined.code IN (
-        SELECT codes.value FROM workers CROSS JOIN LATERAL json_each_text(workers.codes) AS codes WHERE workers.no = $2
-    )
-)
+_ONLY: Final = f"""
+AND workflow = ANY($4::text[]) AND NOT {queues.DECLINED.format(worker="$2")}
 """
 # Two workers never claim one case: what another is about to claim is passed over.
 _CLAIM: Final = """
@@ -161,9 +157,14 @@ class Fleet(Base):
     async def undecline(self, case_no: int) -> None:
         await self._change(lambda connection: connection.execute("DELETE FROM declined WHERE case_no = $1", case_no))
 
-    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+    async def take(
+        self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,
+        workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+    ) -> Taken:  # fmt: skip
         alive = partial(workers.registered, worker=worker)
-        return await self._change(lambda connection: queues.take(connection, alive, worker, served, now, limit))
+        return await self._change(
+            lambda connection: queues.take(connection, alive, worker, served, now, limit, workflows, granted)
+        )
 
     async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
         if calls:

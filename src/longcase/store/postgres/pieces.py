@@ -16,10 +16,10 @@ from longcase.store.port import CaseRef, CaseRow, CaseWrite, Decide, DedupKey, N
 from longcase.store.postgres import writing
 from longcase.store.postgres.editing import edit
 from longcase.store.postgres.sheet import Sheet, Wanted, check_key, needs
-from longcase.store.postgres.statement import SEPARATOR, Draft
+from longcase.store.postgres.statement import Draft
 from longcase.store.postgres.workers import forgotten
 from longcase.store.postgres.writing import Head
-from longcase.store.writes import Entry
+from longcase.store.unit import Entry
 
 
 class Known(Protocol):
@@ -36,6 +36,7 @@ class Piece(Protocol):
 
     error: Exception | None
     reads: bool  # the fast road needs a sheet, read without locks
+    alone: bool  # it writes to the case of its number, and to nothing else
 
     @property
     def workers(self) -> set[int]:
@@ -43,13 +44,13 @@ class Piece(Protocol):
         ...
 
     @property
-    def about(self) -> list[Hashable]:
-        """What it writes to, by number or key: two pieces about one thing wait for each other."""
+    def runs(self) -> set[int]:
+        """The other workers that its case's queued attempts run on: the careful road looks whether they are gone."""
         ...
 
     @property
-    def begins(self) -> list[str]:
-        """The keys of the cases it may begin, as `Draft.ref` has them."""
+    def about(self) -> list[Hashable]:
+        """What it writes to, by number or key: two pieces about one thing wait for each other."""
         ...
 
     def wanted(self) -> Wanted: ...
@@ -77,6 +78,9 @@ class TurnPiece:
         self.write: CaseWrite = entry.write
         self.worker = entry.write.worker or entry.write.lease  # who is told when it is refused
         self.workers = {entry.write.worker, entry.write.lease} - {0}
+        write = entry.write
+        self.runs = {call.worker for call in write.queued or ()} - {0, write.worker}
+        self.alone = write.new is None and not (write.children or write.notify or write.cancel_children)
         self.error: Exception | None = None
 
     @property
@@ -89,16 +93,14 @@ class TurnPiece:
                 found.append(_key(one))
         return found
 
-    @property
-    def begins(self) -> list[str]:
-        return [SEPARATOR.join(_key(new)) for new in (self.write.new, *self.write.children) if new is not None]
-
     def wanted(self) -> Wanted:
         return writing.wanted(self.write)
 
     def fast(self, known: Known) -> Draft | None:
         if self.write.new is not None:
             return writing.first(self.write, known.now, known.salt)
+        if self.runs:
+            return None
         return writing.straight(self.write, known.head(self.write.case_no), known.now)
 
     def judge(self, sheet: Sheet) -> None:
@@ -117,8 +119,9 @@ class TurnPiece:
 class StartPiece:
     """A NewCase, only accepted."""
 
-    reads = False
+    reads = alone = False
     workers: set[int] = set()  # noqa: RUF012 - nobody's, and never changed
+    runs = workers
 
     def __init__(self, new: NewCase) -> None:
         self.new = new
@@ -128,10 +131,6 @@ class StartPiece:
     @property
     def about(self) -> list[Hashable]:
         return [_key(self.new)]
-
-    @property
-    def begins(self) -> list[str]:
-        return [SEPARATOR.join(_key(self.new))]
 
     def wanted(self) -> Wanted:
         return needs([self.new])
@@ -162,7 +161,9 @@ class EditPiece:
     """A unit of work on one case."""
 
     reads = True
+    alone = False  # its case may be named by key, and another piece's by number
     workers: set[int] = set()  # noqa: RUF012 - nobody's, and never changed
+    runs = workers
 
     def __init__(self, ref: CaseRef, decide: Decide[Any], dedup: DedupKey | None) -> None:
         self.ref = ref
@@ -171,7 +172,6 @@ class EditPiece:
         self.result: Any = None
         self.refusal: Exception | None = None
         self.error: Exception | None = None
-        self.begins: list[str] = []
 
     @property
     def about(self) -> list[Hashable]:

@@ -27,11 +27,16 @@ SELECT_ROW: Final = (
     f"SELECT {', '.join(rows.LOADED)}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no), revision, "
     "coalesce((SELECT max(no) FROM inbox WHERE inbox.case_no = cases.case_no), 0) FROM cases"
 )
+# The same, and before it what waits in the inbox, as JSON: both as of one instant.
+SELECT_WITH_INBOX: Final = f"""
+SELECT waiting.inputs, {", ".join(rows.LOADED)}, waiting.count, revision, coalesce(waiting.newest, 0)
+FROM cases CROSS JOIN LATERAL (
+    SELECT count(*), max(no) AS newest, json_agg(json_build_array({rows.INPUT_COLUMNS}) ORDER BY no) AS inputs
+    FROM inbox WHERE inbox.case_no = cases.case_no
+) AS waiting
+"""
 _LOCK: Final = """
 SELECT case_no FROM cases WHERE case_no = ANY($1::bigint[]) ORDER BY case_no FOR NO KEY UPDATE
-"""
-_INPUTS: Final = f"""
-SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ANY($1::bigint[]) ORDER BY no
 """
 _NEWEST: Final = """
 SELECT f.case_no
@@ -41,7 +46,7 @@ CROSS JOIN LATERAL (
     ORDER BY (c.status = 'open') DESC, c.case_no DESC LIMIT 1
 ) AS f
 """
-_ROWS: Final = f"{SELECT_ROW} WHERE case_no = ANY(ARRAY({_NEWEST}) || $4::bigint[])"
+_ROWS: Final = f"{SELECT_WITH_INBOX} WHERE case_no = ANY(ARRAY({_NEWEST}) || $4::bigint[])"
 _DEDUPS: Final = """
 SELECT d.tenant, d.scope, d.key, d.body, d.answer, d.case_no, d.at
 FROM unnest($1::text[], $2::text[], $3::text[]) AS t (tenant, scope, key)
@@ -120,6 +125,7 @@ class Sheet:
         self.dedups: dict[Key, tuple[str, Json, int, str]] = {}
         self.numbers: list[int] = []
         self.between: dict[int, list[str]] = {}
+        self.gone: set[int] = set()  # workers with queued attempts of these cases that are no longer registered
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -148,18 +154,12 @@ class Sheet:
                 self.between.setdefault(case_no, []).append(type_)
 
     async def _read_cases(self, connection: Any, keys: list[list[str]], numbers: list[int]) -> None:
-        waiting = []
         for found in await connection.fetch(_ROWS, *keys, numbers):
             held = held_from(found)
             self.cases[held.row.case_no] = held
-            if held.row.pending:
-                waiting.append(held.row.case_no)
         # A key names its live case, else its newest.
         for held in sorted(self.cases.values(), key=lambda held: (held.row.state.status == "open", held.row.case_no)):
             self._name(held)
-        if waiting:
-            for case_no, *item in await connection.fetch(_INPUTS, waiting):
-                self.cases[case_no].inputs.append(rows.input_from(tuple(item)))
 
     async def _read_dedups(self, connection: Any, dedups: set[Key]) -> None:
         columns = map(list, zip(*sorted(dedups), strict=True))
@@ -277,10 +277,18 @@ class Sheet:
 
 
 def held_from(found: Any) -> Held:
-    """Return the case of a row of SELECT_ROW."""
-    *row, revision, _ = found
+    """Return the case of a row of SELECT_WITH_INBOX."""
+    inputs, *row, revision, _ = found
     case = rows.case_from(tuple(row))
-    return Held(case, revision, case.state.seq, [])
+    return Held(case, revision, case.state.seq, inputs_from(inputs))
+
+
+def inputs_from(inputs: str | None) -> list[Input]:
+    """Return what waits in an inbox, from the first column of SELECT_WITH_INBOX."""
+    return [
+        Input(id_, type_, data, actor, channel, accepted_at, no, cause, on_behalf)
+        for no, id_, type_, data, actor, on_behalf, channel, accepted_at, cause in json.loads(inputs or "[]")
+    ]
 
 
 def check_key(started: Event) -> None:

@@ -3,7 +3,8 @@
     alive    which of the workers that write, or shall hold a lease, are still registered (the fence)
     turns, wide, operated
              update the rows of cases that still stand as they were read: `revision` and `seq` are compared
-    fresh    insert cases whose key is free
+    fresh    insert cases whose key is free: each is numbered on from its key's newest, so that of two
+             statements that begin one at once the later finds its number taken, whatever it saw
     landed   the cases of those parts that were written; everything else joins them:
              history, tasks, inbox in and out, remembered answers
 
@@ -14,12 +15,12 @@ Parts that a batch does not need are left out; the text for each set of parts is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from longcase.errors import BugError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -42,8 +43,9 @@ _DEDUP: Final = ("tenant", "scope", "key", "body", "answer_json", "at")
 _QUEUED: Final = ("call", "queue", "rank", "tenant", "attempt", "due", "since", "worker", "begun", "stop")
 _OPERATION: Final = ("hash", "wake_at", "lease")
 _BASE: Final = ("case_no", "revision", "base_seq", "writer")
-_LOCK_KEYS: Final = "SELECT pg_advisory_xact_lock(t.no) FROM unnest($1::bigint[]) AS t (no)"
 LONE_ROWS: Final = 8  # beside a lone case; a statement of its own for each number of them
+_SEPARATORS: Final = (30, 28, 29, *range(0xE000, 0xF900))  # between values: the first that is in none of them
+_PLAIN: Final = {"bigint", "boolean", "bytea"}
 SEPARATOR: Final = "\x1f"  # between the parts of a key that names a case not yet numbered
 
 Kind = Literal["turns", "wide", "operated", "fresh"]
@@ -105,20 +107,44 @@ def _type(column: str) -> str:
     return "json" if column in _JSON else "bytea" if column in _BYTES else "text"
 
 
-def _cast(type_: str) -> str:
-    """Return the cast of a column's array. Numbers go as text: asyncpg looks at each number of an array, slowly."""
-    return "::text::bigint[]" if type_ == "bigint" else f"::{type_}[]"
+def _cast(type_: str, parameter: str) -> str:
+    """Return the array of a column's values, from the text that `_joined` has made of them.
+
+    Args:
+        parameter: the text; $1 is what separates its values, unless they cannot hold a comma.
+    """
+    if type_ in _PLAIN:
+        return f"{parameter}::text::{type_}[]"
+    # Taken apart, an empty text is no value at all; here it is one that is empty.
+    parts = f"coalesce(nullif(string_to_array({parameter}, $1), '{{}}'), '{{\"\"}}')"
+    return parts if type_ == "text" else f"{parts}::{type_}[]"
 
 
-def _array(column: str, values: Iterable[Any]) -> Any:
-    """Return a column's values as `_cast` takes them."""
-    if _type(column) != "bigint":
-        return list(values)
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+def _joined(column: str, values: Sequence[Any], separator: str) -> str | None:
+    """Return a column's values as one text; None if one of them has the separator in it."""
+    match _type(column):
+        case "bigint":
+            return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+        case "boolean":
+            return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
+        case "bytea":
+            return '{"\\\\x' + '","\\\\x'.join([value.hex() for value in values]) + '"}'
+    text = separator.join(values)
+    return text if text.count(separator) < len(values) else None
 
 
-def _arrays(columns: Sequence[str], table: Sequence[Row]) -> list[Any]:
-    return [_array(column, values) for column, values in zip(columns, zip(*table, strict=True), strict=True)]
+def _parameters(tables: Iterable[tuple[Sequence[str], Sequence[Row]]]) -> list[Any]:
+    """Return the separator, then the columns of tables.
+
+    Each is one text: of a list asyncpg looks at every element twice before it sends it.
+    """
+    columns = [pair for names, table in tables for pair in zip(names, zip(*table, strict=True), strict=True)]
+    for code in _SEPARATORS:
+        separator = chr(code)
+        texts = [_joined(name, values, separator) for name, values in columns]
+        if None not in texts:
+            return [separator, *texts]
+    raise BugError("no character is left to separate values by")
 
 
 # -- text ------------------------------------------------------------------------------------------------
@@ -133,21 +159,21 @@ class _Text:
     def __init__(self, counts: Mapping[str, int], *, lone: bool) -> None:
         self.counts = counts
         self.lone = lone
-        self.parameters = 0
+        self.parameters = 0 if lone else 1  # the separator comes first
         self.parts: list[str] = []
 
     def table(self, part: str, columns: Sequence[str]) -> str:
         """Return a table of the next parameters: the rows of a part, with their place."""
         if not self.lone:
-            casts = ", ".join(f"{self._next()}{_cast(_type(column))}" for column in columns)
+            casts = ", ".join(_cast(_type(column), self.next()) for column in columns)
             return f"unnest({casts}) WITH ORDINALITY AS t ({', '.join(columns)}, place)"
         lines = [
-            "(" + ", ".join([*(f"{self._next()}::{_type(column)}" for column in columns), str(place)]) + ")"
+            "(" + ", ".join([*(f"{self.next()}::{_type(column)}" for column in columns), str(place)]) + ")"
             for place in range(self.counts[part])
         ]
         return f"(VALUES {', '.join(lines)}) AS t ({', '.join(columns)}, place)"
 
-    def _next(self) -> str:
+    def next(self) -> str:
         self.parameters += 1
         return f"${self.parameters}"
 
@@ -170,10 +196,10 @@ def _text(kinds: tuple[str, ...], fenced: bool, counts: tuple[tuple[str, int], .
     """
     text = _Text({**dict(counts), kinds[0]: 1}, lone=lone)
     if fenced:
-        text.parameters += 1
         # Their rows stay locked to the end: a worker is forgotten before this commits, or after, never beside it.
         text.parts.append(
-            "alive AS MATERIALIZED (SELECT no FROM workers WHERE no = ANY($1::bigint[]) AND NOT lapsed FOR SHARE)"
+            f"alive AS MATERIALIZED (SELECT no FROM workers WHERE no = ANY({text.next()}::bigint[]) "
+            "AND NOT lapsed FOR SHARE)"
         )
     for kind in kinds:
         if kind == "fresh":
@@ -199,8 +225,8 @@ def _add_update(text: _Text, kind: str, fenced: bool) -> None:
     else:
         text.parts.append(f"{kind}_in AS MATERIALIZED (SELECT * FROM {source} WHERE {_fence(fenced)})")
         source = f"{kind}_in AS t"
-        text.parameters += 1  # the numbers once more, so that rows are found by key, in its order
-        stands = f"c.case_no = ANY(${text.parameters}{_cast('bigint')}) AND {stands}"
+        # The numbers once more, so that rows are found by key, in its order.
+        stands = f"c.case_no = ANY({_cast('bigint', text.next())}) AND {stands}"
     text.add(
         kind,
         f"UPDATE cases AS c SET {changes}, revision = t.revision + 1 FROM {source} WHERE {stands} RETURNING c.case_no",
@@ -210,15 +236,22 @@ def _add_update(text: _Text, kind: str, fenced: bool) -> None:
 def _add_fresh(text: _Text, fenced: bool) -> None:
     columns = COLUMNS["fresh"][:-2]  # without `again` and `writer`, which are no columns of the table
     values = ", ".join(
-        "coalesce(nullif(t.case_no, 0), nextval('cases_case_no_seq'))" if column == "case_no" else f"t.{column}"
+        "coalesce(nullif(t.case_no, 0), nextval('cases_case_no_seq')) AS case_no"
+        if column == "case_no"
+        else f"t.{column}"
         for column in columns
     )
+    named = ", ".join(columns)
+    # A statement that waits, or begins beside another, does not see what that one begins, and perhaps closes at once.
+    # It then takes the same number for it, and the index of (tenant, workflow, key, nth) refuses it.
     text.add(
         "fresh",
-        f"INSERT INTO cases ({', '.join(columns)}) SELECT {values} FROM {text.table('fresh', COLUMNS['fresh'])} "
-        f"WHERE {_fence(fenced)} AND NOT EXISTS (SELECT FROM cases AS x WHERE x.tenant = t.tenant "
-        "AND x.workflow = t.workflow AND x.key = t.key AND (x.status = 'open' OR NOT t.again)) ORDER BY t.place "
-        "ON CONFLICT (tenant, workflow, key) WHERE status = 'open' DO NOTHING "
+        # Numbered in the order they came, inserted in that of their keys: two statements never wait crosswise.
+        f"INSERT INTO cases ({named}, nth) SELECT {named}, nth FROM (SELECT {values}, coalesce(x.nth, 0) + 1 AS nth "
+        f"FROM {text.table('fresh', COLUMNS['fresh'])} LEFT JOIN LATERAL (SELECT c.nth FROM cases AS c "
+        "WHERE c.tenant = t.tenant AND c.workflow = t.workflow AND c.key = t.key ORDER BY c.nth DESC LIMIT 1) AS x "
+        f"ON true WHERE {_fence(fenced)} AND (x.nth IS NULL OR t.again) ORDER BY t.place) AS f "
+        "ORDER BY tenant, workflow, key ON CONFLICT DO NOTHING "
         "RETURNING case_no, tenant || chr(31) || workflow || chr(31) || key AS ref",
     )
 
@@ -304,22 +337,23 @@ class Batch:
             _lay_out(draft, around)
         kinds = tuple(kind for kind in COLUMNS if kind in cases)
         names = tuple(sorted(around))
-        values: list[Any] = [sorted(workers)] if workers else []
+        fence: list[Any] = [sorted(workers)] if workers else []
         if len(cases) == 1 and len(cases[kinds[0]]) == 1 and sum(map(len, around.values())) <= LONE_ROWS:
             counts = tuple((name, len(around[name])) for name in names)
-            values += cases[kinds[0]][0]
+            values = [*fence, *cases[kinds[0]][0]]
             for name in names:
                 for row in around[name]:
                     values += row
             return cls(_text(kinds, bool(workers), counts, True), values)
+        tables: list[tuple[Sequence[str], Sequence[Row]]] = []
         for kind in kinds:
-            columns = _arrays(COLUMNS[kind], cases[kind])
-            values += columns
+            tables.append((COLUMNS[kind], cases[kind]))
             if kind != "fresh":
-                values.append(columns[0])
-        for name in names:
-            values += _arrays(_columns_around(name), around[name])
-        return cls(_text(kinds, bool(workers), tuple((name, 0) for name in names), False), values)
+                tables.append((("case_no",), [row[:1] for row in cases[kind]]))
+        tables += [(_columns_around(name), around[name]) for name in names]
+        separator, *columns = _parameters(tables)
+        sql = _text(kinds, bool(workers), tuple((name, 0) for name in names), False)
+        return cls(sql, [separator, *fence, *columns])
 
 
 def _lay_out(draft: Draft, around: dict[str, list[Row]]) -> None:
@@ -365,17 +399,6 @@ def _lay_out_queue(draft: Draft, name: Any, around: dict[str, list[Row]]) -> Non
         )  # fmt: skip
 
 
-async def lock_keys(connection: Any, refs: Sequence[str]) -> None:
-    """Keep others from beginning cases of these keys until the transaction ends.
-
-    The statement that comes next sees every case of them that was ever begun: its snapshot is of then.
-    """
-    if refs:
-        digests = (hashlib.blake2b(ref.encode(), digest_size=8).digest() for ref in refs)
-        numbers = sorted({int.from_bytes(digest, "big", signed=True) for digest in digests})
-        await connection.execute(_LOCK_KEYS, numbers)  # in one order: two never wait crosswise
-
-
 async def flush(connection: Any, drafts: Sequence[Draft]) -> list[bool]:
     """Write drafts; tells of each whether it was, and numbers those that are fresh."""
     batch = Batch.of(drafts)
@@ -415,4 +438,4 @@ async def put_tasks(connection: Any, tasks: Sequence[Row]) -> None:
     named = ", ".join(("case_no", *columns))
     values = ", ".join(f"t.{column}" for column in ("case_no", *columns))
     sql = f"INSERT INTO {table} ({named}) SELECT {values} FROM {source} WHERE true {rest}"
-    await connection.execute(sql, *_arrays(("case_no", *columns), tasks))
+    await connection.execute(sql, *_parameters([(("case_no", *columns), tasks)]))

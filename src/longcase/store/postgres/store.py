@@ -33,13 +33,13 @@ from longcase.store.port import (
 )
 from longcase.store.postgres import auditing, keeping, migrate, reading, sheet, workers
 from longcase.store.postgres.commit import Committer
-from longcase.store.postgres.connection import Address, connect, our_error
+from longcase.store.postgres.connection import ENDS_TRANSACTIONS, TRANSACTION_SECONDS, Address, connect, our_error
 from longcase.store.postgres.fleet import Fleet
 from longcase.store.postgres.pieces import EditPiece, StartPiece, TurnPiece
 from longcase.store.postgres.writing import Head
 from longcase.store.rows import text_of
 from longcase.store.settings import check_history_format
-from longcase.store.writes import WriteUnit
+from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ ORDER BY h.case_no, h.seq
 _VISIT_BEGIN: Final = """
 SELECT coalesce(min(seq), 1) FROM history WHERE case_no = $1 AND visit = $2 AND type = 'stage_entered'
 """
+_WITH_INBOXES: Final = f"{sheet.SELECT_WITH_INBOX} WHERE case_no = ANY($1::bigint[])"
 _INBOXES: Final = f"""
 SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ANY($1::bigint[]) ORDER BY no
 """
@@ -111,6 +112,9 @@ class PostgresStore(Fleet):
             if create and not await migrate.applied(connection):
                 await migrate.migrate(connection, str(self.address), self._now(), self._env.signal_point)
             await migrate.check(connection, str(self.address))
+            if connection.get_server_version().major >= ENDS_TRANSACTIONS:
+                for pool in (self._writers, self._loose):
+                    pool.bound_transactions(TRANSACTION_SECONDS)
             found = await connection.fetchval("SELECT value FROM settings WHERE name = 'history_format'")
             check_history_format(found, str(self.address))
         except Exception as error:
@@ -201,8 +205,12 @@ class PostgresStore(Fleet):
         return self._seen(found[0]) if found else None
 
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
-        found = await self._fetch(f"{sheet.SELECT_ROW} WHERE case_no = ANY($1::bigint[])", list(cases))
-        return {row.case_no: row for row in map(self._seen, found)}
+        loaded: dict[int, CaseRow] = {}
+        for inputs, *found in await self._fetch(_WITH_INBOXES, list(cases)):
+            row = self._seen(found)
+            row.inbox = sheet.inputs_from(inputs)
+            loaded[row.case_no] = row
+        return loaded
 
     async def events(
         self,
@@ -288,7 +296,7 @@ class PostgresStore(Fleet):
         try:
             return await reading.ask(self._asking, sql, parameters)
         except Exception as error:
-            ours = our_error(error, self.address)
+            ours = our_error(error, self.address, changing=False)
             if ours is error:
                 raise
             raise ours from error

@@ -15,7 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
+
+import asyncpg
 
 from longcase.errors import UnavailableError, WorkerForgotten
 from longcase.store.port import WorkerRow
@@ -66,7 +69,7 @@ few AS MATERIALIZED (
 ),
 locked AS MATERIALIZED (
     SELECT c.case_no FROM cases AS c WHERE c.case_no IN (SELECT case_no FROM few) AND c.lease = $1
-    ORDER BY c.case_no FOR NO KEY UPDATE
+    ORDER BY c.case_no FOR NO KEY UPDATE SKIP LOCKED -- whoever has one locked may stand still: later
 )
 UPDATE cases SET {_CHANGE} FROM locked WHERE cases.case_no = locked.case_no RETURNING cases.case_no
 """
@@ -199,10 +202,12 @@ async def free_some(connection: Any, worker: int, now: str) -> int:
 
 
 async def forget(connection: Any, worker: int, now: str) -> None:
-    """Remove a dead incarnation, unless it still holds leases."""
-    async with connection.transaction():
-        await _gone(connection, worker, now)
-        await connection.execute(_FORGET, worker)
+    """Remove a dead incarnation, unless it still holds leases, or somebody has locked what must change: then later."""
+    with suppress(asyncpg.LockNotAvailableError):
+        async with connection.transaction():
+            await connection.execute(queues.PATIENT)
+            await _gone(connection, worker, now)
+            await connection.execute(_FORGET, worker)
 
 
 async def _gone(connection: Any, worker: int, now: str) -> None:

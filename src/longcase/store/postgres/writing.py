@@ -12,14 +12,15 @@ from typing import Any
 from longcase.errors import BugError
 from longcase.history.chain import GENESIS, link
 from longcase.history.event import Event
-from longcase.history.state import CaseState
 from longcase.history.waits import next_due
 from longcase.store import rows
 from longcase.store.folding import (
+    blocked,
     earliest,
     is_child,
     may_follow,
     name_parent,
+    orphaned,
     prepare,
     refused_child,
     shift_causes,
@@ -56,11 +57,6 @@ class Head:
         return cls(
             draft.revision + 1, state.seq, state.seen_seq, draft.hash, state.status, state.at, pending, newest
         )  # fmt: skip
-
-
-def blocked(state: CaseState) -> bool:
-    """Tell whether an incident keeps the case from taking inputs."""
-    return any(incident["blocks"] for incident in state.incidents.values())
 
 
 def chained(write: CaseWrite, seq: int, previous: bytes) -> bytes:
@@ -197,6 +193,7 @@ def _turn(sheet: Sheet, write: CaseWrite) -> Written:
         held.events = list(events)
     held.row.state = write.state
     pending, news = _inbox(sheet, held, write)
+    news = news or orphaned(write, sheet.gone)
     held.row.wake_at, held.row.lease = sheet.now if news else write.wake_at, write.lease
     held.touched = True
     return Written("done", write.case_no, write.state, pending=pending)
@@ -222,6 +219,7 @@ def _between(sheet: Sheet, held: Held, write: CaseWrite) -> Written:
         return Written("stale", write.case_no)
     pending, news = _inbox(sheet, held, write)
     row.lease = write.lease
+    news = news or orphaned(write, sheet.gone)
     # Somebody may have asked for a turn together with what came in between: his wake stays.
     row.wake_at = earliest(write.wake_at, next_due(row.state), was_due, sheet.now if news else "")
     return Written("done", write.case_no, row.state, interleaved=True, pending=pending)
