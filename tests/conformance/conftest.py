@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import stores_of
 from tests.support.cases import new_env
 
-from longcase.app import open_store
 from longcase.env import Env
+from longcase.opening import open_store
 
 Opener = Callable[[str, Env], Awaitable[Any]]
 
@@ -31,6 +31,8 @@ def env() -> Env:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "opener" in metafunc.fixturenames:
         chosen = stores_of(metafunc.config)
+        if metafunc.definition.get_closest_marker("only_sqlite") is not None:
+            chosen = [kind for kind in chosen if kind == "sqlite"]
         metafunc.parametrize("opener", [name for name in OPENERS if name.partition("-")[0] in chosen])
 
 

@@ -20,11 +20,12 @@ from tests.support.cases import (
     turn,
 )
 
-from longcase.app import Longcase, open_store
+from longcase.app import Longcase
 from longcase.engine.tasks import Actor
 from longcase.env import Env, VirtualClock
 from longcase.errors import CaseNotFound, CasePurged, UsageError
 from longcase.insight.verify import Anchors, verify
+from longcase.opening import open_store
 from longcase.service.retention import KEYS_REMEMBERED, Due, Period
 from longcase.store.port import CaseRef, DedupKey, NewCase
 

@@ -57,6 +57,17 @@ async def test_a_call_is_given_to_one_worker(store: Any) -> None:
     assert await statuses(store) == {case_no: ("claimed", mine)}
 
 
+async def test_a_worker_takes_no_call_of_a_workflow_it_has_not_loaded(store: Any) -> None:
+    """Such a call would stay with it, and nobody else could take it."""
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    first, second = await waiting(store, call(), call())
+    assert (await store.take(mine, GPU, NOON_TEXT, 10, ["claims"])).calls == ()
+    assert (await store.take(mine, GPU, NOON_TEXT, 10, [])).calls == ()
+    taken = await store.take(other, GPU, NOON_TEXT, 1, ["claims", "onboarding"])
+    assert taken.calls == ((first, "1.c1", 1),)
+    assert await statuses(store) == {first: ("claimed", other), second: ("waiting", None)}
+
+
 async def test_only_the_queues_asked_for_are_looked_into(store: Any) -> None:
     mine = await store.join("here", 1)
     await waiting(store, call(queue="vault"))
@@ -178,3 +189,64 @@ async def test_a_declined_visit_is_offered_to_other_codes_until_a_worker_leaves(
     assert await store.decline(base.case_no, visit, "old", old) == {"old"}
     await store.leave(new)
     assert await store.ready(after(1), old, 9, [workflow]) == [base.case_no]
+
+
+async def test_a_call_of_a_visit_that_a_code_declined_is_given_to_other_codes_only(store: Any) -> None:
+    new = await store.join("here", 1, codes={"onboarding": "new"})
+    old = await store.join("here", 2, codes={"onboarding": "old"})
+    (case_no,) = await waiting(store, call())
+    visit = (await store.load(CaseRef(case_no))).state.visit
+    await store.decline(case_no, visit, "new", new)
+    assert (await store.take(new, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ()
+    assert (await store.take(old, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ((case_no, "1.c1", 1),)
+    await store.give_back(old, [(case_no, "1.c1")])
+    await store.undecline(case_no)
+    assert (await store.take(new, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ((case_no, "1.c1", 1),)
+
+
+async def test_a_claim_the_worker_does_not_know_of_is_given_to_it_once_more_and_counted_once(store: Any) -> None:
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    slow = [QueueLimits("gpu", rate=(3, 10.0))]
+    lost, known, begun, free = await waiting(store, call(), call(), call(), call(due=after(1)))
+    assert len((await store.take(mine, slow, NOON_TEXT, 3)).calls) == 3  # and the answer is lost
+    await rewrite(store, begun, call(worker=mine))
+    assert (await store.take(other, slow, NOON_TEXT, 9, None, [])).calls == ()
+    assert (await store.take(mine, [QueueLimits("vault")], NOON_TEXT, 9, None, [])).calls == ()
+    again = await store.take(mine, slow, after(2), 9, None, [(known, "1.c1")])
+    assert again.calls == ((lost, "1.c1", 1),)  # the free one has to wait for the rate: the lost one counts already
+    both = [(lost, "1.c1"), (known, "1.c1")]
+    assert (await store.take(mine, slow, after(2), 9, None, both)).calls == ()
+    assert (await store.take(mine, slow, after(11), 9, None, both)).calls == ((free, "1.c1", 1),)
+    assert len((await store.take(mine, slow, after(11), 2, None, [])).calls) == 2  # no more than it has room for
+
+
+async def test_inv_19_a_rate_does_not_count_what_was_given_back_and_nothing_less_than_that(store: Any) -> None:
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    slow = [QueueLimits("gpu", rate=(3, 10.0))]
+    first, *_ = await waiting(store, *[call(due=after(n)) for n in range(-9, 0)])
+    await store.take(mine, slow, NOON_TEXT, 1)
+    ((second, _, _), (third, _, _)) = (await store.take(mine, slow, after(5), 9)).calls
+    await store.give_back(other, [(first, "1.c1")])  # not its own: nothing is free
+    await rewrite(store, third, call(worker=mine))
+    await store.give_back(mine, [(third, "1.c1")])  # begun
+    assert (await store.take(other, slow, after(6), 9)).calls == ()
+    await store.give_back(mine, [(second, "1.c1")])
+    assert [one[0] for one in (await store.take(other, slow, after(6), 9)).calls] == [second]
+    # What counts is the first of noon, and those of 5 and 6 seconds past it.
+    assert (await store.take(other, slow, after(9.9), 9)).again == after(10)
+    assert len((await store.take(other, slow, after(10.1), 9)).calls) == 1
+
+
+async def test_a_turn_computed_before_a_queues_worker_was_forgotten_does_not_take_the_wake_of_its_death(
+    store: Any,
+) -> None:
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    (case_no,) = await waiting(store, call(worker=other))
+    row = await store.load(CaseRef(case_no))
+    assert await store.ready(after(1), mine, 9) == []
+    await store.leave(other)
+    turn_before = CaseWrite(case_no, row.state.seq, row.state.seen_seq, [], row.state, wake_at="", worker=mine)
+    turn_before.queued = [call(worker=other)]
+    (written,) = await store.write([turn_before])
+    assert written.outcome == "done"
+    assert await store.ready(after(3600 * 24 * 365 * 50), mine, 9) == [case_no]

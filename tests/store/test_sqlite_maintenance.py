@@ -16,12 +16,12 @@ from longcase.env import Env, RealClock
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
 from longcase.store.port import CaseRef
+from longcase.store.settings import clock_setting
 from longcase.store.sqlite import SqliteStore, open_sqlite
 from longcase.store.sqlite.connection import wal_is_safe
 from longcase.store.sqlite.doctor import doctor
 from longcase.store.sqlite.filesystem import network_kind
 from longcase.store.sqlite.maintenance import backup, restore
-from longcase.store.sqlite.settings import clock_setting
 
 
 @pytest.fixture
@@ -240,7 +240,9 @@ async def test_a_worker_that_lives_and_says_nothing_is_named_with_what_it_holds(
     symptoms = [symptom for symptom in doctor(path, env) if symptom.name == "worker"]
     assert [symptom.level for symptom in symptoms] == ["warning"]
     assert f"worker {silent} (pid 123 on here) has been silent for 40 s and holds 12 cases" in symptoms[0].message
-    store.abandon(silent)  # a dead one is no mystery: others take its cases over
+    store.abandon(silent)
+    assert f"worker {silent} (pid 123 on here) is dead" in bad(path, env)["worker"]
+    await store.recover(silent)
     assert "worker" not in bad(path, env)
 
 

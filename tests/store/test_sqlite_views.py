@@ -27,9 +27,9 @@ from tests.support.cases import (
 
 from longcase.history.waits import waits
 from longcase.store.port import CaseRef
+from longcase.store.settings import clock_from, clock_setting
 from longcase.store.sqlite import SqliteStore
 from longcase.store.sqlite.migrate import migrations
-from longcase.store.sqlite.settings import clock_from, clock_setting
 
 SCHEMA = "\n".join(migration.sql for migration in migrations())
 

@@ -315,3 +315,18 @@ def test_the_file_with_the_workflows_may_lie_in_a_package(cli: Cli) -> None:
     )
     assert cli.ok("describe", "claimswork/inner/flow.py", "--json").json["module"] == "claimswork.inner.flow"
     assert cli.ok("describe", "claimswork.inner.flow", "--json").json["workflows"][0]["name"] == "packed"
+
+
+@pytest.mark.parametrize("number", ["-1", "9223372036854775808", "99999999999999999999"])
+def test_a_number_that_no_case_or_event_has_is_refused(cli: Cli, number: str) -> None:
+    cli.ok("start", "claims", '{"id": "C-1"}')
+    for words in (("list", "--after", number), ("history", "claims/C-1", "--after", number)):
+        assert "--after" in cli.refused(2, *words).error["message"]
+    assert cli.ok("list", "--after", "9223372036854775807").out == "no case\n"
+
+
+def test_a_backup_that_is_not_there_is_named_as_one(cli: Cli) -> None:
+    error = cli.refused(6, "restore", "monday.db").error
+    assert (error["message"], error["hint"]) == (
+        "there is no backup at monday.db", "name the backup's file: longcase restore FILE",
+    )  # fmt: skip

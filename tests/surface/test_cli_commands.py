@@ -249,6 +249,42 @@ def test_doctor_and_migrate(cli: Cli) -> None:
 # -- the frame -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["check", "worker"])
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("import sys; sys.exit(0)", 2, "ends the program while it is imported: SystemExit: 0"),
+        ("import sys; sys.exit('bye')", 2, "ends the program while it is imported: SystemExit: bye"),
+        ("\0", 2, "source code string cannot contain null bytes"),
+    ],
+)
+def test_a_module_that_ends_the_program_or_is_none_is_told_as_such(
+    cli: Cli, command: str, text: str, status: int, said: str
+) -> None:
+    (cli.folder / "odd.py").write_text(text)
+    told = cli(command, "odd.py")
+    assert told.status == status
+    assert said in told.out + told.err
+    assert "importlib" not in told.out + told.err
+
+
+def test_a_file_that_is_no_module_is_named_as_it_is(cli: Cli) -> None:
+    (cli.folder / "notes.txt").write_text("x")
+    assert "is no Python file" in cli.refused(2, "check", "./notes.txt").error["message"]
+
+
+def test_a_start_of_a_workflow_that_is_misspelt_names_the_near_one(cli: Cli) -> None:
+    for words in (("start", "cliams", "{}"), ("signal", "cliams/1", "x"), ("set", "cliams/1", "name=x")):
+        error = cli.refused(3, *words).error
+        assert error["hint"] == "did you mean claims?"
+
+
+def test_without_a_command_the_help_is_printed_and_the_status_is_that_of_a_wrong_call(cli: Cli) -> None:
+    told = cli()
+    assert (told.status, told.err) == (2, "")
+    assert "Usage: longcase [OPTIONS] COMMAND" in told.out
+
+
 def test_every_command_takes_json_as_app_and_store(cli: Cli) -> None:
     import typer
 
@@ -257,8 +293,8 @@ def test_every_command_takes_json_as_app_and_store(cli: Cli) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
         "dev", "worker", "workers", "start", "list", "show", "history", "signal", "set", "tasks", "decide", "retry",
-        "skip", "set-result", "move", "restart", "correct", "cancel", "check", "describe", "map", "verify", "rebuild",
-        "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
+        "skip", "set-result", "move", "restart", "correct", "cancel", "check", "deploy", "describe", "map", "verify",
+        "rebuild", "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
     }  # fmt: skip
     for command in commands.values():
         options = {option for parameter in command.params for option in parameter.opts}

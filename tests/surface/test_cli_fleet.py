@@ -45,7 +45,7 @@ def begin(cli: Cli, *options: str) -> Any:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not path.exists():
         assert time.monotonic() < deadline, path
         time.sleep(0.01)
@@ -101,6 +101,43 @@ def _serve(cli: Cli, first: Any, second: Any, hello: Any) -> None:
         process.send_signal(signal.SIGTERM)
         assert cli.end(process).status == 0
     assert cli("workers").out == "no worker\n"
+
+
+def test_a_worker_of_queues_that_nothing_is_bound_to_is_refused(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    error = cli.refused(2, "worker", "scans.py", "--queue", "gpuu").error
+    assert error["message"] == ("no activity of the loaded workflows is bound to queue gpuu, and no call stands in it")
+    assert error["hint"] == "did you mean gpu?"
+    assert cli.refused(2, "worker", "scans.py", "-q", "x", "-q", "").error["hint"] == "queues here: default, gpu"
+
+
+def test_a_queue_of_an_earlier_name_is_served_and_named_once_it_is_empty(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    first, _ = begin(cli)
+    try:
+        cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
+        cli.until("scans/S-1", lambda case: case["waiting_on"] == "render, for a worker of queue gpu")
+    finally:
+        first.kill()
+        first.communicate()
+    (cli.folder / "scans.py").write_text(SCANS.replace('queue="gpu"', 'queue="cards"'))
+    (cli.folder / "go").touch()
+    for words, told in (
+        (("-q", "gpu"), ""),  # a call stands in it
+        (("-q", "cards", "-q", "gpu"), "warning: no activity of the loaded workflows is bound to queue gpu"),
+    ):
+        worker, hello = begin(cli, *words)
+        try:
+            assert hello["queues"][-1] == "gpu"
+            if not told:
+                wait_for(cli.folder / "began")
+            worker.send_signal(signal.SIGTERM)
+            ended = cli.end(worker)
+        finally:
+            worker.kill()
+            worker.communicate()
+        assert told in ended.err
+        assert bool(told) == ("warning" in ended.err), ended.err
 
 
 def test_workers_of_an_empty_store_say_how_to_begin(cli: Cli) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.support.cli import Cli, freeze
+import inspect
+from typing import Any
 
-from longcase import days, hours
+import pytest
+from tests.support.cli import CLAIMS, Cli, freeze
+
+from longcase import Longcase, days, hours
+from longcase.cli.loading import load_app
+from longcase.history.event import instant_text
 from longcase.testing import Simulation
 
 pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
@@ -74,6 +79,46 @@ def test_show_of_a_closed_case(cli: Cli, sim: Simulation) -> None:
 def test_show_of_a_case_no_worker_has_seen(cli: Cli) -> None:
     cli.ok("start", "claims", '{"id": "C-1"}')
     assert "not yet taken up by a worker." in cli.ok("show", "claims/C-1").out
+
+
+def test_an_answer_that_no_worker_has_taken_up_is_said_to_wait_for_one(cli: Cli) -> None:
+    with Simulation([load_app(str(CLAIMS))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("claims", {"id": "C-1", "amount": 250, "iban": "NL1"})
+        cli.ok("decide", "claims/C-1", "rejected", "--reason", "late")
+        shown = cli.ok("show", "claims/C-1").out
+        assert 'waiting on   a worker, to go on with the answer to "Pay it?"' in shown
+        assert "longcase worker APP" not in shown, "the simulation is a worker"
+    shown = cli.ok("show", "claims/C-1").out
+    assert 'review since Mon 2026-01-05 09:00, waiting for a worker, to go on with the answer to "Pay it?".' in shown
+    assert "inputs       1 accepted, not yet applied" in shown
+    assert "No living worker has loaded claims: longcase worker APP" in shown
+    asked = cli.ok("show", "claims/C-1", "--json").json
+    assert (asked["waiting_for"], asked["whose_move"], asked["unserved"]) == ("worker", "clerks", True)
+    (row,) = cli.ok("list", "--waiting", "worker", "--json").json
+    assert (row["waiting_on"], row["whose_move"]) == ("a worker", "clerks")
+
+
+def test_a_case_that_waits_for_somebody_else_is_not_said_to_lack_a_worker(cli: Cli) -> None:
+    with Simulation([load_app(str(CLAIMS))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("claims", {"id": "C-1", "amount": 250, "iban": "NL1"})
+    assert cli.ok("show", "claims/C-1", "--json").json["unserved"] is False
+    cli.ok("signal", "claims/C-1", "noted", '{"text": "x"}')
+    assert cli.ok("show", "claims/C-1", "--json").json["unserved"] is True
+
+
+async def test_a_case_that_a_dead_worker_holds_is_said_to_lack_one(store_url: str) -> None:
+    async with Longcase([load_app(str(CLAIMS))], url=store_url) as longcase:
+        store: Any = longcase.store
+        dead, other = await store.join("here", 1), await store.join("here", 2, codes={"claims": "f"})
+        await longcase.service.start("claims", {"id": "C-1"})
+        assert await store.ready(instant_text(longcase.env.now()), dead, 1) == [1]
+        assert not (await longcase.service.show("claims/C-1")).unserved
+        await store.leave(other)
+        if inspect.isawaitable(lapsed := store.abandon(dead)):
+            await lapsed
+        assert (await longcase.service.show("claims/C-1")).unserved
 
 
 def test_show_as_json_has_every_answer(cli: Cli, sim: Simulation) -> None:

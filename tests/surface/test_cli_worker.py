@@ -42,7 +42,7 @@ async def working(case: Case[Job]) -> Next:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not path.exists():
         assert time.monotonic() < deadline, path
         time.sleep(0.01)

@@ -1,7 +1,8 @@
-"""Look at definitions: `check`, `describe`, `map`."""
+"""Look at definitions: `check`, `deploy check`, `describe`, `map`."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from longcase.model.finding import Finding
 
 PANEL = "Look at definitions"
+HELD = 5  # exit status: some cases would not be moved by this code
+MOST = 200  # cases that are printed; the count is whole, and --json has them all
 _APP_ARGUMENT = Annotated[
     str | None,
     typer.Argument(metavar="APP", help="Module or file with the workflows; LONGCASE_APP.", show_default=False),
@@ -23,6 +26,7 @@ _APP_ARGUMENT = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
     command(app, PANEL)(check)
+    command(app, PANEL)(deploy)
     command(app, PANEL)(describe)
     command(app, PANEL, "map")(show_map)
 
@@ -71,6 +75,44 @@ def _names(session: Session, app: str | None) -> list[str]:
     if not names:
         raise UsageError("no module is named", hint=f"longcase check onboarding.py, or {VARIABLE}=onboarding.py")
     return names
+
+
+class DeployAction(StrEnum):
+    """What `deploy` can do; nothing is installed by it."""
+
+    check = "check"
+
+
+def deploy(
+    session: Session,
+    action: Annotated[DeployAction, typer.Argument(help="check: replay the open cases, write nothing.")],
+    app: _APP_ARGUMENT = None,
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="Only cases of this workflow.")] = "",
+) -> None:
+    """Before a deploy: replay every open case of the store on this code, and name those it would hold.
+
+    Reads only; the workers of the code that runs now may go on. Status 5 if a case would be held.
+    """
+    session.app = ",".join(_names(session, app))
+    with session.open(code=True) as longcase:
+        found = finish(longcase.rehearse(workflow))
+    if session.json:
+        terminal.data(found.to_json())
+    else:
+        for one in found.held[:MOST]:
+            line = one.details.get("line") or ""
+            terminal.line(f"{one.case} in {one.stage}, visit {one.visit}: {one.kind}: {one.why}")
+            if line:
+                terminal.line(f"  at {line}")
+        if len(found.held) > MOST:
+            terminal.line(f"... and {len(found.held) - MOST} more; --json lists all")
+        terminal.line(f"{found.fits} open cases go on, {len(found.held)} would be held")
+        if found.in_incident:
+            terminal.note(f"{found.in_incident} stand at an incident already and were not replayed")
+        for name, cases in found.not_loaded.items():
+            terminal.note(f"{cases} of {name} were not replayed: this code does not have that workflow")
+    if found.held:
+        raise typer.Exit(HELD)
 
 
 def describe(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from longcase.errors import InvalidInput, UsageError, WorkflowNotFound
+from longcase.errors import InvalidInput, UsageError
 from longcase.model.codec import Json
 from longcase.model.names import printable
 from longcase.model.strict_json import BODY_BYTES, check_json, parse_json
@@ -66,13 +66,7 @@ class Fields:
 
 def fields_of(service: Service, workflow: str) -> Fields:
     """Return the fields of a loaded workflow's object."""
-    code = service.code_of(workflow)
-    if code is None:
-        loaded = ", ".join(service.codes)
-        close = get_close_matches(workflow, service.codes, 1)
-        hint = f"did you mean {close[0]}?" if close else f"loaded: {loaded}; name its module with --app"
-        raise WorkflowNotFound(f"workflow {workflow} is not loaded", hint=hint)
-    return Fields(code.workflow.codec.schema())
+    return Fields(service.loaded(workflow).workflow.codec.schema())
 
 
 def unknown_field(name: str, known: Sequence[str], what: str) -> InvalidInput:

@@ -90,8 +90,9 @@ class Session:
     @contextmanager
     def open(self, *, code: bool = False, create: bool = False) -> Iterator[Longcase]:
         """Open the store, with the workflows if the command needs their code."""
-        from longcase.app import Longcase, shared_store
+        from longcase.app import Longcase
         from longcase.cli.loading import load_apps
+        from longcase.opening import shared_store
 
         url = shared_store(self.store)
         modules = load_apps(self.app) if code else []

@@ -93,7 +93,7 @@ def rebuild(
 
 
 def doctor(session: Session) -> None:
-    """Look for what may hurt the store: library, disk, log, schema, damage, clock, silent workers, stuck cases."""
+    """Look for what may hurt the store: disk, log, schema, damage, clock, workers, what waits for none, stuck cases."""
     from longcase.env import Env
     from longcase.upkeep import examine_store
 
@@ -115,7 +115,7 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy the store to a file while it is in use: one committed state, checked."""
-    from longcase.app import store_path
+    from longcase.opening import store_path
     from longcase.upkeep import backup_store
 
     with terminal.bar("copying") as tick:
@@ -133,8 +133,8 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Set aside a store that is there; it is not deleted.")] = False,
 ) -> None:
     """Put a backup in the place of the store; its workers must be stopped."""
-    from longcase.app import store_path
     from longcase.env import Env
+    from longcase.opening import store_path
     from longcase.upkeep import restore_store
 
     with terminal.bar("copying") as tick:

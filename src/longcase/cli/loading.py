@@ -54,6 +54,11 @@ def import_app(spec: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
+    except SystemExit as error:  # else its status would be this command's
+        raise DefinitionError(
+            f"{spec} ends the program while it is imported: SystemExit: {error}",
+            hint='put what the module does as a program below: if __name__ == "__main__":',
+        ) from error
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise AppNotFound(f"there is no module {name}", hint="give its path: --app path/to/onboarding.py") from None
@@ -71,6 +76,8 @@ def _place_of(spec: str) -> tuple[str, str]:
         raise AppNotFound(f"there is no file {spec}", hint=_near(path))
     if path.is_dir() and not (path / "__init__.py").is_file():
         raise UsageError(f"{spec} is a directory, expected a Python file", hint=f"--app {path / 'onboarding.py'}")
+    if path.is_file() and path.suffix != ".py":
+        raise UsageError(f"{spec} is no Python file: its name does not end in .py", hint="--app onboarding.py")
     path = path.resolve()
     parts = [path.stem if path.suffix == ".py" else path.name]
     folder = path.parent

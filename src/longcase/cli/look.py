@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PANEL = "Look"
 HISTORY_PAGE = 500  # events read at a time
+LARGEST = 2**63 - 1  # number that a store can compare with
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +36,7 @@ def list_cases(
     status: Annotated[str, typer.Option(help="open, closed or all.")] = "open",
     overdue: Annotated[bool, typer.Option("--overdue", help="Something of it is late.")] = False,
     incidents: Annotated[bool, typer.Option("--incidents", help="It cannot go on without an operator.")] = False,
-    after: Annotated[int, typer.Option(help="Go on behind this case number.")] = 0,
+    after: Annotated[int, typer.Option(help="Go on behind this case number.", min=0, max=LARGEST)] = 0,
     limit: Annotated[int, typer.Option(help="1 to 1000 cases.")] = 50,
 ) -> None:
     """List cases: where each is, what it waits on, whose move it is, since when."""
@@ -95,7 +96,8 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
         "stage_expected_by": state.stage_expected or None, "case_expected_by": state.expected or None,
         "next": list(view.exits), "waits": [wait._asdict() for wait in view.waits],
         "incidents": {name: dict(incident) for name, incident in state.incidents.items()},
-        "pending_inputs": view.pending, "kept_signals": [kept["signal"] for kept in state.signals],
+        "pending_inputs": view.pending, "unserved": view.unserved,
+        "kept_signals": [kept["signal"] for kept in state.signals],
         "close": state.close, "started_at": state.started_at, "closed_at": state.closed_at or None,
         "events": state.seq, "object": state.object, "as_of": now,
     }  # fmt: skip
@@ -145,6 +147,8 @@ def _print_case(view: CaseView, sentence: str, now: str) -> None:
             terminal.line(f"  {what}: {_text(value)}")
         terminal.line(f"  what applies: {', '.join(incident['repairs'])}")
     terminal.line()
+    if view.unserved:
+        terminal.line(f"No living worker has loaded {state.workflow}: longcase worker APP")
     terminal.line(f"All times are UTC. More: longcase history {view.address}")
 
 
@@ -161,7 +165,7 @@ def _text(value: Any) -> str:
 def history(
     session: Session,
     case: Annotated[str, typer.Argument(metavar="CASE", help="workflow/key")],
-    after: Annotated[int, typer.Option(help="Begin behind this event.")] = 0,
+    after: Annotated[int, typer.Option(help="Begin behind this event.", min=0, max=LARGEST)] = 0,
     limit: Annotated[int, typer.Option(help="At most so many events; 0 for all.", min=0)] = 0,
     data: Annotated[bool, typer.Option("--data", help="Show what each event holds.")] = False,
 ) -> None:

@@ -78,7 +78,9 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of the option parser
-            _tell(_usage(error), as_json)
+            usage = _usage(error)
+            if usage["message"]:  # else no command was named, and the help is printed
+                _tell(usage, as_json)
             return 2
         return _unexpected(error, as_json)
 

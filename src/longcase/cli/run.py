@@ -72,8 +72,9 @@ def _run(
     *,
     tips: bool,
 ) -> None:
-    from longcase.app import Longcase, shared_store
+    from longcase.app import Longcase
     from longcase.cli.loading import load_apps
+    from longcase.opening import shared_store
 
     url = shared_store(session.store)
     if app is not None and session.app is not None:
@@ -98,6 +99,7 @@ async def _work(
             await longcase.scale_clock(factor)
         await longcase.record_maps()
         served = longcase.all_queues() if queues is None else queues
+        await _check_queues(longcase, served)
         mover = longcase.new_worker(served, attempts=attempts)
         asked = 0
 
@@ -124,6 +126,29 @@ async def _work(
             _say_hello(session, longcase, mover.number, served, app, tips=tips)
         await running
         _say(session, {"stopped": mover.number}, f"worker {mover.number} has stopped")
+
+
+async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
+    """Refuse to serve only queues that no loaded activity is bound to: such a worker would never do anything.
+
+    Beside queues that are known it is a warning: a queue that was renamed is served under its old name until it
+    is empty, and the worker must start all the same once it is.
+    """
+    from difflib import get_close_matches
+
+    declared = longcase.all_queues()
+    if set(served) <= set(declared):
+        return
+    standing = {queue.queue for queue in (await longcase.service.workers()).queues if queue.waiting or queue.running}
+    known = sorted({*declared, *standing})
+    unknown = [name for name in served if name not in known]
+    for name in unknown:
+        near = get_close_matches(name, known, 1)
+        told = f"no activity of the loaded workflows is bound to queue {name}, and no call stands in it"
+        hint = f"did you mean {near[0]}?" if near else f"queues here: {', '.join(known)}"
+        if len(unknown) == len(served):
+            raise UsageError(told, hint=hint)
+        terminal.note(f"warning: {told}; {hint}")
 
 
 def _say_hello(

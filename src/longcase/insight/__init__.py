@@ -1,1 +1,1 @@
-"""What can be asked: worklist, stuck, timeline, audit. Reads only."""
+"""What can be said of a store and of definitions: invariants, conformance, exports, descriptions. Reads only."""

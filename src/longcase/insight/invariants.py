@@ -247,7 +247,7 @@ def inv_15(case: CaseFacts) -> Iterator[Finding]:
             latest[call] = number
             if number:
                 running[call] = number
-        elif event.type in _ATTEMPT_ENDS or event.type in ("incident_opened", "undo_skipped"):
+        elif (event.type in _ATTEMPT_ENDS and "runs" not in data) or event.type in ("incident_opened", "undo_skipped"):
             running.pop(call, None)
 
 

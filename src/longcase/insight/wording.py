@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from longcase.history.event import Event
 from longcase.history.state import Call, CaseState, Task
-from longcase.history.waits import Wait, waits
+from longcase.history.waits import Wait, for_a_worker, waits
 
 Written = Callable[[str], str]
 """How a face writes an instant."""
@@ -25,12 +25,10 @@ def headline(state: CaseState, now: str, written: Written) -> str:
         return f"Closed as {close.get('name')} on {written(state.closed_at)}{reason}."
     open_waits = waits(state)
     if not open_waits:
-        where = f"In {state.stage} since {written(state.entered_at)}"
-        return (
-            f"{where}, about to move."
-            if state.visit
-            else f"Accepted on {written(state.started_at)}, not yet taken up by a worker."
-        )
+        if not state.visit:
+            return f"Accepted on {written(state.started_at)}, not yet taken up by a worker."
+        (wait,) = for_a_worker(state)
+        return f"In {state.stage} since {written(state.entered_at)}, waiting for {wait.what}."
     wait = open_waits[0]
     ended = f", expected {written(wait.expected)}" if wait.expected else ""
     late = " (overdue)" if wait.expected and wait.expected < now else ""

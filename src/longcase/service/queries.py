@@ -10,14 +10,23 @@ from typing import Any, Final
 
 from longcase.errors import UsageError, WorkflowNotFound
 from longcase.history.state import CaseState
-from longcase.history.waits import Wait
+from longcase.history.waits import Wait, waits
 from longcase.model.codec import dump_json
 from longcase.store.port import CaseRef, Store
 
 MOST: Final = 1_000  # rows of one answer
 CHILDREN: Final = 50  # waits of one case among which its child cases are looked up
 WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo", "worker")
-NOT_TAKEN_UP: Final = "status = 'open' AND visit = 0 AND waiting_for IS NULL"
+_EXPECTED: Final = ("waiting_until", "stage_expected_by", "expected_by")
+# The earliest expectation of a case stands in its row, so the waits of all open cases need not be unfolded; only
+# behind an incident, which comes first whenever it is due, another wait may be late.
+MAYBE_LATE: Final = """
+status = 'open' AND (
+    incidents > 0 OR waiting_until < (SELECT now FROM clock) OR stage_expected_by < (SELECT now FROM clock)
+    OR expected_by < (SELECT now FROM clock)
+)
+"""
+FOR_A_WORKER: Final = "status = 'open' AND waiting_for IS NULL"
 
 _CASES: Final = """
 SELECT case_no, workflow || '/' || key AS case_address, status, closed_as, stage, visit, owner, waiting_for,
@@ -54,6 +63,8 @@ class Which:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST:
             raise UsageError(f"limit {self.limit}, expected 1 to {MOST}", hint="--limit 200, then --after CASE_NO")
+        if not 0 <= self.after < 2**63:
+            raise UsageError(f"after {self.after}, expected a case number", hint="--after 200")
         if self.status not in ("open", "closed", "all"):
             raise UsageError(f"status {self.status!r}, expected open, closed or all", hint="--status all")
         if self.waiting and self.waiting not in WAIT_KINDS:
@@ -75,21 +86,48 @@ async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, 
             wanted.append(f"{column} = :{column}")
             parameters[column] = value
     if which.waiting == "worker":
-        wanted.append(NOT_TAKEN_UP)
+        wanted.append(FOR_A_WORKER)
     if which.overdue:
-        wanted.append("case_no IN (SELECT case_no FROM overdue)")
+        wanted.append(MAYBE_LATE)
     if which.incidents:
         wanted.append("incidents > 0")
-    rows = await store.query(f"{_CASES} WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit", parameters)
+    sql = f"{_CASES} WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit"
+    rows = await (_late if which.overdue else _asked_for)(store, sql, parameters)
     return [_renamed(_for_a_worker(row)) for row in rows]
 
 
+async def _asked_for(store: Store, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    return await store.query(sql, parameters)
+
+
+async def _late(store: Store, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the overdue ones among those that MAYBE_LATE lets pass, a page at a time."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await store.query(sql, parameters)
+        in_doubt = {row["case_no"]: row["now"] for row in page if not _shows_late(row)}
+        states = await store.load_many(list(in_doubt))
+        late = {case_no for case_no, row in states.items() if _waits_late(row.state, in_doubt[case_no])}
+        found += [row for row in page if row["case_no"] not in in_doubt or row["case_no"] in late]
+        if len(found) >= parameters["limit"] or len(page) < parameters["limit"]:
+            return found[: parameters["limit"]]
+        parameters = {**parameters, "after": page[-1]["case_no"]}
+
+
+def _shows_late(row: dict[str, Any]) -> bool:
+    return any(row[column] and row[column] < row["now"] for column in _EXPECTED)
+
+
+def _waits_late(state: CaseState, now: str) -> bool:
+    return any(wait.expected and wait.expected < now for wait in waits(state))
+
+
 def _for_a_worker(row: dict[str, Any]) -> dict[str, Any]:
-    """Say of a case that is accepted and not yet begun what it waits on, as `history.waits.not_taken_up` does."""
-    if row["status"] == "open" and not row["visit"] and not row["waiting_for"]:
+    """Say of a case that has no wait of its own what it waits on, as `history.waits.for_a_worker` does."""
+    if row["status"] == "open" and not row["waiting_for"]:
+        since = row["started_at"] if not row["visit"] else None  # later the row does not tell
         row |= {
-            "waiting_for": "worker", "waiting_on": "a worker", "whose_move": row["owner"],
-            "waiting_since": row["started_at"],
+            "waiting_for": "worker", "waiting_on": "a worker", "whose_move": row["owner"], "waiting_since": since,
         }  # fmt: skip
     return row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import linecache
 import traceback
 
@@ -12,6 +13,7 @@ from longcase.model.finding import Finding, in_order
 from longcase.model.map.source import SourceNotFound, parsed
 
 _OWNED = {"activity": "activity", "decision": "decision", "Workflow": "workflow", "System": "system"}
+_IMPORTER = importlib.__file__.rpartition("__init__")[0]
 _PACKAGE = longcase.errors.__file__.rpartition("errors")[0]
 
 
@@ -37,7 +39,7 @@ def _place(error: BaseException, module: str) -> tuple[str, int]:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_PACKAGE, "<frozen")) and linecache.getlines(frame.filename)
+        if not frame.filename.startswith((_PACKAGE, _IMPORTER, "<frozen")) and linecache.getlines(frame.filename)
     ]
     return (frames[-1].filename, frames[-1].lineno or 0) if frames else (module, 0)
 

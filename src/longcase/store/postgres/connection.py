@@ -10,9 +10,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
@@ -25,12 +25,13 @@ from longcase.errors import (
     StoreUnavailable,
     UsageError,
 )
+from longcase.store.postgres.options import CACHED_STATEMENTS, CONNECT_SECONDS, read_options
 
-CONNECT_SECONDS: Final = 10.0
+TRANSACTION_SECONDS: Final = 60.0  # of one that writes, where the server can end it (17 and newer)
+ENDS_TRANSACTIONS: Final = 17  # the first major version that has `transaction_timeout`
 STATEMENT_SECONDS: Final = 60.0  # of ours; questions have a shorter bound of their own
 ANSWER_SECONDS: Final = 10.0  # for a statement of a pool: longer than this, the line counts as dead
 OLDEST: Final = 14  # the oldest major version we run on
-CACHED_STATEMENTS: Final = 200
 
 _SETTINGS: Final = {
     "application_name": "longcase",
@@ -52,45 +53,54 @@ class Address:
     url: str  # as asyncpg takes it
     shown: str  # without the secret
     statements: int = CACHED_STATEMENTS  # prepared statements kept by a connection; 0 behind an old pooler
+    patience: float = CONNECT_SECONDS
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the session, as the URL has them
 
     @classmethod
     def of(cls, url: str) -> Address:
         """Read a URL: what libpq takes, and `statement_cache_size=0` for a pooler without prepared statements.
 
+        A password may hold an @ as it is; where it has cut the URL in the wrong place, nothing of it is shown.
+
         Raises:
-            UsageError: it names no PostgreSQL database.
+            UsageError: it names no PostgreSQL database, or an option is not taken.
         """
         try:
             parts = urlsplit(url)
             _ = parts.port  # a ValueError unless it is a number that ports have
-        except ValueError as error:
-            raise UsageError(
-                f"the store's URL cannot be read: {error}",
-                hint="postgresql://user:password@host:5432/database; write @ : / % in a password as %40 %3A %2F %25",
-            ) from None
+        except ValueError:  # its text would show what was taken for the port: a part of a password, perhaps
+            raise _unreadable("its port is no number") from None
         if parts.scheme not in ("postgresql", "postgres"):
             raise UsageError(
                 f"a database's URL begins with {parts.scheme!r}, expected postgresql",
                 hint="LONGCASE_DATABASE_URL=postgresql://user@host/database; LONGCASE_LISTEN_URL likewise",
             )
-        options = parse_qsl(parts.query, keep_blank_values=True)
-        kept = [(name, value) for name, value in options if name != "statement_cache_size"]
-        wanted = dict(options).get("statement_cache_size", str(CACHED_STATEMENTS))
-        if not wanted.isdigit():
-            raise UsageError(
-                f"statement_cache_size={wanted!r} in the store's URL, expected a number",
-                hint="?statement_cache_size=0 behind a pooler in transaction mode",
-            )
-        secret = f":{parts.password}@" if parts.password else "@"
-        shown = urlunsplit(
-            (parts.scheme, parts.netloc.replace(secret, ":***@" if parts.password else "@"), parts.path, "", "")
-        )
-        # urlunsplit drops the empty host part that a socket's URL may have.
-        bare = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(kept, safe="/"), ""))
-        return cls(bare, shown, int(wanted))
+        if parts.fragment or "@" in parts.path + parts.query:
+            raise _unreadable("it has an @ or a # behind its host")
+        options = read_options(parts.query)
+        user, at, host = parts.netloc.rpartition("@")
+        name, colon, password = user.partition(":")
+        shown = f"{parts.scheme}://{name}{':***' if password else ''}{at}{host}{parts.path}"
+        # The driver ends the user part at the first @, and would look for a host that has the rest of a password.
+        user = f"{_escaped(name)}{colon}{_escaped(password)}"
+        query = f"?{urlencode(options.driver, safe='/')}" if options.driver else ""
+        bare = f"{parts.scheme}://{user}{at}{host}{parts.path}{query}"
+        return cls(bare, shown, options.statements, options.patience, options.settings)
 
     def __str__(self) -> str:
         return self.shown
+
+
+def _escaped(text: str) -> str:
+    return quote(unquote(text), safe="")
+
+
+def _unreadable(why: str) -> UsageError:
+    return UsageError(
+        f"the store's URL cannot be read: {why}, or its password has a character that must be escaped",
+        hint="postgresql://user:password@host:5432/database; write @ : / ? # % [ ] in a password as "
+        "%40 %3A %2F %3F %23 %25 %5B %5D",
+    )
 
 
 async def connect(
@@ -109,21 +119,32 @@ async def connect(
 
     Raises:
         StoreUnavailable: nobody answers there, or we are not let in.
+        UsageError: the driver or the server refuses what the URL says.
     """
-    wanted = {**({"application_name": "longcase"} if plain else _SETTINGS), **(settings or {})}
+    ours = {"application_name": "longcase"} if plain else _SETTINGS
     try:
         try:
-            return await _connect(address, wanted, answer)
+            return await _connect(address, {**ours, **(settings or {}), **address.settings}, answer)
         except asyncpg.ProtocolViolationError:  # a pooler that takes no settings at start-up
-            return await _connect(address, {}, answer)
-    except (asyncpg.PostgresError, *_UNTRUSTED, ValueError) as error:
-        raise our_error(error, address) from error
+            return await _connect(address, dict(address.settings), answer)
+    except asyncpg.ClientConfigurationError as error:
+        raise UsageError(
+            f"no connection can be made by the store's URL and the environment: {error}",
+            hint="mend that part of the URL, or the variable PG... it comes from",
+        ) from error
+    except (asyncpg.PostgresError, *_UNTRUSTED) as error:
+        if own_fault(error):
+            raise UsageError(
+                f"the server refuses a setting in the URL of the store {address}: {error}",
+                hint="look at ?options= and at the role's settings (ALTER ROLE)",
+            ) from error
+        raise our_error(error, address, changing=False) from error
 
 
 async def _connect(address: Address, settings: dict[str, str], answer: float) -> Any:
     return await asyncpg.connect(
         address.url,
-        timeout=CONNECT_SECONDS,
+        timeout=address.patience,
         command_timeout=answer,
         statement_cache_size=address.statements,
         server_settings=settings or None,
@@ -137,7 +158,7 @@ class Pool:
         self, address: Address, size: int, *, settings: Mapping[str, str] | None = None, plain: bool = False
     ) -> None:
         self._address = address
-        self._settings = settings
+        self._settings = dict(settings or {})
         self._plain = plain
         self._free: list[Any] = []
         self._all: set[Any] = set()
@@ -145,6 +166,14 @@ class Pool:
         self._closed = False
         self.relatives: tuple[Pool, ...] = ()  # pools of the same server
         self.losses = 0  # connections that broke: what was learnt over them may be of a server that is gone
+
+    def bound_transactions(self, seconds: float) -> None:
+        """Let the server end transactions that last longer, on connections that are still to be opened.
+
+        The other bounds do not see a process that was stopped between the parts of one statement: its session
+        is neither idle nor at work, and keeps its locks for as long as the process stands still.
+        """
+        self._settings["transaction_timeout"] = str(int(seconds * 1000))
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Any]:
@@ -228,23 +257,34 @@ def collided(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in ("40001", "40P01", "55P03")
 
 
-def our_error(error: BaseException, address: Address | str) -> BaseException:
-    """Return the error a caller gets for what asyncpg raised; other errors come back as they are."""
+def our_error(error: BaseException, address: Address | str, *, changing: bool = True) -> BaseException:
+    """Return the error a caller gets for what asyncpg raised; other errors come back as they are.
+
+    Args:
+        changing: something was perhaps being written; of a mere question nothing is left in doubt.
+    """
     if isinstance(error, LongcaseError):
         return error
     if isinstance(error, asyncpg.DataError):
         return InvalidInput(f"the data cannot be kept: {error}", reason="not_storable")
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
-        return _of_the_server(error, str(error.sqlstate), address)
+        return _of_the_server(error, str(error.sqlstate), address, changing)
     if isinstance(error, (asyncpg.PostgresError, *_UNTRUSTED)):
-        return StoreUnavailable(
-            f"the store {address} does not answer ({type(error).__name__}: {error}); what was under way is unknown",
-            hint="look whether PostgreSQL runs, then read the case again before repeating",
-        )
+        why = f"{type(error).__name__}: {error}" if str(error) else "nothing came in time"
+        return _lost(f"the store {address} does not answer ({why})", changing)
     return error
 
 
-def _of_the_server(error: asyncpg.PostgresError, state: str, address: Address | str) -> LongcaseError:
+def _lost(message: str, changing: bool) -> StoreUnavailable:
+    if changing:
+        return StoreUnavailable(
+            f"{message}; what was under way is unknown",
+            hint="look whether PostgreSQL runs, then read the case again before repeating",
+        )
+    return StoreUnavailable(message, hint="look whether PostgreSQL runs there, and at host and port of the URL")
+
+
+def _of_the_server(error: asyncpg.PostgresError, state: str, address: Address | str, changing: bool) -> LongcaseError:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     match state[:2], state:
         case _, "53100":
@@ -264,7 +304,8 @@ def _of_the_server(error: asyncpg.PostgresError, state: str, address: Address | 
             return StoreUnavailable(f"there is no such database: {said}", hint="createdb NAME, then longcase migrate")
         case _, "42501":
             return StoreUnavailable(
-                f"this role may not do that in the store {address}: {said}", hint="grant it the rights of its part"
+                f"this role may not do that in the store {address}: {said}",
+                hint="grant it the rights of its part: longcase_viewer to look, longcase_api to change a case",
             )
         case "28", _:
             return StoreUnavailable(f"the store {address} does not let us in: {said}", hint="mend user or password")
@@ -273,10 +314,7 @@ def _of_the_server(error: asyncpg.PostgresError, state: str, address: Address | 
         case "22", _:
             return InvalidInput(f"the data cannot be kept: {said}", reason="not_storable")
         case ("08", _) | (_, "57P01" | "57P02"):
-            return StoreUnavailable(
-                f"the connection to the store {address} was lost ({said}); what was under way is unknown",
-                hint="look whether PostgreSQL runs, then read the case again before repeating",
-            )
+            return _lost(f"the connection to the store {address} was lost ({said})", changing)
         case (("40" | "53" | "55" | "57" | "58"), _):
             return StoreUnavailable(f"the store {address} cannot serve now: {said}", hint="longcase doctor")
     return BugError(f"the store {address} refused a statement of ours: {type(error).__name__} ({state}): {said}")

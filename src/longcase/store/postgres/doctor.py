@@ -1,13 +1,14 @@
 """The check-up of a PostgreSQL store: what may hurt it, found before it does.
 
-Server, durability, schema, rights, clock, room for connections, old transactions, silent workers, and cases
-that nothing will ever move. Changes nothing. Damage of the history itself is `longcase verify`'s to find.
+Server, durability, schema, rights, clock, room for connections, old transactions, workers that are silent or dead,
+what waits for a worker, and cases that nothing will ever move. Changes nothing. Damage of the history itself is
+`longcase verify`'s to find.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,10 +18,12 @@ from longcase.env import Env
 from longcase.errors import LongcaseError
 from longcase.history.event import instant_of, instant_text
 from longcase.store.migrations import Migration
+from longcase.store.port import WorkerRow
 from longcase.store.postgres import migrate as migrations
 from longcase.store.postgres.connection import OLDEST, Address, connect, our_error
+from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
 from longcase.store.settings import clock_from
-from longcase.store.symptom import CLOCK_BACK, SILENT_SECONDS, UNSERVED_SECONDS, Symptom
+from longcase.store.symptom import CLOCK_BACK, UNSERVED_SECONDS, Symptom
 
 SKEW_SECONDS: Final = 1.0  # of this machine's clock against the database's
 FULL_SHARE: Final = 0.8  # of the connections the server takes
@@ -44,20 +47,26 @@ WHERE xact_start IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_b
 ORDER BY xact_start LIMIT 1
 """
 _WORKERS: Final = """
-SELECT no, host, pid, NOT lapsed AND beat + lease >= clock_timestamp() AS alive,
-       extract(epoch FROM clock_timestamp() - beat)::float8 AS silent,
-       (SELECT count(*) FROM cases WHERE cases.lease = workers.no AND cases.lease <> 0) AS cases
+SELECT no, host, pid, started_at, beat_at, NOT lapsed AND beat + lease >= clock_timestamp(), codes, queues,
+       extract(epoch FROM clock_timestamp() - beat)::float8
 FROM workers ORDER BY no
 """
-_WAITING_CALLS: Final = """
-SELECT queue, count(*), min(since) FROM queued
-WHERE worker = 0 AND due <= (SELECT now FROM clock) AND NOT EXISTS (
-    SELECT 1 FROM workers, json_array_elements_text(workers.queues) AS served (queue)
-    WHERE served.queue = queued.queue AND NOT lapsed AND beat + lease >= clock_timestamp()
-)
-GROUP BY queue ORDER BY queue
+# Due for longer than a minute, by workflow; and calls that wait in named queues.
+_DUE: Final = """
+SELECT workflow, count(*), min(wake_at) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= $1
+GROUP BY workflow ORDER BY workflow
 """
-_UNSERVED: Final = "SELECT count(*) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= $1"
+_WAITING_CALLS: Final = """
+SELECT c.workflow, count(*), min(q.since), q.queue FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no
+WHERE q.worker = 0 AND q.due <= $1 GROUP BY q.queue, c.workflow ORDER BY q.queue, c.workflow
+"""
+_HOLDINGS: Final = """
+SELECT worker, workflow, count(*) FROM (
+    SELECT lease AS worker, workflow, case_no FROM cases WHERE lease <> 0
+    UNION
+    SELECT q.worker, c.workflow, q.case_no FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no WHERE q.worker <> 0
+) AS held GROUP BY worker, workflow ORDER BY worker, workflow
+"""
 _STUCK: Final = """
 SELECT workflow, key, stage, owner, entered_at FROM cases
 WHERE status = 'open' AND wake_at = '' AND wait_count = 0
@@ -79,7 +88,7 @@ async def doctor(url: str, env: Env) -> list[Symptom]:
         finally:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, LongcaseError) as error:
-        ours = our_error(error, address)
+        ours = our_error(error, address, changing=False)
         symptoms.append(Symptom("error", "server", str(getattr(ours, "message", ours)), getattr(ours, "hint", "")))
     return symptoms
 
@@ -107,9 +116,9 @@ async def _examine(connection: Any, store: str, env: Env) -> AsyncIterator[Sympt
     yield Symptom("ok", "schema", f"schema version {migrations.newest()}")
     async for symptom in _clock(connection, env):
         yield symptom
-    async for symptom in _workers(connection):
+    for symptom in await _workers(connection):
         yield symptom
-    async for symptom in _stuck(connection):
+    for symptom in stuck(await connection.fetch(_STUCK)):
         yield symptom
 
 
@@ -185,49 +194,16 @@ async def _clock(connection: Any, env: Env) -> AsyncIterator[Symptom]:
     yield Symptom("ok", "clock", f"the database's clock says {instant_text(there)}")
 
 
-async def _workers(connection: Any) -> AsyncIterator[Symptom]:
-    found = await connection.fetch(_WORKERS)
-    living = [row for row in found if row["alive"]]
-    silent = [row for row in living if row["silent"] > SILENT_SECONDS]
-    for row in silent:
-        yield Symptom(
-            "warning", "worker",
-            f"worker {row['no']} (pid {row['pid']} on {row['host']}) has been silent for {row['silent']:.0f} s and "
-            f"holds {row['cases']} case{'s' * (row['cases'] != 1)}",
-            f"on {row['host']}: ps -o pid,stat,etime,args -p {row['pid']}",
-        )  # fmt: skip
-    for queue, count, longest in await connection.fetch(_WAITING_CALLS):
-        yield Symptom(
-            "warning", "queue",
-            f"{count} call{'s wait' if count != 1 else ' waits'} in queue {queue}, the first since {longest}; "
-            "no living worker serves it",
-            f"longcase worker APP --queue {queue}",
-        )  # fmt: skip
-    if living and not silent:
-        yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
-    if not living:
-        setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
-        clock = clock_from(json.loads(setting)) if setting is not None else None
-        now = instant_of(await connection.fetchval("SELECT now FROM clock"))
-        count = await connection.fetchval(
-            _UNSERVED, instant_text(now - timedelta(seconds=UNSERVED_SECONDS * (clock.factor if clock else 1.0)))
-        )
-        if count:
-            yield Symptom(
-                "warning", "worker",
-                f"{count} case{'s wait' if count != 1 else ' waits'} for a worker; no worker is alive",
-                "longcase worker APP",
-            )  # fmt: skip
-
-
-async def _stuck(connection: Any) -> AsyncIterator[Symptom]:
-    stuck = await connection.fetch(_STUCK)
-    for workflow, key, stage, owner, since in stuck[:20]:
-        yield Symptom(
-            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
-            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
-        )  # fmt: skip
-    if len(stuck) > 20:
-        yield Symptom("error", "stuck", f"and {len(stuck) - 20} more cases that nothing will ever move")
-    if not stuck:
-        yield Symptom("ok", "stuck", "every open case has something that will move it")
+async def _workers(connection: Any) -> Iterator[Symptom]:
+    """Read who moves cases, and what is due."""
+    movers = [
+        Mover(WorkerRow(no, host, pid, start, beat, alive, 0, json.loads(codes), tuple(json.loads(queues))), silent)
+        for no, host, pid, start, beat, alive, codes, queues, silent in await connection.fetch(_WORKERS)
+    ]
+    setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
+    clock = clock_from(json.loads(setting)) if setting is not None else None
+    now = await connection.fetchval("SELECT now FROM clock")
+    since = instant_of(now) - timedelta(seconds=UNSERVED_SECONDS * (clock.factor if clock else 1.0))
+    due = [Due(*row) for row in await connection.fetch(_DUE, instant_text(since))]
+    due += [Due(*row) for row in await connection.fetch(_WAITING_CALLS, now)]
+    return movers_and_what_waits(movers, due, [Holding(*row) for row in await connection.fetch(_HOLDINGS)])

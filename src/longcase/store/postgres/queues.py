@@ -10,19 +10,38 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
 from longcase.history.event import instant_of, instant_text
 from longcase.store.port import QueueLimits, Taken
-from longcase.store.queueing import counted, in_turn, room_of
+from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.rows import text_of
 
 PATIENCE: Final = 0.2  # seconds for a lock: whoever holds one for longer stands still inside its transaction
 LATER: Final = 1.0  # seconds before a queue is tried again that somebody has locked
-_PATIENT: Final = f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"
-_ANY: Final = "SELECT EXISTS (SELECT FROM queued WHERE worker = 0 AND queue = ANY($1::text[]))"
+PATIENT: Final = f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"
+# Whether the code of a worker has declined a case's visit.
+DECLINED: Final = """EXISTS (
+    SELECT FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit AND declined.code IN (
+        SELECT codes.value FROM workers CROSS JOIN LATERAL json_each_text(workers.codes) AS codes
+        WHERE workers.no = {worker}
+    )
+)"""
+# Whether anything waits in the queues, or stands claimed by the worker, perhaps without its knowledge.
+_ANY: Final = """
+SELECT EXISTS (SELECT FROM queued WHERE worker = 0 AND queue = ANY($1::text[]))
+    OR $3 AND EXISTS (SELECT FROM queued WHERE worker = $2 AND worker <> 0 AND NOT begun)
+"""
+# Claims whose answer was lost, or that could not be given back: nobody else may have them.
+_FORGOTTEN: Final = """
+SELECT case_no, call, attempt FROM queued
+WHERE worker = $1 AND worker <> 0 AND NOT begun AND queue = ANY($2::text[])
+  AND (case_no, call) NOT IN (SELECT * FROM unnest($3::bigint[], $4::text[]))
+ORDER BY due, case_no LIMIT $5
+"""
 _MAKE: Final = "INSERT INTO queue_rates VALUES ($1, '[]') ON CONFLICT DO NOTHING"
 _LOCK: Final = "SELECT begun FROM queue_rates WHERE queue = $1 FOR UPDATE"
 _RUNNING: Final = "SELECT count(*) FROM queued WHERE queue = $1 AND worker <> 0"
@@ -43,9 +62,13 @@ SELECT p.rank, p.tenant, coalesce(t.served, 0),
 FROM places AS p LEFT JOIN queue_tenants AS t ON t.queue = $1 AND t.tenant = p.tenant
 ORDER BY p.rank, 3, p.tenant
 """
-_WAITING: Final = """
+_WAITING: Final = f"""
 SELECT case_no, call, attempt FROM queued
-WHERE queue = $1 AND worker = 0 AND rank = $2 AND tenant = $3 AND due <= $4 ORDER BY due, case_no LIMIT $5
+WHERE queue = $1 AND worker = 0 AND rank = $2 AND tenant = $3 AND due <= $4 AND EXISTS (
+    SELECT FROM cases WHERE cases.case_no = queued.case_no
+      AND ($6::text[] IS NULL OR cases.workflow = ANY($6::text[])) AND NOT {DECLINED.format(worker="$7")}
+)
+ORDER BY due, case_no LIMIT $5
 FOR UPDATE
 """
 _CLAIM: Final = """
@@ -61,6 +84,13 @@ _UNCLAIM: Final = "UPDATE queued SET worker = 0 WHERE worker = $1 AND NOT begun"
 _GIVE_BACK: Final = """
 UPDATE queued SET worker = 0 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
 WHERE queued.worker = $1 AND NOT queued.begun AND queued.case_no = t.case_no AND queued.call = t.call
+RETURNING queued.queue, queued.case_no, queued.call
+"""
+_LOCK_RATES: Final = """
+SELECT queue, begun FROM queue_rates WHERE queue IN (
+    SELECT q.queue FROM queued AS q JOIN unnest($1::bigint[], $2::text[]) AS t (case_no, call)
+      ON q.case_no = t.case_no AND q.call = t.call
+) ORDER BY queue FOR UPDATE
 """
 # Whoever moves these settles the attempts that ran on the worker: their rows count as running until then.
 _WAKE_RUNNING: Final = """
@@ -73,60 +103,75 @@ DELETE FROM queued WHERE worker = $1 AND worker <> 0
 """
 _STOPS: Final = "SELECT case_no, call, attempt FROM queued WHERE worker = $1 AND worker <> 0 AND stop"
 
+Pick = Callable[[str, str, int], Awaitable[tuple[list[tuple[int, str, int]], list[str]]]]
+
 
 async def take(
     connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, queues: Sequence[QueueLimits], now: str,
-    limit: int,
+    limit: int, workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
 ) -> Taken:  # fmt: skip
     """Claim calls of several queues, one queue after the other; one that somebody has locked is left for later.
 
     Args:
         alive: holds the worker's registration for the transaction, or raises.
+        workflows: only calls of cases of these.
+        granted: the claims the worker knows it has; the others are given to it once more, first of all.
     """
+    pick = partial(_pick, connection, worker, None if workflows is None else list(workflows))
     left = sorted(queues, key=lambda queue: queue.name)  # in one order: two takers never wait crosswise
-    if not await connection.fetchval(_ANY, [queue.name for queue in left]):
+    names = [queue.name for queue in left]
+    if not await connection.fetchval(_ANY, names, worker, granted is not None):
         return Taken((), "")
     later: list[str] = []
     while True:
         at: list[QueueLimits] = []  # the queue it has come to
         try:
-            taken = await _take(connection, alive, worker, left, now, limit, at)
+            async with connection.transaction():
+                await connection.execute(PATIENT)
+                await alive(connection)
+                forgotten = [] if granted is None else await _forgotten(connection, worker, names, granted, limit)
+                taken = await _take(connection, worker, left, now, limit - len(forgotten), pick, at)
         except asyncpg.LockNotAvailableError:
             later.append(instant_text(instant_of(now) + timedelta(seconds=LATER)))
             left = [queue for queue in left if queue not in at]
             if not at or not left:
                 return Taken((), later[0])
             continue
-        return Taken(taken.calls, min([taken.again, *later] if taken.again else later, default=""))
+        again = min([taken.again, *later] if taken.again else later, default="")
+        return Taken((*forgotten, *taken.calls), again)
+
+
+async def _forgotten(
+    connection: Any, worker: int, queues: Sequence[str], granted: Sequence[tuple[int, str]], limit: int
+) -> list[tuple[int, str, int]]:
+    known = [one[0] for one in granted], [one[1] for one in granted]
+    return [tuple(row) for row in await connection.fetch(_FORGOTTEN, worker, queues, *known, limit)]
 
 
 async def _take(
-    connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, queues: Sequence[QueueLimits], now: str,
-    limit: int, at: list[QueueLimits],
+    connection: Any, worker: int, queues: Sequence[QueueLimits], now: str, limit: int, pick: Pick,
+    at: list[QueueLimits],
 ) -> Taken:  # fmt: skip
     taken: list[tuple[int, str, int]] = []
     again: list[str] = []
-    async with connection.transaction():
-        await connection.execute(_PATIENT)
-        await alive(connection)
-        for queue in queues:
-            at[:] = [queue]
-            begun = await _locked(connection, queue.name)
-            running = await connection.fetchval(_RUNNING, queue.name) if queue.concurrency is not None else 0
-            room, opens = room_of(queue, running, begun, now, limit - len(taken))
-            if opens:
-                again.append(opens)
-            if room <= 0:
-                continue
-            found, later = await _pick(connection, queue.name, now, room)
-            again += later
-            if not found:
-                continue
-            await connection.execute(_CLAIM, worker, [one[0] for one in found], [one[1] for one in found])
-            taken += found
-            if queue.rate is not None:
-                kept = counted(begun, now, len(found), queue.rate[0])
-                await connection.execute(_KEEP_BEGUN, queue.name, text_of(kept, "a queue's rate"))
+    for queue in queues:
+        at[:] = [queue]
+        begun = await _locked(connection, queue.name)
+        running = await connection.fetchval(_RUNNING, queue.name) if queue.concurrency is not None else 0
+        room, opens = room_of(queue, running, begun, now, limit - len(taken))
+        if opens:
+            again.append(opens)
+        if room <= 0:
+            continue
+        found, later = await pick(queue.name, now, room)
+        again += later
+        if not found:
+            continue
+        await connection.execute(_CLAIM, worker, [one[0] for one in found], [one[1] for one in found])
+        taken += found
+        if queue.rate is not None:
+            kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
+            await connection.execute(_KEEP_BEGUN, queue.name, text_of(kept, "a queue's rate"))
     return Taken(tuple(taken), min(again, default=""))
 
 
@@ -140,7 +185,9 @@ async def _locked(connection: Any, queue: str) -> list[str]:
     return found
 
 
-async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[tuple[int, str, int]], list[str]]:
+async def _pick(
+    connection: Any, worker: int, only: list[str] | None, queue: str, now: str, room: int
+) -> tuple[list[tuple[int, str, int]], list[str]]:
     """Choose calls: highest priority first, among equals tenant by tenant; and instants when others are due."""
     found: list[tuple[int, str, int]] = []
     later: list[str] = []
@@ -152,7 +199,7 @@ async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[
     for rank, tenants in by_rank.items():
         waiting = []
         for tenant in tenants:
-            calls = await connection.fetch(_WAITING, queue, rank, tenant, now, room - len(found))
+            calls = await connection.fetch(_WAITING, queue, rank, tenant, now, room - len(found), only, worker)
             if calls:
                 waiting.append((tenant, [tuple(call) for call in calls]))
         for tenant, call in in_turn(waiting, room - len(found)):
@@ -164,8 +211,17 @@ async def _pick(connection: Any, queue: str, now: str, room: int) -> tuple[list[
 
 
 async def give_back(connection: Any, worker: int, calls: Sequence[tuple[int, str]]) -> None:
-    """End claims that were not begun."""
-    await connection.execute(_GIVE_BACK, worker, [case_no for case_no, _ in calls], [call for _, call in calls])
+    """End claims that were not begun; what a rate has counted for them is free again."""
+    which = [case_no for case_no, _ in calls], [call for _, call in calls]
+    async with connection.transaction():
+        await connection.execute(PATIENT)
+        rates = {queue: json.loads(begun) for queue, begun in await connection.fetch(_LOCK_RATES, *which)}
+        back: dict[str, list[tuple[int, str]]] = {}
+        for queue, case_no, call in await connection.fetch(_GIVE_BACK, worker, *which):
+            back.setdefault(queue, []).append((case_no, call))
+        for queue, ended in back.items():
+            if begun := rates.get(queue):
+                await connection.execute(_KEEP_BEGUN, queue, text_of(uncounted(begun, ended), "a queue's rate"))
 
 
 async def stops(connection: Any, worker: int) -> list[tuple[int, str, int]]:

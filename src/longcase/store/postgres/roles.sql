@@ -3,7 +3,8 @@
 --     longcase_owner      owns the tables: `longcase migrate`, `keep` and `rebuild` run as it; no worker does
 --     longcase_worker     moves cases: no UPDATE or DELETE on history, no deletion of a case, no DDL
 --     longcase_api        accepts starts, signals, decisions and repairs; runs no activity, takes nothing from an inbox
---     longcase_reader     the documented views, nothing else: reports, dashboards, auditors
+--     longcase_reader     the documented views, nothing else: reports and dashboards, which ask with SQL
+--     longcase_viewer     every table, to read: `longcase list`, `show`, `history`, `verify`, `doctor`; writes nothing
 --     longcase_retention  exports and purges closed cases; starts, moves and changes none
 --
 -- They are groups without a login. Give each process a login of its own and make it a member of one of them:
@@ -18,7 +19,7 @@ DO $$
 DECLARE
     part text;
 BEGIN
-    FOREACH part IN ARRAY ARRAY['owner', 'worker', 'api', 'reader', 'retention'] LOOP
+    FOREACH part IN ARRAY ARRAY['owner', 'worker', 'api', 'reader', 'viewer', 'retention'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', 'longcase_' || part);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
@@ -31,7 +32,8 @@ $$;
 -- Everything in the schema is the owner's; nobody else makes or changes a table.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT CREATE, USAGE ON SCHEMA public TO longcase_owner;
-GRANT USAGE ON SCHEMA public TO longcase_worker, longcase_api, longcase_reader, longcase_retention;
+GRANT USAGE ON SCHEMA public
+    TO longcase_worker, longcase_api, longcase_reader, longcase_viewer, longcase_retention;
 DO $$
 DECLARE
     thing record;
@@ -48,10 +50,11 @@ BEGIN
     END LOOP;
 END
 $$;
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, longcase_worker, longcase_api, longcase_reader, longcase_retention;
+REVOKE ALL ON ALL TABLES IN SCHEMA public
+    FROM PUBLIC, longcase_worker, longcase_api, longcase_reader, longcase_viewer, longcase_retention;
 
 -- What those who open a store read.
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO longcase_worker, longcase_api, longcase_retention;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO longcase_worker, longcase_api, longcase_viewer, longcase_retention;
 
 -- A worker: turns, attempts, children, leases, its own incarnation.
 GRANT INSERT ON history, dedup, maps, map_nodes TO longcase_worker;

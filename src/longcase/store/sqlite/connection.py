@@ -70,7 +70,8 @@ def check_path(path: str, *, create: bool) -> None:
             ) from None
         if not create:
             raise StoreUnavailable(
-                f"there is no store at {path}", hint="start a worker with that path to create it, or mend the path"
+                f"there is no store at {path}",
+                hint="longcase dev APP makes one there; or mend the path: --store sqlite:///PATH",
             ) from None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StoreUnavailable(

@@ -1,7 +1,7 @@
 """The check-up: what may hurt a store, found before it does.
 
-Library, place, room, log, journal, schema, damage, clock, silent workers, and cases that nothing will ever move.
-Changes nothing.
+Library, place, room, log, journal, schema, damage, clock, workers that are silent or dead, what waits for a worker,
+and cases that nothing will ever move. Changes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import apsw
 from longcase.env import Env
 from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_of, instant_text
+from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
+from longcase.store.settings import clock_from
 from longcase.store.sqlite import migrate as migrations
 from longcase.store.sqlite.connection import (
     APPLICATION_ID,
@@ -29,21 +31,31 @@ from longcase.store.sqlite.connection import (
 )
 from longcase.store.sqlite.filesystem import free_share, network_kind
 from longcase.store.sqlite.maintenance import integrity
-from longcase.store.sqlite.settings import clock_from
 from longcase.store.sqlite.workers import Locks, rows_of
-from longcase.store.symptom import CLOCK_BACK, SILENT_SECONDS, UNSERVED_SECONDS, Symptom
+from longcase.store.symptom import CLOCK_BACK, UNSERVED_SECONDS, Symptom
 
 WAL_BYTES: Final = 256 * 1024 * 1024  # above this a reader pins the log, or checkpoints fail
 FREE_SHARE: Final = 0.10
-UNSERVED: Final = "SELECT count(*) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= ?"
-
+# Due for longer than a minute, by workflow; and calls that wait in named queues.
+DUE: Final = """
+SELECT workflow, count(*), min(wake_at) FROM cases WHERE status = 'open' AND wake_at <> '' AND wake_at <= ?
+GROUP BY workflow ORDER BY workflow
+"""
 WAITING_CALLS: Final = """
-SELECT queue, count(*), min(since) FROM queued WHERE worker = 0 AND due <= ? GROUP BY queue ORDER BY queue
+SELECT c.workflow, count(*), min(q.since), q.queue FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no
+WHERE q.worker = 0 AND q.due <= ? GROUP BY q.queue, c.workflow ORDER BY q.queue, c.workflow
+"""
+HOLDINGS: Final = """
+SELECT worker, workflow, count(*) FROM (
+    SELECT lease AS worker, workflow, case_no FROM cases WHERE lease <> 0
+    UNION
+    SELECT q.worker, c.workflow, q.case_no FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no WHERE q.worker <> 0
+) GROUP BY worker, workflow ORDER BY worker, workflow
 """
 
 # Open cases that nothing will ever move: no input, call, timer, question, wait, incident; nor due (I31).
 STUCK: Final = """
-SELECT case_no, workflow, key, stage, owner, entered_at FROM cases
+SELECT workflow, key, stage, owner, entered_at FROM cases
 WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls' IS NULL
   AND state ->> '$.timers' IS NULL AND state ->> '$.tasks' IS NULL
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
@@ -140,7 +152,7 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
     if version == known:
         yield from _clock(connection, env)
         yield from _workers(connection, path, env)
-        yield from _stuck(connection)
+        yield from stuck([tuple(map(str, row)) for row in connection.execute(STUCK)])
 
 
 def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
@@ -160,7 +172,7 @@ def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
 
 
 def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]:
-    """Find workers that live but no longer move anything: hung, stopped, or starved of the processor."""
+    """Read who moves cases, and what is due."""
     setting = connection.execute("SELECT value FROM settings WHERE name = 'clock'").get
     clock = clock_from(json.loads(str(setting))) if setting is not None else None
     now, pace = (clock.now(), clock.factor) if clock is not None else (env.now(), 1.0)
@@ -168,48 +180,8 @@ def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Sympt
     def read(sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
-    living = [row for row in rows_of(read, Locks(path)) if row.alive]
-    silent = 0
-    for row in living:
-        seconds = (now - instant_of(row.beat_at)).total_seconds() / pace
-        if seconds > SILENT_SECONDS:
-            silent += 1
-            yield Symptom(
-                "warning", "worker",
-                f"worker {row.no} (pid {row.pid} on {row.host}) has been silent for {seconds:.0f} s and holds "
-                f"{row.leases} case{'s' * (row.leases != 1)}",
-                f"ps -o pid,stat,etime,args -p {row.pid}; if it hangs: kill -9 {row.pid}, others then go on",
-            )  # fmt: skip
-    served = {queue for row in living for queue in row.queues}
-    for queue, count, longest in connection.execute(WAITING_CALLS, (instant_text(now),)).fetchall():
-        if queue not in served:
-            yield Symptom(
-                "warning", "queue",
-                f"{count} call{'s wait' if count != 1 else ' waits'} in queue {queue}, the first since {longest}; "
-                "no living worker serves it",
-                f"longcase worker APP --queue {queue}",
-            )  # fmt: skip
-    if living and not silent:
-        yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
-    if not living:
-        since = instant_text(now - timedelta(seconds=UNSERVED_SECONDS * pace))
-        count = int(connection.execute(UNSERVED, (since,)).get)
-        if count:
-            yield Symptom(
-                "warning", "worker",
-                f"{count} case{'s wait' if count != 1 else ' waits'} for a worker; no worker is alive",
-                "longcase worker APP",
-            )  # fmt: skip
-
-
-def _stuck(connection: apsw.Connection) -> Iterator[Symptom]:
-    stuck = connection.execute(STUCK).fetchall()
-    for _, workflow, key, stage, owner, since in stuck[:20]:
-        yield Symptom(
-            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
-            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
-        )  # fmt: skip
-    if len(stuck) > 20:
-        yield Symptom("error", "stuck", f"and {len(stuck) - 20} more cases that nothing will ever move")
-    if not stuck:
-        yield Symptom("ok", "stuck", "every open case has something that will move it")
+    movers = [Mover(row, (now - instant_of(row.beat_at)).total_seconds() / pace) for row in rows_of(read, Locks(path))]
+    since = instant_text(now - timedelta(seconds=UNSERVED_SECONDS * pace))
+    due = [Due(*row) for row in connection.execute(DUE, (since,))]
+    due += [Due(*row) for row in connection.execute(WAITING_CALLS, (instant_text(now),))]
+    return movers_and_what_waits(movers, due, [Holding(*row) for row in read(HOLDINGS)])

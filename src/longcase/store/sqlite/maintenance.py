@@ -1,9 +1,10 @@
-"""Keeping a store well: backup, restore, migration and a check-up, each on connections of its own.
+"""Keeping a store well: backup, restore and migration, each on connections of its own.
 
 backup    the online backup API from one snapshot; writers go on meanwhile
 restore   the same the other way, into a file that nobody uses
 migrate   what is missing of the schema
-doctor    what may hurt: library, durability, disk, log, clock, damage, cases that nothing moves
+
+The check-up is `doctor`'s.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def restore(
         SchemaMismatch: the backup is of a newer release.
         StoreUnavailable: the store is in use.
     """
+    if not os.path.exists(source):
+        raise StoreUnavailable(f"there is no backup at {source}", hint="name the backup's file: longcase restore FILE")
     check_path(source, create=False)
     check_path(path, create=True)
     if os.path.realpath(path) == os.path.realpath(source):

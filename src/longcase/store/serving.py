@@ -1,0 +1,133 @@
+"""What a check-up says of those who move cases, and of what waits for nobody; each store reads the rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from longcase.model.queue import DEFAULT_QUEUE
+from longcase.store.port import WorkerRow
+from longcase.store.symptom import SILENT_SECONDS, Symptom
+
+NAMED: Final = 20  # stuck cases that are named one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A registered worker, as the check-up sees it."""
+
+    row: WorkerRow
+    silent: float  # seconds since its last sign of life
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.row.no} (pid {self.row.pid} on {self.row.host})"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What waits for a worker: the due cases of a workflow, or its calls in a queue."""
+
+    workflow: str
+    count: int
+    since: str  # the one that waits longest
+    queue: str = DEFAULT_QUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How many cases of a workflow a worker holds: leased to it, or with a call it took from a queue."""
+
+    worker: int
+    workflow: str
+    count: int
+
+
+def movers_and_what_waits(
+    movers: Sequence[Mover], due: Sequence[Due], holdings: Sequence[Holding]
+) -> Iterator[Symptom]:
+    """Name workers that are silent or dead, and what no living worker will take.
+
+    Args:
+        due: cases that have been due for a while, and calls that wait in named queues.
+        holdings: of every worker, those that are dead too.
+    """
+    living = [mover for mover in movers if mover.row.alive]
+    well = bool(living)
+    for mover in living:
+        if mover.silent > SILENT_SECONDS:
+            well = False
+            held = _cases(sum(one.count for one in holdings if one.worker == mover.row.no))
+            yield Symptom(
+                "warning", "worker", f"{mover.name} has been silent for {mover.silent:.0f} s and holds {held}",
+                f"on {mover.row.host}: ps -o pid,stat,etime,args -p {mover.row.pid}; "
+                f"if it hangs: kill -9 {mover.row.pid}, others then go on",
+            )  # fmt: skip
+    for mover in movers:
+        if not mover.row.alive:
+            yield from _dead(mover, [one for one in holdings if one.worker == mover.row.no], living)
+    for one in due:
+        reason = _unserved(one, living)
+        if reason:
+            well = False
+            yield _waits(one, reason)
+    if not living and not due and not holdings:
+        yield Symptom("ok", "worker", "no worker is alive, and nothing has waited for one for long")
+    if well:
+        yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
+
+
+def _dead(mover: Mover, holdings: Sequence[Holding], living: Sequence[Mover]) -> Iterator[Symptom]:
+    if not holdings:
+        return
+    of = ", ".join(f"{one.count} of {one.workflow}" for one in holdings)
+    held = _cases(sum(one.count for one in holdings))
+    told = f"{mover.name} is dead, last heard of at {mover.row.beat_at}, and still holds {held}: {of}"
+    if living:
+        hint = "the living workers set them free within seconds; if this stays, look into their logs"
+    else:
+        hint = "longcase worker APP"
+    yield Symptom("warning", "worker", told, hint)
+
+
+def _unserved(due: Due, living: Sequence[Mover]) -> str:
+    """Return why no living worker will take what is due, "" if one will."""
+    if not living:
+        return "no worker is alive"
+    serving = [mover for mover in living if mover.row.serves(due.queue)]
+    if any(mover.row.loads(due.workflow) for mover in serving):
+        return ""
+    if not serving:
+        return f"no living worker serves {'it' if due.queue != DEFAULT_QUEUE else 'the queue default'}"
+    names = ", ".join(str(mover.row.no) for mover in serving)
+    one = len(serving) == 1
+    where = f"serve{'s' * one} {'it' if due.queue != DEFAULT_QUEUE else 'the queue default'}, but "
+    return f"worker{'s' * (not one)} {names} {where}{'has' if one else 'have'} not loaded {due.workflow}"
+
+
+def _waits(due: Due, reason: str) -> Symptom:
+    wait = f"wait{'s' * (due.count == 1)}"
+    if due.queue == DEFAULT_QUEUE:
+        told = f"{_cases(due.count)} of {due.workflow} {wait} for a worker, the first since {due.since}; {reason}"
+        return Symptom("warning", "worker", told, "longcase worker APP")
+    calls = f"{due.count} call{'s' * (due.count != 1)} of {due.workflow} {wait} in queue {due.queue}"
+    told = f"{calls}, the first since {due.since}; {reason}"
+    return Symptom("warning", "queue", told, f"longcase worker APP --queue {due.queue}")
+
+
+def stuck(found: Sequence[Sequence[str]]) -> Iterator[Symptom]:
+    """Name open cases that nothing will ever move: workflow, key, stage, owner, and since when they stand there."""
+    for workflow, key, stage, owner, since in found[:NAMED]:
+        yield Symptom(
+            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
+            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
+        )  # fmt: skip
+    if len(found) > NAMED:
+        yield Symptom("error", "stuck", f"and {len(found) - NAMED} more cases that nothing will ever move")
+    if not found:
+        yield Symptom("ok", "stuck", "every open case has something that will move it")
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'s' * (count != 1)}"
