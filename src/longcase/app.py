@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +20,7 @@ from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
+from longcase.opening import open_store, share_clock, store_url
 from longcase.runtime.fingerprint import fingerprint
 from longcase.runtime.limits import ATTEMPTS_AT_ONCE
 from longcase.runtime.queues import declared_queues
@@ -29,17 +28,15 @@ from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
 from longcase.store.port import NewCase, Started, Store
-from longcase.store.sqlite import open_sqlite
-from longcase.store.sqlite.settings import clock_from, clock_setting
+from longcase.store.settings import clock_setting
 
 if TYPE_CHECKING:
+    from longcase.runtime.rehearsal import Rehearsal
     from longcase.service.exporting import Exporter
     from longcase.service.retention import KeptStore, Retention
 
 log = logging.getLogger("longcase.app")
 
-DEFAULT_URL = "sqlite:///longcase.db"
-MEMORY = ":memory:"
 MAX_FACTOR = 1_000_000
 
 
@@ -153,22 +150,46 @@ class Longcase:
         stage starts as a child is loaded with it, wherever it is declared: whoever moves the parent must
         be able to move the child.
         """
+        for code, drawn in self._draw_maps():
+            code.fingerprint = code.fingerprint or fingerprint(code)
+            if not code.nodes:
+                continue
+            nodes = [*drawn.nodes, *drawn.earlier, *drawn.stages]
+            code.map_number = await self.store.map_number(drawn.workflow, drawn.fingerprint, drawn.to_json(), nodes)
+
+    def _draw_maps(self) -> list[tuple[WorkflowCode, WorkflowMap]]:
+        """Compile every workflow, and those that their stages start as children."""
+        maps: list[tuple[WorkflowCode, WorkflowMap]] = []
         left = list({id(code): code for code in self.codes.values()}.values())
         while left:
             code = left.pop(0)
             drawn, findings = compiled(code.workflow)
             left.extend(self._load_children(drawn))
             code.activities = {**code.activities, **drawn.activities}
-            code.fingerprint = code.fingerprint or fingerprint(code)
             errors = [finding for finding in findings if finding.severity == "error"]
             if errors:
                 log.warning(
                     "%s: %d places cannot be put on the map; longcase check names them", drawn.workflow, len(errors)
                 )
-                continue
-            code.nodes = frozenset(drawn.nodes)
-            nodes = [*drawn.nodes, *drawn.earlier, *drawn.stages]
-            code.map_number = await self.store.map_number(drawn.workflow, drawn.fingerprint, drawn.to_json(), nodes)
+            else:
+                code.nodes = frozenset(drawn.nodes)
+            maps.append((code, drawn))
+        return maps
+
+    async def rehearse(self, workflow: str = "") -> Rehearsal:
+        """Replay the open cases of the store on the workflows that are loaded here, without writing anything.
+
+        Before a deploy: names each case that this code would not move, and why. Workers may go on meanwhile.
+
+        Args:
+            workflow: only cases of this one.
+        """
+        from longcase.runtime.rehearsal import rehearse
+
+        if workflow:
+            self.service.loaded(workflow)
+        self._draw_maps()
+        return await rehearse(self.store, self.env, self.codes, workflow)
 
     def _load_children(self, drawn: WorkflowMap) -> list[WorkflowCode]:
         """Load the workflows a map names as children, if they are not loaded yet; returns the new ones."""
@@ -235,92 +256,15 @@ class Longcase:
         """Let a worker of this process begin the cases as it accepts them; else only accept them."""
         if self.worker is not None and self.worker.accepts:
             return await self.worker.start(new)
-        return await self.store.start(new)
+        started = await self.store.start(new)
+        for answer in started:
+            if not answer.existing:
+                self._wake(answer.case_no)
+        return started
 
     def _wake(self, case_no: int) -> None:
         if self.worker is not None:
             self.worker.wake(case_no)
-
-
-async def open_store(
-    url: str, env: Env, *, inline: bool = False, create: bool = True, synchronous: str = "FULL"
-) -> Store:
-    """Open the store a URL names: a SQLite file, or a PostgreSQL database (where `inline` means nothing).
-
-    Raises:
-        UsageError: it names neither, or the driver of PostgreSQL is not installed.
-    """
-    if is_postgres(url):
-        opened: Store = await postgres_office("store").open_postgres(url, env, create=create)
-        return opened
-    return await open_sqlite(store_path(url), env, inline=inline, create=create, synchronous=synchronous)
-
-
-def is_postgres(url: str) -> bool:
-    """Tell whether a store's URL names a PostgreSQL database."""
-    return url.startswith(("postgresql://", "postgres://"))
-
-
-def postgres_office(name: str) -> Any:
-    """Return a module of the PostgreSQL store, which only its users need to have a driver for."""
-    try:
-        return import_module(f"longcase.store.postgres.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise UsageError(
-            "PostgreSQL needs a driver that is not installed: asyncpg", hint="pip install 'longcase[postgres]'"
-        ) from error
-
-
-def store_url(url: str | None = None) -> str:
-    """Return the URL of the store: the one given, else LONGCASE_DATABASE_URL, else the default."""
-    return url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
-
-
-def store_path(url: str | None = None) -> str:
-    """Return the file of the store that a URL (or LONGCASE_DATABASE_URL, or the default) names."""
-    url = store_url(url)
-    scheme, separator, path = url.partition(":///")
-    if not separator or scheme != "sqlite" or not path:
-        raise UsageError(
-            f"the store's URL is {mask(url)!r}, expected sqlite:///path or postgresql://user@host/database",
-            hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
-        )
-    path, mark, options = path.partition("?")
-    if mark:
-        raise UsageError(
-            f"the store's URL {mask(url)!r} ends in options (?{options}), it takes none", hint=f"sqlite:///{path}"
-        )
-    return path
-
-
-def shared_store(url: str | None) -> str | None:
-    """Return the URL, refusing a store in memory: of several processes, each would have one of its own."""
-    named = store_url(url)
-    if not is_postgres(named) and store_path(named) == MEMORY:
-        raise UsageError(
-            "a store in memory ends with this command: commands and workers share a file",
-            hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
-        )
-    return url
-
-
-async def share_clock(store: Store, env: Env) -> None:
-    """Take over the scaled clock that the store keeps, unless the caller brought a clock of his own."""
-    if isinstance(env.clock, RealClock):
-        shared = clock_from(await store.setting("clock"))
-        if shared is not None:
-            env.clock = shared
-
-
-def mask(url: str) -> str:
-    """Return a URL without the secret in its user part."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme, slashes, user = head.partition("://")
-    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"
 
 
 def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Coroutine
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from longcase.app import is_postgres, postgres_office, store_path, store_url
 from longcase.env import Env
+from longcase.opening import is_postgres, postgres_office, store_path, store_url
 from longcase.runtime.driving import Driver
 from longcase.store.migrations import Migration
 from longcase.store.sqlite import maintenance

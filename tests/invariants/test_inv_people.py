@@ -1,18 +1,20 @@
-"""I25, I27: people who decide at once, twice, too late: nothing is lost, nothing counts twice."""
+"""I25 to I28: people who decide at once, twice, too late: nothing is lost, nothing counts twice."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.invariants.lives import a_case, broken, facts, findings, first, happened, inserted, with_events
-from tests.invariants.program import Paper, Word, pulled, signing
+from tests.invariants.lives import a_case, broken, cases, facts, findings, first, happened, inserted, with_events
+from tests.invariants.program import Paper, Word, desk, pulled, signing
 from tests.rules.support import closed, every
 from tests.support.processes import line, process, tell
 
-from longcase import hours
+from longcase import Case, Next, Team, Workflow, days, hours
+from longcase.engine.tasks import Actor
 from longcase.errors import AlreadyDecided, AlreadyExpired, CaseClosed, LongcaseError, TaskNotFound
-from longcase.history.event import instant_of
+from longcase.history.event import Event, instant_of
 from longcase.insight import invariants as inv
 from longcase.insight.verify import verify
 from longcase.testing import Simulation
@@ -173,3 +175,90 @@ def test_inv_27_an_answer_that_counted_after_the_end_is_named() -> None:
     vote.data["task"] = expired.data["task"]
     inserted(stored, vote, expired)
     assert "I27" in broken(life, stored)
+
+
+signers = Team("signers", members=("ann", "ben"))
+guarded = Workflow("guarded", object=Paper, key="id", owner=desk, expect=days(5))
+
+
+@guarded.stage
+async def guard(case: Case[Paper]) -> Next:
+    verdict = await case.approval(
+        "Sign it?", label="sign", of=signers, quorum=2,
+        shows=[lambda paper: paper.text], expires=(days(1), "rejected"),
+    )  # fmt: skip
+    return guarded.close("signed" if verdict.answer == "approved" else "refused")
+
+
+def _of_several(events: list[Event]) -> tuple[Event, Event] | None:
+    """Return the first and the deciding vote of a request that needed more than one."""
+    for decided in (event for event in events if event.type == "vote_given" and event.data["decides"]):
+        votes = [e for e in events if e.type == "vote_given" and e.data["task"] == decided.data["task"]]
+        if len(votes) > 1 and all(vote.data["vote"]["answer"] == "approved" for vote in votes):
+            return votes[0], decided
+    return None
+
+
+def test_inv_26_a_vote_for_what_is_no_longer_shown_is_named() -> None:
+    """Of the evidence none counts; where the amount changes unnoticed before a vote, the check says so."""
+    assert happened("vote_stale")
+    assert "I26" not in {name for life, stored in cases() for name in broken(life, stored)}
+    named = 0
+    for life, stored in cases():
+        requests = {e.data["task"]: e for e in stored.events if e.type == "task_opened" and e.data["request"]["fields"]}
+        vote = next((e for e in stored.events if e.type == "vote_given" and e.data["task"] in requests), None)
+        if vote is None:
+            continue
+        copied = deepcopy(stored)
+        before = copied.events[stored.events.index(vote) - 1]
+        inserted(copied, Event("corrected", {"patch": {"amount": 987_654}}, visit=before.visit, at=before.at), before)
+        assert "I26" in broken(life, copied)
+        named += 1
+    assert named > 5
+
+
+@pytest.mark.usefixtures("each_store")
+def test_inv_26_every_answer_that_does_not_count_is_refused_by_its_reason_and_recorded() -> None:
+    with Simulation([guarded]) as sim:
+        case = sim.start(guarded, Paper(id="1"))
+        (task,) = sim.tasks(case)
+        codes = []
+        for by, shown in (("ann", "0" * 64), ("eve", None)):
+            with pytest.raises(LongcaseError) as told:
+                sim.decide(case, "approved", by=by, shown=shown)
+            codes.append(told.value.code)
+        sim.decide(case, "approved", by="ann", shown=task.task["digest"])
+        sim.correct(case, text="another draft")
+        sim.decide(case, "approved", by="ben")
+        assert sim.state(case).status == "open", "ann approved what is no longer shown: hers does not count"
+        sim.decide(case, "approved", by="ann")
+        assert closed(sim, case) == "signed"
+        assert codes == ["stale", "refused"]
+        assert [event.data["refused"] for event in every(sim, case, "vote_refused")] == codes
+        assert len(every(sim, case, "vote_stale")) == 1
+
+
+def test_inv_28_a_quorum_that_one_person_made_up_is_named() -> None:
+    """Votes are counted by person: two of one, or one too few, decide nothing."""
+    life, stored = a_case(lambda events: _of_several(events) is not None)
+    assert "I28" not in broken(life, stored)
+    pair = _of_several(stored.events)
+    assert pair is not None
+    one, last = pair
+    early = deepcopy(stored)
+    early.events[stored.events.index(one)].data["decides"] = True
+    assert "I28" in broken(life, early)
+    last.data["vote"]["by"] = one.data["vote"]["by"]
+    assert "I28" in broken(life, stored)
+
+
+@pytest.mark.usefixtures("each_store")
+def test_inv_28_the_same_person_over_two_channels_is_one() -> None:
+    with Simulation([signing]) as sim:
+        case = sim.start(signing, Paper(id="1", quorum=2))
+        for channel in ("api", "cli"):
+            sim._do(sim.service.decide(case, "approved", actor=Actor("person:ann", channel)))
+        assert sim.state(case).status == "open"
+        assert len(every(sim, case, "vote_given")) == 1
+        sim.decide(case, "approved", by="ben")
+        assert (sim.state(case).close or {})["result"] == ["ann", "ben"]

@@ -14,18 +14,19 @@ from typing import Any
 import apsw
 import pytest
 from tests.conftest import LEASE_SECONDS
+from tests.faults.watching import stop_outside_its_commits
 from tests.invariants.program import Paper, orders, slow
 from tests.support.processes import line, process
 
 from longcase import Longcase
-from longcase.app import open_store
 from longcase.env import Env
 from longcase.insight.verify import verify
+from longcase.opening import open_store
 from longcase.runtime import worker as worker_module
 from longcase.store.port import Stored
 from longcase.store.sqlite.maintenance import backup, restore
 
-BOUND = 20.0  # seconds a test waits for what it can see, before it says that it did not come
+BOUND = 60.0  # seconds a test waits for what it can see, before it says that it did not come
 
 LOAD = """
 from longcase import Longcase
@@ -221,10 +222,11 @@ async def test_inv_18_a_dead_workers_cases_go_on_within_a_sweep(
         async with second_worker(url, monkeypatch) as (longcase, sweeps):
             await until(lambda: _more(sweeps, 1), "the second worker looks around")
             assert "attempt_lost" not in await types(longcase, "slow/1"), "the first one lives"
+            looks = len(sweeps)
             first.kill()
             first.wait()
-            took = await until(lambda: exists(vendor / "began-2"), "the second worker takes over")
-            assert took < lease + worker_module.SWEEP + 2.0
+            await until(lambda: exists(vendor / "began-2"), "the second worker takes over")
+            assert len(sweeps) - looks <= lease / worker_module.SWEEP + 4, "within a sweep, however slow the machine"
             (vendor / "release-2").touch()
             await until(lambda: _is_closed(longcase), "the case closes")
             history = await types(longcase, "slow/1")
@@ -244,7 +246,7 @@ async def test_inv_18_a_stopped_worker_keeps_its_lease(
         async with Longcase([slow], url=url) as door:
             await door.service.start(slow, Paper(id="1"))
         await until(lambda: exists(vendor / "began-1"), "the first worker begins the attempt")
-        os.kill(first.pid, signal.SIGSTOP)
+        assert await asyncio.to_thread(stop_outside_its_commits, first, tmp_path / "cases.db")
         try:
             async with second_worker(url, monkeypatch) as (longcase, sweeps):
                 await until(lambda: _more(sweeps, 12), "the second worker looks a dozen times")

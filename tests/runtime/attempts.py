@@ -22,7 +22,7 @@ from longcase import ActivityFailed, Case, Longcase, Next, Retry, Team, Workflow
 from longcase.history.event import Event
 from longcase.model.activity import Activity
 
-BOUND = 20.0  # seconds anything here waits before it gives up
+BOUND = 60.0  # seconds anything here waits before it gives up
 desk = Team("desk")
 
 

@@ -36,7 +36,7 @@ from longcase.model.activity import Activity
 # -- schedule-to-start, schedule-to-close -------------------------------------------------------------
 
 
-@activity(owner=desk, timeout=NEVER, retry=once_only, concurrency=1, schedule_to_start=ms(150))
+@activity(owner=desk, timeout=NEVER, retry=once_only, concurrency=1, schedule_to_start=ms(1_000))
 async def one_at_a_time(key: str) -> str:
     world.notes["began"].append(key)
     await world.at_the_door()
@@ -58,7 +58,7 @@ async def test_schedule_to_start_ends_a_call_that_found_no_free_slot_in_time(url
 
 
 @activity(
-    owner=desk, schedule_to_close=ms(200), retry=Retry(max_attempts=1_000, initial=ms(20), factor=1, jitter="none")
+    owner=desk, schedule_to_close=ms(1_500), retry=Retry(max_attempts=1_000, initial=ms(150), factor=1, jitter="none")
 )
 async def never_answers(key: str) -> str:
     raise OSError("no answer")
@@ -75,10 +75,10 @@ async def test_schedule_to_close_bounds_the_retries(url: str) -> None:
         deadline = instant_of(scheduled[0].data["deadline"])
         failed = await cases.events(flow, "attempt_failed")
         assert all(instant_of(event.data["next_try"]) <= deadline for event in failed)
-        assert instant_of(closed[0].at) < deadline + timedelta(seconds=2)
+        assert instant_of(closed[0].at) < deadline + timedelta(seconds=30), "a thousand retries would take longer"
 
 
-@activity(owner=desk, schedule_to_close=ms(150), timeout=NEVER, retry=once_only)
+@activity(owner=desk, schedule_to_close=ms(1_000), timeout=NEVER, retry=once_only)
 async def takes_too_long(key: str) -> str:
     await world.at_the_door()
     return "too late"
@@ -92,8 +92,8 @@ async def test_schedule_to_close_ends_a_call_whose_attempt_is_still_running(url:
         assert name == "lost"
         assert reason.startswith("ScheduleToClose: not done by ")
         world.door.set()
-        refused = (await cases.seen(flow, "attempt_refused")).data
-        assert refused["result"] == "too late"
+        late = (await cases.seen(flow, "result_late")).data
+        assert late["result"] == "too late"
 
 
 # -- concurrency and rate -----------------------------------------------------------------------------
@@ -147,7 +147,7 @@ async def test_concurrency_of_a_system_bounds_all_its_activities_together(url: s
     assert world.most["tells"] <= 2
 
 
-@activity(owner=desk, retry=once_only, rate=(3, ms(400)))
+@activity(owner=desk, retry=once_only, rate=(3, ms(1_500)))
 async def rated(key: str) -> str:
     world.notes["at"].append(time.monotonic())
     return key
@@ -163,7 +163,7 @@ async def test_rate_lets_no_more_than_its_count_begin_in_a_span(url: str) -> Non
     at = sorted(world.notes["at"])
     assert len(at) == 8
     # An attempt counts from its slot, a commit before it is seen to begin: hence the tolerance.
-    assert all(fourth - first > 0.3 for first, fourth in zip(at, at[3:], strict=False))
+    assert all(fourth - first > 0.7 for first, fourth in zip(at, at[3:], strict=False))
 
 
 # -- retries ------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ async def test_what_must_not_be_retried_has_exactly_one_attempt(url: str, final:
         assert await cases.events(flow, "attempt_started") == []
 
 
-@activity(owner=desk, retry=Retry(max_attempts=1_000, initial=ms(20), factor=1, jitter="none", budget=ms(150)))
+@activity(owner=desk, retry=Retry(max_attempts=1_000, initial=ms(200), factor=1, jitter="none", budget=ms(1_500)))
 async def spends(key: str) -> str:
     raise OSError("no answer")
 
@@ -230,4 +230,4 @@ async def test_no_attempt_is_planned_beyond_the_retry_budget(url: str) -> None:
         began = instant_of((await cases.events(flow, "activity_scheduled"))[0].at)
         planned = [instant_of(event.data["next_try"]) for event in await cases.events(flow, "attempt_failed")]
         assert len(planned) == attempts - 1
-        assert all(instant <= began + ms(150) for instant in planned)
+        assert all(instant <= began + ms(1_500) for instant in planned)

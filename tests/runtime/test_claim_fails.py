@@ -12,7 +12,7 @@ from longcase.errors import StoreUnavailable
 from longcase.runtime.worker import Worker
 from longcase.store.port import CaseRef
 
-BOUND = 20.0
+BOUND = 60.0
 desk = Team("desk")
 
 

@@ -11,7 +11,7 @@ from longcase import Case, Longcase, Next, Team, Workflow, activity, days
 from longcase.env import Env, RealClock
 from longcase.runtime.worker import Worker
 
-BOUND = 20.0
+BOUND = 60.0
 PASSES = 500  # of the event loop: some milliseconds
 desk = Team("desk")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from longcase import Longcase
 
-BOUND = 40.0
+BOUND = 60.0
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from __future__ import annotations

@@ -19,7 +19,7 @@ from longcase.errors import StoreUnavailable, WorkerForgotten
 from longcase.runtime.pulse import PATIENCE, Pulse
 
 desk = Team("desk")
-BOUND = 30.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):

@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from longcase import Case, Longcase, Next, Team, Workflow, activity, days, seconds
 from longcase.env import Env
 from longcase.errors import StoreUnavailable, UsageError, WorkerForgotten
+from longcase.history.event import instant_text
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
 from longcase.runtime.residents import Residents
 from longcase.runtime.worker import Worker
 
 desk = Team("desk")
-BOUND = 20.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):
@@ -171,6 +172,29 @@ async def test_what_the_recovery_of_one_worker_raises_stops_neither_the_others_n
             assert late in [row.no for row in await store.workers()]
             await longcase.service.start(flows[1], Thing(id="a"))
             await closed(longcase, flows[1])
+
+
+async def test_a_worker_that_frees_the_cases_of_another_workflow_does_not_say_that_it_goes_on_with_them(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Longcase([flows[1]], url=store_url) as longcase:
+        store: Any = longcase.store
+        dead, _ = await store.join("here", 1), await store.join("here", 2)
+        await longcase.service.start(flows[1], Thing(id="a"))
+        assert await store.ready(instant_text(longcase.env.now()), dead, 1) == [1]
+        lapsed = store.abandon(dead)
+        if inspect.isawaitable(lapsed):
+            await lapsed
+        async with Longcase([flows[2]], url=store_url) as other, other.working() as worker:
+            await joined(worker)
+
+            async def gone() -> bool:
+                return dead not in [row.no for row in await store.workers()]
+
+            await until(gone)
+            told = [record.getMessage() for record in caplog.records if f"worker {dead} is dead" in record.getMessage()]
+            assert told == [f"worker {dead} is dead; cases set free for the workers of their workflows: 1"]
+            assert (await other.service.show(f"{flows[1].name}/a")).state.visit == 0
 
 
 async def test_a_worker_that_was_taken_for_dead_and_lives_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,20 @@
-"""A wake that comes while a case's commit is answered: it tells of something the commit does not hold."""
+"""Wakes that come in between: while a case's commit is answered, or while the worker looks for what is due."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from longcase import Case, Longcase, Next, Team, Workflow, days
+from longcase.history.event import instant_text
 from longcase.store.port import CaseRef
 
-BOUND = 20.0
+BOUND = 60.0
 desk = Team("desk")
 
 
@@ -61,3 +63,44 @@ async def test_a_wake_that_comes_before_the_worker_has_heard_of_its_commit_is_no
                 await asyncio.sleep(0.01)
         assert row.state.close is not None
         assert row.state.close["result"] == "ab"
+
+
+naps = Workflow("naps", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@naps.stage(expect=days(1))
+async def napping(case: Case[Thing]) -> Next:
+    await case.pause(timedelta(seconds=1), because="tired")
+    return naps.close("rested")
+
+
+async def test_a_timer_that_falls_due_between_two_looks_at_the_store_is_not_slept_over(tmp_path: Path) -> None:
+    async with Longcase([naps], url=f"sqlite:///{tmp_path / 'cases.db'}") as longcase:
+        store, pending, late = longcase.store, list[bool](), [True]
+        ready = store.ready
+
+        def changed() -> bool:
+            return bool(pending and pending.pop())  # once, while the timer runs, another process commits something
+
+        async def looking(*values: Any) -> list[int]:
+            found = await ready(*values)
+            row = await store.load(CaseRef(0, "naps", "n"))
+            if row is not None and row.state.timers and not found:
+                while (
+                    instant_text(longcase.env.now()) <= row.wake_at
+                ):  # not due when it looked, and due when it is told so
+                    await asyncio.sleep(0.001)
+                late.clear()
+            return found
+
+        store.changed, store.ready = changed, looking  # type: ignore[method-assign,assignment]
+        async with longcase.working():
+            await longcase.service.start(naps, Thing(id="n"))
+            async with asyncio.timeout(BOUND):
+                while not (await longcase.service.show("naps/n")).state.timers:
+                    await asyncio.sleep(0.005)
+            pending.append(True)
+            async with asyncio.timeout(BOUND):
+                while (await longcase.service.show("naps/n")).state.status != "closed":
+                    await asyncio.sleep(0.01)
+        assert not late, "the worker did not look while the timer ran: the test would prove nothing"

@@ -15,7 +15,7 @@ from longcase import Case, Longcase, Next, Queue, Retry, Team, Workflow, activit
 from longcase.runtime.worker import Worker
 
 desk = Team("desk")
-BOUND = 30.0
+BOUND = 60.0
 gpu = Queue("gpu")
 narrow = Queue("narrow", concurrency=2)
 
@@ -115,8 +115,8 @@ class Fleet:
         world.door.set()
         await self._stack.aclose()
 
-    async def add(self, *queues: str, attempts: int = 2_000) -> Worker:
-        longcase = await self._stack.enter_async_context(Longcase(ALL, url=self.url))
+    async def add(self, *queues: str, attempts: int = 2_000, only: Workflow[Thing] | None = None) -> Worker:
+        longcase = await self._stack.enter_async_context(Longcase([only] if only else ALL, url=self.url))
         worker = await self._stack.enter_async_context(longcase.working(queues, attempts=attempts))
         await until(lambda: _number(worker))
         self.workers.append(worker)
@@ -303,3 +303,21 @@ async def test_what_a_dead_worker_had_claimed_or_run_is_taken_over(store_url: st
             return await fleet.closed("crowd") == 2
 
         await until(through)
+
+
+async def test_a_worker_leaves_the_calls_of_workflows_it_has_not_loaded_to_others(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        stranger = await fleet.add("gpu", only=crowd)
+        await fleet.start(pictures, "a")
+
+        async def looked() -> bool:
+            return stranger._queue_again == "" and await fleet.queued() == {"a": "waiting"}
+
+        await until(looked)
+        await fleet.add("gpu", only=pictures)
+
+        async def drawn() -> bool:
+            return await fleet.closed("pictures") == 1
+
+        await until(drawn)

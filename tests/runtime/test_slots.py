@@ -14,7 +14,7 @@ from longcase import Case, Longcase, Next, Team, Workflow, activity, days, secon
 from longcase.runtime.limits import Slots
 
 desk = Team("desk")
-BOUND = 30.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):

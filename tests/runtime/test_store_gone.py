@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from longcase import Case, Longcase, Next, Team, Workflow, days
 from longcase.errors import StoreGone, StoreUnavailable
 
-BOUND = 20.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from longcase import Case, Longcase, Next, Team, Workflow, activity, attempt, days, seconds
 
 desk = Team("desk")
-BOUND = 30.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):

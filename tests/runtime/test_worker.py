@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, days, seconds
 
 desk = Team("desk")
-BOUND = 30.0
+BOUND = 60.0
 
 
 class Thing(BaseModel):

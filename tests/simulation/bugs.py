@@ -189,7 +189,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "doubt_not_noted": (instead("runtime.doubt:Doubt.note", _nothing),),
     "changes_unheard": (instead("tests:processes:Wire.changed", _nothing),),
     "accepted_and_not_woken": (plant("store.sqlite.editing:edit", "row.wake_at = tx.now", "pass"),),
-    "lease_never_taken": (instead("runtime.writes:Writes.lease", _zero),),
+    "lease_never_taken": (instead("runtime.composing:Writes.lease", _zero),),
     "dead_workers_taken_for_living": (
         plant("runtime.residents:Residents._is_dead", "self._store.is_dead(worker)", "False"),
     ),

@@ -152,7 +152,9 @@ class _Run(Inputs):
                 return self._accepted(item)
 
     def _stop_all(self) -> None:
-        self._stop([(ref, call["attempt"]) for ref, call in self.state.calls.items() if call["status"] == "running"])
+        asked = {command.call for command in self.result.commands if command.kind == "stop"}
+        running = [(ref, call) for ref, call in self.state.calls.items() if call["status"] == "running"]
+        self._stop([(ref, call["attempt"]) for ref, call in running if ref not in asked])
 
 
 __all__ = [

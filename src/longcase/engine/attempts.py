@@ -151,11 +151,16 @@ def failed_attempt(state: CaseState, ref: str, call: Call, failure: Failure, ver
     return place(state, call, Event("attempt_lost" if failure.kind == "lost" else "attempt_failed", data, actor=actor))
 
 
-def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str) -> Event:
-    """Return the input that raises the call's final failure into the stage."""
+def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str, *, runs: bool = False) -> Event:
+    """Return the input that raises the call's final failure into the stage.
+
+    With `runs` the call's latest attempt has not ended: the event names it as `runs`, where else it names
+    the `attempt` that failed, and the call is settled at that attempt's end (A4). Histories that were
+    written before there was this field fold as they did: there the attempt's end counted for nothing.
+    """
     data: dict[str, Json] = {
-        "call": ref, "activity": call["activity"], "attempt": call["attempt"], "error": failure.to_json(),
-        "started": call["started"],
+        "call": ref, "activity": call["activity"], "runs" if runs else "attempt": call["attempt"],
+        "error": failure.to_json(), "started": call["started"],
     }  # fmt: skip
     return place(state, call, Event("activity_failed", data, actor=actor))
 
@@ -208,7 +213,7 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":
             # The compensation an interrupted undo had begun goes on; it is not begun a second time.
-            latest = compensation(entry, entry.get("begun", 0))
+            latest = compensation(entry)
             begun = state.calls.get(latest)
             if begun is None:
                 return "start", entry["call"]
@@ -223,9 +228,10 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
     return "finish", ""
 
 
-def compensation(entry: UndoEntry, number: int) -> str:
-    """Return the name of the call that undoes an entry for the n-th time: numbers of attempts are never used again."""
-    return f"{entry['call']}-undo" if number < 2 else f"{entry['call']}-undo{number}"
+def compensation(entry: UndoEntry) -> str:
+    """Return the name of the call that undoes an entry now: after one that failed for good it is another name."""
+    failed = entry.get("failed", 0)
+    return f"{entry['call']}-undo{failed + 1}" if failed else f"{entry['call']}-undo"
 
 
 def _since_visit(state: CaseState, stage: str) -> int:

@@ -85,7 +85,8 @@ class Clocks(Outcomes):
                 self._failed(ref, call, failure, call["worker"])  # it may have taken effect: that is asked first
                 return
         if call["awaited"] and not call["undoes"]:
-            self._turn(attempts.lost(self.state, ref, call, failure, "timer"), self.work.now)
+            runs = call["status"] == "running"
+            self._turn(attempts.lost(self.state, ref, call, failure, "timer", runs=runs), self.work.now)
         else:
             data: dict[str, Json] = {"call": ref, "status": "nothing", "drop": ref}
             self.resident.append(Event("undo_skipped", data, actor="timer"), self.work.now)

@@ -235,7 +235,7 @@ class Track:
             error = data["error"]
             future.set_exception(
                 ActivityFailed(
-                    data["activity"], error["type"], error["message"], attempts=data["attempt"],
+                    data["activity"], error["type"], error["message"], attempts=data.get("runs", data.get("attempt")),
                     bases=error.get("bases", ()), call=ref,
                 )
             )  # fmt: skip

@@ -21,7 +21,7 @@ from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import CaseState, apply
+from longcase.history.state import UNKNOWN_KINDS, CaseState, Incident, apply
 from longcase.model.calendar import due
 from longcase.model.codec import Json, codec_for, dump_json
 from longcase.model.exits import Again, Close
@@ -216,7 +216,7 @@ class Resident:
         for number, opened in list(state.incidents.items()):
             self.append(Event("incident_closed", {"incident": number, "how": "superseded"}, cause=event.seq), at)
             call = opened["call"]
-            if call in state.calls and opened["kind"] == "activity_failed":
+            if call in state.calls and opened["kind"] == "activity_failed" and not self._may_have_happened(opened):
                 # It failed for good and nobody waits any more: there is nothing out there to settle.
                 self.append(
                     Event("undo_skipped", {"call": call, "status": "nothing", "drop": call}, cause=event.seq), at
@@ -227,6 +227,12 @@ class Resident:
         for pending in held:
             self._release_held(pending, at, event.seq)
         return event
+
+    def _may_have_happened(self, opened: Incident) -> bool:
+        """Tell whether the failed call of an incident may have taken an effect that an undo has to find (A4)."""
+        entry = self.state.undo.get(opened["call"])
+        error = opened["details"].get("error") or {}
+        return entry is not None and bool(entry["undo"]) and error.get("kind") in UNKNOWN_KINDS
 
     def _release_held(self, pending: dict[str, Json], at: str, cause: int) -> None:
         """Settle the call whose end an incident held back: the stage that was to see it is gone (A4)."""
@@ -288,7 +294,7 @@ class Resident:
             return TurnDiscarded(
                 "activity_failed", f"{data['activity']} failed: {data['error']['type']}: {data['error']['message']}",
                 owner=activity.owner.name if activity else owner, node=event.node, call=data["call"],
-                details={"error": data["error"], "attempt": data["attempt"]},
+                details={"error": data["error"], "attempt": data.get("runs", data.get("attempt"))},
             )  # fmt: skip
         return from_exception(error, owner)
 

@@ -83,7 +83,7 @@ class Undoing:
         entry = state.undo[ref]
         undo = self.resident.code.activities.get(entry["undo"])
         now = instant_of(self.work.now)
-        call = attempts.compensation(entry, entry.get("begun", 0) + 1)
+        call = attempts.compensation(entry)
         worker = self.resident.begin(undo) if undo is not None else 0
         undoing = state.undoing
         assert undoing is not None

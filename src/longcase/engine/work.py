@@ -78,8 +78,7 @@ class Work:
 class Command:
     """What the runtime must do once the events are durable.
 
-    perform: run attempt `number` of `call`; verify: ask the world about it; stop: ask the attempt to
-    stop; start: a child case, in the same transaction (the runtime hands it to the store).
+    perform: run attempt `number` of `call`; verify: ask the world about it; stop: ask the attempt to stop.
     """
 
     kind: Literal["perform", "verify", "stop"]

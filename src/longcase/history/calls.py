@@ -29,12 +29,8 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
             "call": data["call"], "activity": data["activity"], "undo": data["undo"], "visit": event.visit,
             "stage": state.stage, "seq": event.seq, "status": "open", "result": 0,
         }  # fmt: skip
-    if event.type == "undo_started":
-        entry = state.undo.get(data["undoes"])
-        if entry is not None:
-            entry["begun"] = entry.get("begun", 0) + 1
-        if state.undoing is not None:
-            state.undoing["call"] = data["call"]
+    if event.type == "undo_started" and state.undoing is not None:
+        state.undoing["call"] = data["call"]
 
 
 def undo_entry(state: CaseState, call: str) -> UndoEntry | None:
@@ -82,6 +78,12 @@ def _activity_failed(state: CaseState, event: Event) -> None:
     _close_call_incidents(state, ref)
     entry = undo_entry(state, ref)
     call = state.calls.get(ref)
+    if call is not None and "runs" in event.data:
+        # Out of time, and its attempt has been asked to stop: what it still comes to is late (A4).
+        call["awaited"] = False
+        if entry is not None and not entry["undo"]:
+            _settle(state, ref, "nothing", event.seq)  # the stage knows, and could not undo it: it may close
+        return
     if call is not None and entry is not None and entry["undo"] and event.data["error"]["kind"] in UNKNOWN_KINDS:
         # The stage goes on without it, but the world may have changed: an undo has to find out (A4).
         call["status"] = "unknown"
@@ -196,8 +198,12 @@ def _undo_skipped(state: CaseState, event: Event) -> None:
     _settle(state, event.data["call"], event.data["status"], event.seq)
     call = event.data.get("drop")
     if call:
-        state.calls.pop(call, None)
+        dropped = state.calls.pop(call, None)
         _close_call_incidents(state, call)
+        # Written only where it matters: a state that an earlier release folded must still equal its fold (I35).
+        entry = state.undo.get(dropped["undoes"]) if dropped is not None else None
+        if entry is not None and entry["status"] == "done":
+            entry["failed"] = entry.get("failed", 0) + 1
     if state.undoing is not None:
         state.undoing["call"] = ""
 

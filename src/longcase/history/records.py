@@ -156,7 +156,7 @@ class UndoEntry(TypedDict):
     seq: int  # of the command, which holds the arguments
     status: str  # open | done | nothing | undone | left
     result: int  # seq of the event that holds the result, 0 while there is none
-    begun: NotRequired[int]  # compensations begun: one that failed for good may be begun anew after an interrupt
+    failed: NotRequired[int]  # compensations that failed for good, and that an interrupt went past: each has its name
 
 
 class Incident(TypedDict):

@@ -89,11 +89,15 @@ def _children(state: CaseState) -> Iterator[Wait]:
             yield Wait("child", what, state.owner, child["since"], child["expected"], child["node"], child["seq"])
 
 
-def not_taken_up(state: CaseState) -> list[Wait]:
-    """Return what an accepted case waits for before its first visit: a worker. No fact of its row, for the eye."""
-    if state.status != "open" or state.visit:
+def for_a_worker(state: CaseState) -> list[Wait]:
+    """Return what an open case without a wait of its own waits for: a worker. No fact of its row, for the eye."""
+    if state.status != "open":
         return []
-    return [Wait("worker", "a worker", state.owner, state.started_at, "", "", 0)]
+    what = "a worker"
+    for task in state.tasks.values():
+        if task["status"] == "decided":
+            what = f'a worker, to go on with the answer to "{task["question"]}"'
+    return [Wait("worker", what, state.owner, state.at, "", "", 0)]
 
 
 def _call_text(call: Any) -> str:

@@ -76,7 +76,7 @@ class Carrier:
                 call = moved.state.calls.get(command.call)
                 match command.kind:
                     case "perform" if call is not None:
-                        self._begin(self._attempt(moved, command, call, inputs.get(command.call)))
+                        self._begin(self._attempt(moved, command, call, inputs.get(command.call), self.worker))
                     case "verify" if call is not None and (moved.case_no, command.call) not in self._verifying:
                         self._verifying.add((moved.case_no, command.call))
                         self._begin(self._verify(moved, command, call))
@@ -95,6 +95,7 @@ class Carrier:
 
     def abandon(self) -> None:
         """Cancel every attempt: their worker was forgotten. Those in threads go on, and are not believed."""
+        self.worker = 0  # what was commanded and has not made its first step is not begun
         for (_, call, number), running in list(self.running.items()):
             if running.task is not None and not running.ended:
                 log.info("%s: attempt %d of %s is abandoned", running.case, number, call)
@@ -142,11 +143,16 @@ class Carrier:
 
     # -- attempts ----------------------------------------------------------------------------------------
 
-    async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None) -> None:
-        activity = moved.code.activities[call["activity"]]
+    async def _attempt(self, moved: Moved, command: Command, call: Call, commanded: Event | None, worker: int) -> None:
         number = command.number
         case_no = moved.case_no
-        worker = self.worker
+        activity = moved.code.activities.get(call["activity"])
+        if activity is None:  # the stage has it from where no worker looks for a workflow's activities
+            why = f"no activity named {call['activity']} is loaded"
+            self._forget(asyncio.current_task())
+            unknown = Failure("unknown_activity", "UnknownActivity", why)
+            self._report(case_no, Ended(command.call, number, unknown, worker, self._now()))
+            return
         running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
         running.deadlines = self._deadlines
         running.limit = activity.timeout.total_seconds()
@@ -159,6 +165,8 @@ class Carrier:
         running.task = asyncio.current_task()
         try:
             outcome: Success | Failure
+            if worker != self.worker:
+                raise asyncio.CancelledError  # abandoned between its commit and its first step
             commanded = commanded or await self._store.event(case_no, call["seq"])
             if number > 1 and activity.heartbeat is not None:
                 await self._beats.hand_over(case_no, call, running)
@@ -171,6 +179,11 @@ class Carrier:
                 )
             else:
                 outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
+        except asyncio.CancelledError:  # while the store was asked, as `perform` lets none through: nothing has begun
+            if running.stopping:
+                outcome = Failure("cancelled", "AttemptStopped", "stopped as asked, before it had begun")
+            else:
+                outcome = Failure("lost", "WorkerStopped", "the worker stopped before the attempt had begun")
         except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
             outcome = failure("error", error)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from longcase.engine.advance import Advance, Command, Item
 from longcase.engine.code import WorkflowCode
 from longcase.engine.turn import Resident
+from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
@@ -28,6 +29,7 @@ class Moved:
     wake_at: str = ""
     refused: tuple[str, ...] = ()  # limits that held back attempts of the case
     queued: bool = False  # calls of it may wait in a queue
+    others: bool = False  # the same commit may have made another case ready
 
 
 @dataclass(slots=True)
@@ -50,3 +52,29 @@ class Prepared:
     left: list[Item]
     more: bool
     untaken: int  # inbox inputs that had to stay there
+    look_again: bool = False  # it only keeps what has ended: the case itself is looked at next
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a case cannot be moved on here: the kind of its incident, and what it says."""
+
+    kind: str
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The cases of one round of an advance, each with what has ended of it in this process."""
+
+    items: dict[int, list[Item]] = field(default_factory=dict)
+    looking: set[int] = field(default_factory=set)  # those to be read from the store
+    refused: dict[int, Refused] = field(default_factory=dict)  # those to be held
+    unavailable: UnavailableError | None = None  # why one comes again, if the store had no time for it
+
+    def add(self, case_no: int, items: list[Item], refused: Refused | None = None) -> None:
+        """Have a case looked at anew."""
+        self.items[case_no] = items
+        self.looking.add(case_no)
+        if refused is not None:
+            self.refused[case_no] = refused

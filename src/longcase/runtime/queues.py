@@ -25,12 +25,18 @@ class Queues:
         self.general = DEFAULT_QUEUE in self.serves  # moves cases, and runs what is bound to no queue
         self.limits = [_limits(declared.get(name) or Queue(name)) for name in self.serves if name != DEFAULT_QUEUE]
         self._granted: dict[int, dict[str, int]] = {}
+        self._returning: set[tuple[int, str]] = set()  # given up, and perhaps still claimed in the store
         self._shut: set[str] = set()  # queues whose calls found no slot here; until an attempt ends
 
     @property
     def granted(self) -> int:
         """How many calls were granted and not yet begun."""
         return sum(map(len, self._granted.values()))
+
+    @property
+    def known(self) -> list[tuple[int, str]]:
+        """The claims the store is not to give once more: those granted, and those it is being told to take back."""
+        return [*((number, ref) for number, calls in self._granted.items() for ref in calls), *self._returning]
 
     def grant(self, taken: Taken) -> list[int]:
         """Remember what was taken; returns the cases to move."""
@@ -65,8 +71,13 @@ class Queues:
     def refuse(self, case_no: int, state: CaseState) -> list[tuple[int, str]]:
         """Give up the grants of a case that found no slot here: another worker may have one."""
         back = self.give_up(case_no)
+        self._returning.update(back)
         self._shut.update(state.calls[ref].get("queue", "") for _, ref in back if ref in state.calls)
         return back
+
+    def returned(self, calls: Iterable[tuple[int, str]]) -> None:
+        """Note that the store was told of grants that were refused, or could not be."""
+        self._returning.difference_update(calls)
 
     def reopen(self) -> None:
         """Ask the queues again: a slot has come free."""

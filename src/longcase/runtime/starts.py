@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from longcase.engine.code import WorkflowCode
 from longcase.env import Env
-from longcase.errors import LongcaseError, UnavailableError
+from longcase.errors import CaseNotFound, LongcaseError, UnavailableError
 from longcase.history.event import instant_text
 from longcase.history.state import CaseState, apply
+from longcase.runtime.composing import Writes
 from longcase.runtime.doubt import Doubt
 from longcase.runtime.moved import Moved, Prepared, Reserved
 from longcase.runtime.residents import Residents
-from longcase.runtime.writes import Writes
-from longcase.runtime.written import Settling
-from longcase.store.port import CaseRef, NewCase, Started, Store, Written, differing
+from longcase.runtime.settling import Settling
+from longcase.store.port import CaseRef, Edit, NewCase, Started, Store, Written, differing
 
 log = logging.getLogger("longcase.runtime")
 
@@ -46,13 +46,15 @@ class Starts:
             outcomes = await store.write(
                 [entry.write for entry in entries.values() if entry.write is not None], partial=True
             )
-        except LongcaseError as error:
+        except BaseException as error:
+            # A caller who gives up does not cancel what is queued: also his cases may be there.
+            refused = isinstance(error, LongcaseError) and not isinstance(error, UnavailableError)
             for entry in entries.values():
                 entry.resident.discard()
-                if isinstance(error, UnavailableError) and entry.reserved.taken and not self._given_up:
-                    self._unsure.append(entry)
-                else:
+                if refused or self._given_up:
                     self._residents.release(entry.reserved)
+                else:
+                    self._unsure.append(entry)
             raise
         answers: dict[int, Started] = {}
         moved: list[Moved] = []
@@ -66,7 +68,7 @@ class Starts:
                 answers |= zip(plain, await store.start([new[place] for place in plain]), strict=True)
             except BaseException:
                 # Those that were begun are carried out all the same, although their caller hears of none.
-                self._unsure += [entry for entry in entries.values() if entry.resident.case_no and entry.reserved.taken]
+                self._unsure += [entry for entry in entries.values() if entry.resident.case_no]
                 if self._given_up:
                     self.give_up()
                 raise
@@ -123,19 +125,32 @@ class Starts:
         for entry in list(self._unsure):
             state = entry.resident.state
             try:
-                row = await store.load(CaseRef(0, state.workflow, state.key, state.tenant))
+                found_no, uid = await _there(store, CaseRef(0, state.workflow, state.key, state.tenant))
             except UnavailableError:
                 if not found:
                     raise
                 break  # those that were found must be carried out; the others are looked up next time
             if self._given_up:
                 break
+            if entry not in self._unsure:
+                continue  # settled by another call meanwhile
             self._unsure.remove(entry)
-            if row is not None and row.state.uid == state.uid:
-                entry.resident.case_no = row.case_no
+            if uid == state.uid:
+                entry.resident.case_no = found_no
                 self._doubt.note(entry)
-                self._residents.evict(row.case_no)
-                found.append(row.case_no)
+                self._residents.evict(found_no)
+                found.append(found_no)
             else:
                 self._residents.release(entry.reserved)
         return found
+
+
+async def _there(store: Store, ref: CaseRef) -> tuple[int, str]:
+    """Return the number and the uid of a case, (0, "") if there is none.
+
+    By way of the commit, not of a read: a start that is still being written is waited for.
+    """
+    try:
+        return await store.edit(ref, lambda locked: Edit((locked.case_no, locked.state.uid)))
+    except CaseNotFound:
+        return 0, ""

@@ -11,23 +11,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from longcase.engine.advance import Accepted, Item, blocked, refuse_input, wake_at
+from longcase.engine.advance import Accepted, Item, blocked, refuse_input
 from longcase.engine.code import WorkflowCode
-from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.incidents import TurnDiscarded
 from longcase.env import Env
-from longcase.errors import BugError, LongcaseError, UnavailableError
-from longcase.history.event import Event, instant_of, instant_text
+from longcase.errors import BugError, UnavailableError
+from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState
+from longcase.model.queue import DEFAULT_QUEUE
+from longcase.runtime.composing import Writes
 from longcase.runtime.doubt import Doubt
+from longcase.runtime.holding import Holding
 from longcase.runtime.limits import Slots
-from longcase.runtime.moved import Moved, Prepared, Reserved
-from longcase.runtime.performing import storable
+from longcase.runtime.moved import Batch, Moved, Prepared, Refused, Reserved
 from longcase.runtime.queues import Queues, stands_in_queue
 from longcase.runtime.residents import Residents
+from longcase.runtime.settling import Settling
 from longcase.runtime.starts import Starts
 from longcase.runtime.watchdog import Watchdog
-from longcase.runtime.writes import Writes
-from longcase.runtime.written import Settling
 from longcase.store.port import CaseRow, Input, NewCase, Started, Store
 
 log = logging.getLogger("longcase.runtime")
@@ -65,6 +66,7 @@ class Turns:
         self._doubt = Doubt(worker, slots)
         self._writes = Writes(env, codes, worker, queues, store.is_dead)
         self._settling = Settling(self.residents, self._doubt, queues)
+        self._holding = Holding(codes, self.residents, self._writes, self.now)
         self._starts = Starts(env, codes, self.residents, self._writes, self._doubt, self._settling)
 
     @property
@@ -115,97 +117,90 @@ class Turns:
         given items, moved again at once. What could not be applied is kept in the store's inbox.
         """
         moved: list[Moved] = []
-        todo: dict[int, list[Item]] = {case_no: list(items) for case_no, items in cases.items()}
-        looking = set(look)
-        for attempt in range(20):
-            try:
+        todo = Batch({case_no: list(items) for case_no, items in cases.items()}, set(look))
+        try:
+            for attempt in range(20):
                 if attempt > LOST_RACES:
                     await self.store.beat(self.worker)  # raises if it is forgotten: its writes are refused then
-                prepared = await self._prepare(todo, looking)
-            except LongcaseError:
-                self._doubt.carry_later(moved)
-                raise
-            todo, looking = {}, set()
-            writes = [entry for entry in prepared if entry.write is not None]
-            moved.extend(self._settling.unwritten(entry) for entry in prepared if entry.write is None)
-            try:
-                batch = [entry.write for entry in writes if entry.write is not None]
-                outcomes = await self.store.write(batch, partial=True) if batch else []
-            except LongcaseError:
-                for entry in writes:
-                    self._doubt.note(entry)
-                    self.residents.evict(entry.resident.case_no)
-                self._doubt.carry_later(moved)
-                raise
-            for entry, outcome in zip(writes, outcomes, strict=True):
-                if outcome.outcome == "done":
-                    moved.append(self._settling.written(entry, outcome))
-                    continue
-                case_no = entry.resident.case_no
-                self.residents.release(entry.reserved)
-                self.residents.evict(case_no)
-                if outcome.outcome == "stale":
-                    todo[case_no] = entry.items
-                    looking.add(case_no)
-                else:
-                    await self._hold(case_no, entry.items, outcome.error, "not_storable")
-            if not todo:
-                return moved
-        raise BugError(f"cases {sorted(todo)} lost every race for the row")
+                todo = await self._round(todo, moved)
+                if not todo.items:
+                    return moved
+            raise todo.unavailable or BugError(f"cases {sorted(todo.items)} lost every race for the row")
+        except BaseException:
+            # What did move is durable: the attempts it began are carried out when their cases are looked at again.
+            self._doubt.carry_later(moved)
+            raise
+
+    async def _round(self, todo: Batch, moved: list[Moved]) -> Batch:
+        """Move cases by one commit; returns those that must be looked at anew."""
+        again = Batch()
+        prepared = await self._prepare(todo, again)
+        writes = [entry for entry in prepared if entry.write is not None]
+        moved.extend(self._settling.unwritten(entry) for entry in prepared if entry.write is None)
+        try:
+            batch = [entry.write for entry in writes if entry.write is not None]
+            outcomes = await self.store.write(batch, partial=True) if batch else []
+        except BaseException:
+            for entry in writes:
+                self._doubt.note(entry)
+                self.residents.evict(entry.resident.case_no)
+            raise
+        broken: Exception | None = None
+        for entry, outcome in zip(writes, outcomes, strict=True):
+            case_no, error = entry.resident.case_no, outcome.error
+            if outcome.outcome == "done":
+                moved.append(self._settling.written(entry, outcome))
+                continue
+            self.residents.release(entry.reserved)
+            self.residents.evict(case_no)
+            if isinstance(error, UnavailableError):
+                again.unavailable = error
+            elif outcome.outcome == "failed" and case_no in todo.refused:
+                broken = error  # not even its incident can be stored
+                continue
+            elif outcome.outcome == "failed":
+                again.refused[case_no] = Refused("not_storable", error)
+            again.add(case_no, entry.items)
+        if broken is not None:
+            raise broken
+        for entry in prepared:
+            if entry.look_again and entry.resident.case_no not in again.items:
+                again.add(entry.resident.case_no, [])
+        return again
 
     # -- what cannot be moved here -------------------------------------------------------------------
 
-    async def _hold(self, case_no: int, items: Sequence[Item], error: Exception | None, kind: str) -> None:
-        """Open an incident on a case that this process cannot move on; its inputs and outcomes are kept.
+    async def _others(self, state: CaseState, code: WorkflowCode) -> set[str]:
+        """Return the other codes that living workers would move a case with; none if this one has no name."""
+        if not code.fingerprint:
+            return set()
+        living = [row for row in await self.store.workers() if row.alive and row.serves(DEFAULT_QUEUE)]
+        return {row.codes.get(state.workflow, "") for row in living} - {code.fingerprint, ""}
 
-        What waits in the inbox stays there; what has ended in this process goes there, or is tried again.
-        """
-        row = await self._load(case_no)
-        if row is None:
-            return
-        state, now = row.state, self.now(row.state)
-        code = self.codes.get(state.workflow)
-        if code is None:
-            return
-        resident = self.residents.new(case_no, code, state)
-        write = self._writes.kept(resident, items, now)
-        if not blocked(state):
-            discarded = TurnDiscarded(kind, storable(str(error)), owner=code.workflow.owner.name)
-            resident.append(incident(state, discarded, instant_of(now)), now)
-        write.lease, write.wake_at = self._writes.lease(state, now), wake_at(state, now)
-        await self.store.write([write])
-
-    async def _decline(self, case_no: int, state: CaseState, code: WorkflowCode, items: Sequence[Item]) -> bool:
-        """Give back a case that this code does not replay, if a living worker of another code may; see I34.
+    async def _decline(self, case_no: int, state: CaseState, code: WorkflowCode, others: set[str]) -> bool:
+        """Give back a case that this code does not replay, for a living worker of another code to move; see I34.
 
         Each code declines a visit once; when every other living one has, this worker opens the incident.
         """
-        mine = code.fingerprint
-        if not mine:
-            return False
-        living = [row.codes.get(state.workflow, "") for row in await self.store.workers() if row.alive]
-        others = set(living) - {mine, ""}
-        if not others:
-            return False
-        if others <= await self.store.decline(case_no, state.visit, mine, self.worker):
+        if others <= await self.store.decline(case_no, state.visit, code.fingerprint, self.worker):
             await self.store.undecline(case_no)
             return False
-        if items:
-            now = self.now(state)
-            write = self._writes.kept(self.residents.new(case_no, code, state), items, now)
-            write.lease, write.wake_at = 0, now
-            await self.store.write([write])
+        if self.queues is not None and (back := self.queues.give_up(case_no)):
+            await self.store.give_back(self.worker, back)
         log.info("%s: this code does not replay visit %d; left to another release", state.address, state.visit)
         return True
 
     # -- preparing -----------------------------------------------------------------------------------
 
-    async def _prepare(self, todo: Mapping[int, list[Item]], looking: set[int]) -> list[Prepared]:
+    async def _prepare(self, todo: Batch, again: Batch) -> list[Prepared]:
+        """Compute the turns of a round; what it finds out too late to write goes into the one after it, `again`."""
         residents = self.residents
-        unknown = [case_no for case_no in todo if case_no in looking or case_no not in residents]
+        unknown = [case_no for case_no in todo.items if case_no in todo.looking or case_no not in residents]
         rows = await self.store.load_many(unknown) if unknown else {}
-        pending = [case_no for case_no, row in rows.items() if row.pending]
-        inboxes = await self.store.inboxes(pending) if pending else {}
+        inboxes = {case_no: row.inbox for case_no, row in rows.items() if row.inbox is not None}
+        pending = [case_no for case_no, row in rows.items() if row.pending and row.inbox is None]
+        if pending:
+            inboxes |= await self.store.inboxes(pending)
         if any(self._runs_elsewhere(row.state) for row in rows.values()):
             await self.store.dead_workers()  # `is_dead` answers from the last reading: the case may wait for just this
         asked = set(unknown)
@@ -213,14 +208,18 @@ class Turns:
         recorded = await self._recorded(rows)
         prepared: list[Prepared] = []
         try:
-            for case_no, items in todo.items():
+            for case_no, items in todo.items.items():
                 row = rows.get(case_no)
                 if row is None and case_no in asked:
+                    continue
+                if row is not None and case_no in todo.refused:
+                    held = self._holding.hold(row, items, todo.refused[case_no])
+                    prepared += [held] if held is not None else []
                     continue
                 reserved = Reserved()
                 try:
                     entry = await self._prepare_one(
-                        case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no), now, reserved
+                        case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no), now, reserved, again
                     )
                 except UnavailableError:
                     residents.release(reserved)
@@ -230,7 +229,7 @@ class Turns:
                     log.exception("case %d cannot be moved", case_no)
                     residents.release(reserved)
                     residents.evict(case_no)
-                    await self._hold(case_no, items, error, "engine_fault")
+                    again.add(case_no, items, Refused("engine_fault", error))
                     continue
                 if entry is not None:
                     prepared.append(entry)
@@ -264,11 +263,6 @@ class Turns:
     async def _load(self, case_no: int) -> CaseRow | None:
         return (await self.store.load_many([case_no])).get(case_no)
 
-    async def _prepare_again(self, case_no: int, local: list[Item]) -> Prepared | None:
-        """Prepare a case anew from what the store holds by now."""
-        prepared = await self._prepare({case_no: local}, {case_no})
-        return prepared[0] if prepared else None
-
     async def _prepare_one(
         self,
         case_no: int,
@@ -278,6 +272,7 @@ class Turns:
         recorded: Sequence[Event] | None,
         batch_now: str,
         reserved: Reserved,
+        again: Batch,
     ) -> Prepared | None:
         residents = self.residents
         resident = residents.get(case_no)
@@ -325,14 +320,18 @@ class Turns:
                     return None
                 if row.state.seq != base_seq:
                     # Another process moved the case meanwhile: what was discarded may not be so any more.
-                    return await self._prepare_again(case_no, local)
+                    again.add(case_no, local)
+                    return None
                 log.info("%s: turn discarded: %s: %s", row.state.address, discarded.kind, discarded.message)
                 resident = None
                 if discarded.applied:
                     limit = discarded.applied
                     continue
-                if discarded.kind in DECLINED and await self._decline(case_no, row.state, code, local):
-                    return None
+                if discarded.kind in DECLINED and (others := await self._others(row.state, code)):
+                    if local:  # kept first: once the case is given back, another worker's turn may come in between
+                        return self._holding.keep(row, local, len(inbox))
+                    if await self._decline(case_no, row.state, code, others):
+                        return self._holding.nothing(row)
                 resident = residents.new(case_no, code, row.state)
                 base_seq, base_seen = row.state.seq, row.state.seen_seq
                 result = refuse_input(resident, residents.work(now), discarded, discarded.item)

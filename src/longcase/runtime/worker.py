@@ -48,9 +48,6 @@ RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
 BEAT_WORKER = 5.0  # seconds between a worker's own signs of life, one small commit each
 
 
-_MOVES_OTHERS = frozenset({"child_started", "child_released", "case_closed", "interrupted"})
-
-
 class Worker:
     """Moves cases until told to stop."""
 
@@ -228,17 +225,21 @@ class Worker:
         for begin in range(0, len(new), self.batch):
             some = new[begin : begin + self.batch]
             if len(self._carrier.tasks) + len(self._queue) >= IN_FLIGHT:
-                started.extend(await self.store.start(some))
+                accepted = await self.store.start(some)
+                self._wake_new(accepted)
+                started.extend(accepted)
                 self._due_known = None
             else:
                 turns = self.turns
                 answers, moved = await turns.start(some)
                 started.extend(answers)
-                if turns is not self._turns or self._forgotten:
-                    turns.give_up(moved)  # begun by an incarnation that others have taken over from
+                if turns is not self._turns or self._forgotten or self._stopping:
+                    turns.give_up(moved)  # begun by an incarnation that others take over from
                     moved = []
                 if len(moved) < len(answers):
                     self._due_known = None  # some were only accepted
+                    begun = {entry.case_no for entry in moved}
+                    self._wake_new([answer for answer in answers if answer.case_no not in begun])
                 for entry in moved:
                     self._carry_out(entry)
             self._bell.set()
@@ -246,7 +247,13 @@ class Worker:
                 await asyncio.sleep(0)
         return started
 
+    def _wake_new(self, started: Sequence[Started]) -> None:
+        for answer in started:
+            if not answer.existing:
+                self.wake(answer.case_no)
+
     async def _leave(self) -> None:
+        self._stopping = True  # also where an error ended it: what begins from here on would run under no worker
         await self._carrier.leave()
         if self._pulse is not None:
             self._pulse.stop()
@@ -307,12 +314,19 @@ class Worker:
         general = self._queues.general and not self._draining
         if general and len(cases) < self.batch and self._store_may_have_more():
             self.env.signal_point("before_claim")
-            ready = await self.store.ready(self._now(), self.number, self.batch - len(cases), tuple(self.codes))
-            for case_no in ready:
-                cases.setdefault(case_no, [])
-                look.add(case_no)
-            if len(ready) < self.batch - len(cases) or not ready:
-                self._due_known = await self.store.next_wake(self._now())
+            now, room = self._now(), self.batch - len(cases)
+            self._due_known = ""  # whoever changes it from here on knows of more than this look sees
+            more: str | None = None
+            try:
+                ready = await self.store.ready(now, self.number, room, tuple(self.codes))
+                for case_no in ready:
+                    cases.setdefault(case_no, [])
+                    look.add(case_no)
+                if len(ready) < room:
+                    # After the instant of that look: what falls due in between must be in one of them.
+                    more = await self.store.next_wake(now)
+            finally:
+                self._due_known = _sooner(self._due_known, more)
         if self._queues.limits and not self._draining:
             await self._take(cases, look)
 
@@ -323,8 +337,16 @@ class Worker:
         room = min(self.batch - len(cases), self._slots.room - self._queues.granted)
         if room <= 0:
             return
-        taken = await self.store.take(self.number, self._queues.open_limits, self._now(), room)
-        self._queue_again = taken.again if len(taken.calls) < room else None
+        self._queue_again = ""  # as above
+        more: str | None = None
+        try:
+            taken = await self.store.take(
+                self.number, self._queues.open_limits, self._now(), room, tuple(self.codes), self._queues.known
+            )
+            if len(taken.calls) < room:
+                more = taken.again
+        finally:
+            self._queue_again = _sooner(self._queue_again, more)
         for case_no in self._queues.grant(taken):
             cases.setdefault(case_no, [])
             look.add(case_no)
@@ -382,6 +404,8 @@ class Worker:
                     for stopped in await self.store.stops(self.number):
                         self._carrier.stop(stopped)
         if time >= self._sweep_at:
+            # Whether or not anybody told: a commit of this process whose caller gave up tells nobody.
+            self._due_known = self._queue_again = None
             self._notice_clock_jump()
             await self._recover()
             for case_no in await self.turns.settle_starts():
@@ -429,7 +453,8 @@ class Worker:
                 log.exception("worker %d not recovered", dead)
                 continue
             if count:
-                log.warning("worker %d is dead; %d of its cases go on here", dead, count)
+                # Not "go on here": who moves them is whoever has loaded their workflow and comes first.
+                log.warning("worker %d is dead; cases set free for the workers of their workflows: %d", dead, count)
             self._wake_all()
 
     # -- commands ----------------------------------------------------------------------------------------
@@ -439,8 +464,8 @@ class Worker:
             self._look[moved.case_no] = None  # one that came meanwhile stays: it may tell of a later commit
         if moved.wake_at and self._due_known is not None and (not self._due_known or moved.wake_at < self._due_known):
             self._due_known = moved.wake_at
-        if not _MOVES_OTHERS.isdisjoint([event.type for event in moved.events]):
-            self._due_known = None  # the same commit may have made another case ready
+        if moved.others:
+            self._due_known = None
         if moved.left:
             self._put_back(moved.case_no, moved.left)
         self._carrier.carry_out(moved)
@@ -452,14 +477,16 @@ class Worker:
         else:
             self._slots.hold(moved.case_no, moved.refused)
             if back := self._queues.refuse(moved.case_no, moved.state):
-                self._carrier.spawn(self._give_back(back))
+                self._carrier.spawn(self._give_back(self.number, back))
 
-    async def _give_back(self, calls: list[tuple[int, str]]) -> None:
+    async def _give_back(self, worker: int, calls: list[tuple[int, str]]) -> None:
         """Let other workers have the queued calls this one has no slot for."""
         try:
-            await self.store.give_back(self.number, calls)
+            await self.store.give_back(worker, calls)
         except LongcaseError as error:
-            log.warning("%d queued calls not given back: %s", len(calls), error.message)
+            log.warning("%d queued calls not given back, they are taken anew: %s", len(calls), error.message)
+        finally:
+            self._queues.returned(calls)
 
     def _freed(self, activity: Activity[..., Any]) -> None:
         """Let those that waited for the slot of an attempt that has ended have it."""
@@ -478,3 +505,10 @@ class Worker:
         else:
             waiting.append(item)
         self._bell.set()
+
+
+def _sooner(one: str | None, other: str | None) -> str | None:
+    """Return the sooner of two instants to look again at: None is now, "" is when told."""
+    if one is None or other is None:
+        return None
+    return min(filter(None, (one, other)), default="")

@@ -11,8 +11,8 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, apply
 from longcase.model.codec import Json
 from longcase.model.strict_json import check_json
-from longcase.service.door import Accepted, Door, TaskView
-from longcase.store.port import CaseRef, CaseRow, Edit, Input, Locked
+from longcase.service.door import Accepted, Door, TaskView, same_case
+from longcase.store.port import CaseRow, Edit, Input, Locked
 
 
 class Answering(Door):
@@ -47,7 +47,6 @@ class Answering(Door):
             recorded in the case's history.
         """
         who = actor or self.actor
-        ref = self.ref(address)
         row = await self.row(address)
         try:
             target = await self._task_of(row, task)
@@ -80,7 +79,7 @@ class Answering(Door):
             )  # fmt: skip
 
         try:
-            return await self._edit(ref, decide)
+            return await self._edit(same_case(row), decide)
         except TaskNotFound as error:  # it was over by the time its case was locked
             return await self._refuse_late(row, target, answer, reason, who, error)
 
@@ -111,7 +110,7 @@ class Answering(Door):
             event.node, event.n, event.strand, event.cause = end.node, end.n, end.strand, end.seq
             return Edit(Accepted(row.state.address), [event], refusal=told)
 
-        return await self._edit(CaseRef(row.case_no), refuse)
+        return await self._edit(same_case(row), refuse)
 
     async def _gave(self, row: CaseRow, end: Event, who: Actor, answer: Json) -> bool:
         """Tell whether a person has given that very answer to the task that ended so."""
@@ -135,7 +134,7 @@ class Answering(Door):
             event = (release_task if release else claim_task)(locked.state, target, who)
             return Edit(Accepted(address, did="released" if release else "claimed"), [event])
 
-        return await self._edit(self.ref(address), decide)
+        return await self._edit(same_case(row), decide)
 
     def _run_clocks(self, locked: Locked) -> tuple[list[Event], CaseState, list[Input]]:
         """Let the tasks' own clocks take effect before anything else: an expiry beats a later answer (B1)."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from longcase.engine.advance import blocked
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
 from longcase.env import Env
-from longcase.errors import CaseNotFound, UsageError
+from longcase.errors import CaseNotFound, UsageError, WorkflowNotFound
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task
 from longcase.history.waits import Wait
@@ -65,10 +66,17 @@ class CaseView:
     lease: int
     wake_at: str
     exits: tuple[str, ...] = field(default=())
+    unserved: bool = False  # it waits for a worker, and none that lives has its workflow loaded
 
     @property
     def blocked(self) -> bool:
         return blocked(self.state)
+
+
+def same_case(row: CaseRow) -> CaseRef:
+    """Return the reference of just the case that was read; its address may name another one by now."""
+    state = row.state
+    return CaseRef(row.case_no, state.workflow, state.key, state.tenant)
 
 
 class Door:
@@ -105,6 +113,21 @@ class Door:
     def code_of(self, workflow: str) -> WorkflowCode | None:
         """Return the workflow's code if it is loaded here."""
         return self.codes.get(workflow)
+
+    def loaded(self, workflow: str) -> WorkflowCode:
+        """Return the workflow's code.
+
+        Raises:
+            WorkflowNotFound: it is not loaded here; those that are stand in the hint.
+        """
+        code = self.codes.get(workflow)
+        if code is None:
+            near = get_close_matches(workflow, self.codes, 1)
+            others = f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app"
+            raise WorkflowNotFound(
+                f"workflow {workflow} is not loaded", hint=f"did you mean {near[0]}?" if near else others
+            )
+        return code
 
     async def row(self, address: str) -> CaseRow:
         """Return the row of a case, or raise CaseNotFound."""

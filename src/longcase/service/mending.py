@@ -9,14 +9,14 @@ from longcase.engine import repair as repairs
 from longcase.engine.code import WorkflowCode
 from longcase.engine.repair import Repair
 from longcase.engine.tasks import Actor
-from longcase.errors import InvalidInput, UsageError
+from longcase.errors import InvalidInput, RepairRefused, UsageError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json, codec_for
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage
-from longcase.service.door import Accepted, Door
-from longcase.store.port import Edit, Input, Locked
+from longcase.service.door import Accepted, Door, same_case
+from longcase.store.port import CaseRow, Edit, Input, Locked
 
 
 class Mending(Door):
@@ -103,14 +103,14 @@ class Mending(Door):
         who = actor or self.actor
         name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
-        earlier = await self._last_visit_of(address, name)
+        row = await self.row(address)
+        earlier = await self._last_visit_of(row, name)
         return await self._repair(
-            address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who
+            address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who, row
         )
 
-    async def _last_visit_of(self, address: str, stage: str) -> list[Event]:
+    async def _last_visit_of(self, row: CaseRow, stage: str) -> list[Event]:
         """Return the events of the case's latest visit of a stage, if there was one."""
-        row = await self.row(address)
         events = await self.store.events(row.case_no)
         visits = [event.visit for event in events if event.type == "stage_entered" and event.data["stage"] == stage]
         return [event for event in events if visits and event.visit == visits[-1]]
@@ -128,7 +128,7 @@ class Mending(Door):
                 raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
             return repairs.restart(locked.state, events, who, reason, code)
 
-        return await self._repair(address, judge, who)
+        return await self._repair(address, judge, who, row)
 
     async def cancel(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Cancel a case by its cancel path."""
@@ -136,18 +136,49 @@ class Mending(Door):
         who = actor or self.actor
         return await self._repair(address, lambda locked: repairs.cancel(locked.state, who, reason), who)
 
-    async def _repair(self, address: str, judge: Callable[[Locked], Repair], who: Actor) -> Accepted:
+    async def _repair(
+        self, address: str, judge: Callable[[Locked], Repair], who: Actor, row: CaseRow | None = None
+    ) -> Accepted:
+        """Write what a repair judges right. A judgement by a row that was read before is for just that case."""
+
         def decide(locked: Locked) -> Edit[Accepted]:
             repair = judge(locked)
+            if _is_repeat(repair, locked):
+                return Edit(Accepted(address, duplicate=True, did=repair.did))
             inputs = [
+                # The call is part of it: a result alone is no event, so the next one comes at the same seq.
                 Input(
-                    f"repair-{locked.state.seq}-{position}", kind, data, who.name, who.channel, on_behalf=who.on_behalf
+                    f"repair-{locked.state.seq}-{position}-{data.get('call', '')}",
+                    kind, data, who.name, who.channel, on_behalf=who.on_behalf,
                 )
                 for position, (kind, data) in enumerate(repair.inputs)
-            ]
+            ]  # fmt: skip
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
-        return await self._edit(self.ref(address), decide)
+        return await self._edit(self.ref(address) if row is None else same_case(row), decide)
+
+
+def _is_repeat(repair: Repair, locked: Locked) -> bool:
+    """Tell whether the result a repair supplies has been accepted before, and waits for its turn.
+
+    Raises:
+        RepairRefused: another result of the call waits; it was accepted, and stands.
+    """
+    if repair.events:
+        return False
+    waiting = {item.data["call"]: item for item in locked.pending if item.type == "activity_completed"}
+    for _, data in repair.inputs:
+        before = waiting.get(data["call"])
+        if before is None:
+            return False
+        if before.data["result"] != data["result"]:
+            address = locked.state.address
+            raise RepairRefused(
+                f"{address}: a result of that call was accepted from {before.actor} at {before.accepted_at}, "
+                "and waits for a worker",
+                hint=f"longcase show {address}",
+            )
+    return bool(repair.inputs)
 
 
 def _stated(command: str, reason: str) -> str:

@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
-from longcase.errors import CaseClosed, UnknownSignal, WorkflowNotFound
-from longcase.history.event import Event
-from longcase.history.waits import not_taken_up, waits
+from longcase.errors import CaseClosed, UnknownSignal
+from longcase.history.event import Event, instant_text
+from longcase.history.waits import for_a_worker, waits
 from longcase.model.codec import Codec, Json, digest
 from longcase.model.names import check_idempotency_key, check_key
+from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Workflow
@@ -26,7 +27,7 @@ from longcase.service.answering import Answering
 from longcase.service.door import Accepted, CaseView, Receipt, TaskView
 from longcase.service.fleet import FleetView, fleet
 from longcase.service.mending import Mending
-from longcase.store.port import DedupKey, Edit, Input, Locked, NewCase
+from longcase.store.port import CaseRow, DedupKey, Edit, Input, Locked, NewCase
 
 __all__ = ["Accepted", "CaseView", "Receipt", "Service", "TaskView"]
 
@@ -64,12 +65,7 @@ class Service(Answering, Mending):
     ) -> NewCase:
         """Validate a start without accepting it; several are accepted at once by `start_prepared`."""
         name = workflow if isinstance(workflow, str) else workflow.name
-        code = self.codes.get(name)
-        if code is None:
-            raise WorkflowNotFound(
-                f"workflow {name} is not loaded",
-                hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app",
-            )
+        code = self.loaded(name)
         codec = code.workflow.codec
         what = f"object of {name}"
         data = _encoded(codec, body, what)
@@ -92,7 +88,7 @@ class Service(Answering, Mending):
         started = await (self.starter or self.store.start)(new)
         receipts: list[Receipt] = []
         for answer in started:
-            if not answer.existing:
+            if not answer.existing and self.starter is None:  # who begins them himself needs not be told
                 self._changed(answer.case_no)
             receipts.append(
                 Receipt(answer.state.address, answer.case_no, answer.existing, answer.state.status, answer.differs)
@@ -152,12 +148,7 @@ class Service(Answering, Mending):
         return await self._edit(ref, decide, dedup)
 
     def _signal_body(self, workflow: str, name: str, body: BaseModel | Mapping[str, Json]) -> Json:
-        code = self.codes.get(workflow)
-        if code is None:
-            raise WorkflowNotFound(
-                f"workflow {workflow} is not loaded",
-                hint=f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app",
-            )
+        code = self.loaded(workflow)
         declared = code.workflow.signals.get(name)
         if declared is None:
             known = ", ".join(code.workflow.signals) or "none"
@@ -171,9 +162,21 @@ class Service(Answering, Mending):
     async def show(self, address: str) -> CaseView:
         """Return what one screen says of a case."""
         row = await self.row(address)
-        exits = await queries.next_steps(self.store, row.state)
-        found = await queries.with_children(self.store, row.state, waits(row.state) or not_taken_up(row.state))
-        return CaseView(row.state.address, row.case_no, row.state, found, row.pending, row.lease, row.wake_at, exits)
+        state = row.state
+        exits = await queries.next_steps(self.store, state)
+        found = await queries.with_children(self.store, state, waits(state) or for_a_worker(state))
+        unserved = await self._unserved(row, bool(found) and found[0].kind == "worker")
+        return CaseView(state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits, unserved)
+
+    async def _unserved(self, row: CaseRow, wanted: bool) -> bool:
+        """Tell whether a case waits for a worker, or is held by a dead one, and no living one has its workflow."""
+        due = bool(row.wake_at) and row.wake_at <= instant_text(self.env.now())
+        if not (wanted or due or row.pending or row.lease):
+            return False
+        living = [worker for worker in await self.store.workers() if worker.alive]
+        if row.lease in {worker.no for worker in living}:
+            return False
+        return not any(worker.serves(DEFAULT_QUEUE) and worker.loads(row.state.workflow) for worker in living)
 
     async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
         """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 from longcase.history.chain import link, payload_digest
 from longcase.history.event import BESIDE, TASK_CLOCKS, Event
 from longcase.history.state import CaseState, Task, apply
 from longcase.store import rows
-from longcase.store.port import CaseRow, Input, NewCase
+from longcase.store.port import CaseRow, CaseWrite, Input, NewCase
 from longcase.store.rows import Row, text_of
 
 
@@ -45,6 +45,19 @@ def tasks_of(case_no: int, tasks: Mapping[str, Task]) -> list[Row]:
 def earliest(*instants: str) -> str:
     """Return the earliest of the instants that are given, or ""."""
     return min((instant for instant in instants if instant), default="")
+
+
+def blocked(state: CaseState) -> bool:
+    """Tell whether an incident keeps the case from taking inputs."""
+    return any(incident["blocks"] for incident in state.incidents.values())
+
+
+def orphaned(write: CaseWrite, gone: Set[int]) -> bool:
+    """Tell whether a turn leaves a queued attempt to a worker that was forgotten while the turn was computed.
+
+    Nobody will tell its death any more: the case has to be looked at again, unless it stands still anyway.
+    """
+    return bool(gone) and not blocked(write.state) and any(call.worker in gone for call in write.queued or ())
 
 
 def may_follow(between: Iterable[str], events: Sequence[Event]) -> bool:

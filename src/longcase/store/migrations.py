@@ -89,9 +89,13 @@ def refuse_older(known: Sequence[Migration], applied: Mapping[int, str], store: 
     """
     if missing(known, applied, store):
         version, newest = max(applied, default=0), known[-1].version
+        # A URL is shown without its secret and its options: none to paste.
+        migrate = "longcase migrate" if "://" in store else f"longcase migrate --store {store}"
         raise SchemaMismatch(
-            f"the store {store} has schema version {version}, this release needs {newest}",
-            hint=f"longcase backup, then: longcase migrate --store {store}",
+            f"the store {store} has schema version {version}, this release needs {newest}"
+            if version
+            else f"the store {store} is empty: it has no tables yet",
+            hint=f"longcase backup, then: {migrate}" if version else f"{migrate}, or start a worker: it makes them",
             found=version,
             needed=newest,
         )

@@ -1,7 +1,7 @@
 """Reading everything that is kept of a case, and rebuilding what follows from its history.
 
-`insight.verify` judges; this module only reads rows as they are, damaged ones too, and says what a
-state's row must hold.
+`insight.verify` judges what `stored` and `broken_references` read: rows as they are, damaged ones too.
+`rebuild` writes: a case's row and tasks anew, from its history. `store.auditing` says what they must hold.
 """
 
 from __future__ import annotations

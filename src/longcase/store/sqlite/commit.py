@@ -32,7 +32,7 @@ from longcase.store.port import Written
 from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
 from longcase.store.sqlite.transaction import Transaction
 from longcase.store.sqlite.writing import run_writes
-from longcase.store.writes import WriteUnit
+from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], T]

@@ -1,4 +1,4 @@
-"""What the machine says of the disk a store lies on: kind of file system, room, and making a file stay."""
+"""What the machine says of the disk a store lies on: the kind of file system, and its room."""
 
 from __future__ import annotations
 

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from longcase.store.port import QueuedCall, QueueLimits, Taken
-from longcase.store.queueing import counted, in_turn, room_of
+from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
 
+# Whether the code of a worker has declined a case's visit.
+DECLINED: Final = """EXISTS (
+    SELECT 1 FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit
+      AND code IN (SELECT codes.value FROM workers, json_each(workers.codes) AS codes WHERE workers.no = {worker})
+)"""
 # A claim is not lost by the turn of another worker: the attempt it is for is still to be begun.
 _UPSERT: Final = """
 INSERT INTO queued (case_no, call, queue, rank, tenant, attempt, due, since, worker, begun, stop)
@@ -32,9 +37,20 @@ _RUNNING: Final = "SELECT count(*) FROM queued WHERE queue = ? AND worker <> 0"
 _NEXT_PLACE: Final = """
 SELECT rank, tenant FROM queued WHERE queue = ? AND worker = 0 AND (rank, tenant) > (?, ?) ORDER BY rank, tenant LIMIT 1
 """
-_WAITING: Final = """
+_WAITING: Final = f"""
 SELECT case_no, call, attempt, due FROM queued
-WHERE queue = ? AND worker = 0 AND rank = ? AND tenant = ? AND due <= ? ORDER BY due, case_no LIMIT ?
+WHERE queue = ?1 AND worker = 0 AND rank = ?2 AND tenant = ?3 AND due <= ?4 AND EXISTS (
+    SELECT 1 FROM cases WHERE cases.case_no = queued.case_no
+      AND (?6 IS NULL OR workflow IN (SELECT value FROM json_each(?6))) AND NOT {DECLINED.format(worker="?7")}
+)
+ORDER BY due, case_no LIMIT ?5
+"""
+# Claims whose answer was lost, or that could not be given back: nobody else may have them.
+_FORGOTTEN: Final = """
+SELECT case_no, call, attempt FROM queued
+WHERE worker = ?1 AND worker <> 0 AND begun = 0 AND queue IN (SELECT value FROM json_each(?2))
+  AND (case_no, call) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?3))
+ORDER BY due, case_no LIMIT ?4
 """
 _NEXT_DUE: Final = "SELECT min(due) FROM queued WHERE queue = ? AND worker = 0 AND rank = ? AND tenant = ? AND due > ?"
 _CLAIM: Final = "UPDATE queued SET worker = ? WHERE case_no = ? AND call = ?"
@@ -54,6 +70,12 @@ UPDATE cases SET wake_at = ? WHERE status = 'open'
 _DROP_CLOSED: Final = """
 DELETE FROM queued WHERE worker = ? AND worker <> 0
   AND EXISTS (SELECT 1 FROM cases WHERE cases.case_no = queued.case_no AND status <> 'open')
+"""
+_GIVE_BACK: Final = f"{_UNCLAIM} AND case_no = ? AND call = ? RETURNING queue"
+# Whether anything waits in the queues, or stands claimed by the worker, perhaps without its knowledge.
+ANY: Final = """
+SELECT EXISTS (SELECT 1 FROM queued WHERE worker = 0 AND queue IN (SELECT value FROM json_each(?1)))
+    OR ?3 AND EXISTS (SELECT 1 FROM queued WHERE worker = ?2 AND worker <> 0 AND begun = 0)
 """
 STOPS: Final = "SELECT case_no, call, attempt FROM queued WHERE worker = ? AND worker <> 0 AND stop = 1"
 _FIRST: Final = -(2**62)
@@ -77,10 +99,19 @@ def replace(tx: Transaction, case_no: int, tenant: str, calls: Sequence[QueuedCa
         )  # fmt: skip
 
 
-def take(tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, limit: int) -> Taken:
-    """Claim calls of several queues, one queue after the other."""
+def take(
+    tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, limit: int,
+    workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+) -> Taken:  # fmt: skip
+    """Claim calls of several queues, one queue after the other; first what the worker had claimed and knows not of."""
+    only = None if workflows is None else text_of(list(workflows), "workflows")
     taken: list[tuple[int, str, int]] = []
     again: list[str] = []
+    if granted is not None:
+        names = text_of([queue.name for queue in queues], "queues")
+        known = text_of([*map(list, granted)], "calls")
+        forgotten: list[Any] = tx.execute(_FORGOTTEN, (worker, names, known, limit)).fetchall()
+        taken += forgotten
     for queue in queues:
         running: int = tx.execute(_RUNNING, (queue.name,)).get if queue.concurrency is not None else 0
         begun = _begun(tx, queue.name) if queue.rate is not None else []
@@ -89,12 +120,12 @@ def take(tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, 
             again.append(opens)
         if room <= 0:
             continue
-        found, later = _pick(tx, queue.name, now, room)
+        found, later = _pick(tx, worker, queue.name, now, room, only)
         again += later
         tx.cursor.executemany(_CLAIM, [(worker, case_no, call) for case_no, call, _, _ in found])
         taken += [(case_no, call, attempt) for case_no, call, attempt, _ in found]
         if queue.rate is not None and found:
-            kept = counted(begun, now, len(found), queue.rate[0])
+            kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
             tx.execute(_KEEP_BEGUN, (queue.name, text_of(kept, "a queue's rate")))
     return Taken(tuple(taken), min(again, default=""))
 
@@ -104,7 +135,9 @@ def _begun(tx: Transaction, queue: str) -> list[str]:
     return json.loads(kept[0]) if kept else []
 
 
-def _pick(tx: Transaction, queue: str, now: str, room: int) -> tuple[list[Waiting], list[str]]:
+def _pick(
+    tx: Transaction, worker: int, queue: str, now: str, room: int, only: str | None
+) -> tuple[list[Waiting], list[str]]:
     """Choose calls: highest priority first, among equals tenant by tenant; and instants when others are due."""
     found: list[Waiting] = []
     later: list[str] = []
@@ -114,7 +147,8 @@ def _pick(tx: Transaction, queue: str, now: str, room: int) -> tuple[list[Waitin
             due: str | None = tx.execute(_NEXT_DUE, (queue, rank, tenant, now)).get
             if due:
                 later.append(due)
-            calls: list[Any] = tx.execute(_WAITING, (queue, rank, tenant, now, room - len(found))).fetchall()
+            place = (queue, rank, tenant, now, room - len(found), only, worker)
+            calls: list[Any] = tx.execute(_WAITING, place).fetchall()
             if calls:
                 served: Any = tx.execute(_SERVED, (queue, tenant)).fetchone()
                 waiting.append((served[0] if served else 0, tenant, calls))
@@ -143,10 +177,15 @@ def _places(tx: Transaction, queue: str) -> Iterable[tuple[int, list[str]]]:
 
 
 def give_back(tx: Transaction, worker: int, calls: Sequence[tuple[int, str]]) -> None:
-    """End claims that were not begun."""
-    tx.cursor.executemany(
-        f"{_UNCLAIM} AND case_no = ? AND call = ?", [(worker, case_no, call) for case_no, call in calls]
-    )
+    """End claims that were not begun; what a rate has counted for them is free again."""
+    back: dict[str, list[tuple[int, str]]] = {}
+    for case_no, call in calls:
+        found: Any = tx.execute(_GIVE_BACK, (worker, case_no, call)).fetchone()
+        if found is not None:
+            back.setdefault(found[0], []).append((case_no, call))
+    for queue, ended in back.items():
+        if begun := _begun(tx, queue):
+            tx.execute(_KEEP_BEGUN, (queue, text_of(uncounted(begun, ended), "a queue's rate")))
 
 
 def left(tx: Transaction, worker: int) -> None:

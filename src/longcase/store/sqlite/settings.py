@@ -11,10 +11,7 @@ import apsw
 from longcase.model.codec import Json
 from longcase.store.rows import text_of
 from longcase.store.settings import check_history_format as check_format
-from longcase.store.settings import clock_from, clock_setting
 from longcase.store.sqlite.transaction import Transaction
-
-__all__ = ["check_history_format", "clock_from", "clock_setting", "read", "write"]
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 

@@ -48,7 +48,7 @@ from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
 from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.reading import Questions
 from longcase.store.sqlite.transaction import Transaction
-from longcase.store.writes import WriteUnit
+from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
 
@@ -58,11 +58,8 @@ SELECT case_no FROM cases
 WHERE wake_at <> '' AND wake_at <= ? AND (lease IN (0, ?) OR lease NOT IN (SELECT no FROM workers)) {only}
 ORDER BY wake_at, case_no LIMIT ?
 """
-_ONLY: Final = """
-AND workflow IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
-    SELECT 1 FROM declined WHERE declined.case_no = cases.case_no AND declined.visit = cases.visit
-      AND code IN (SELECT codes.value FROM workers, json_each(workers.codes) AS codes WHERE workers.no = ?)
-)
+_ONLY: Final = f"""
+AND workflow IN (SELECT value FROM json_each(?)) AND NOT {queues.DECLINED.format(worker="?")}
 """
 _LEASE: Final = "UPDATE cases SET lease = ? WHERE case_no IN (SELECT value FROM json_each(?))"
 _RANGES: Final = f"""
@@ -73,9 +70,6 @@ SELECT case_no, {rows.EVENT_COLUMNS}
 FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
 ORDER BY case_no, seq
 """
-_ANY_QUEUED: Final = (
-    "SELECT EXISTS (SELECT 1 FROM queued WHERE worker = 0 AND queue IN (SELECT value FROM json_each(?)))"
-)
 _BEAT: Final = """
 INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
@@ -401,11 +395,14 @@ class SqliteStore:
     async def undecline(self, case_no: int) -> None:
         await self._committer.run(lambda tx: workers.undecline(tx, case_no))
 
-    async def take(self, worker: int, served: Sequence[QueueLimits], now: str, limit: int) -> Taken:
+    async def take(
+        self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,
+        workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+    ) -> Taken:  # fmt: skip
         names = text_of([queue.name for queue in served], "queues")
-        if not self._read(_ANY_QUEUED, (names,))[0][0]:
+        if not self._read(queues.ANY, (names, worker, granted is not None))[0][0]:
             return Taken((), "")
-        return await self._committer.run(lambda tx: queues.take(tx, worker, served, now, limit))
+        return await self._committer.run(lambda tx: queues.take(tx, worker, served, now, limit, workflows, granted))
 
     async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
         if calls:

@@ -21,6 +21,7 @@ from longcase.store.folding import (
     is_child,
     may_follow,
     name_parent,
+    orphaned,
     prepare,
     refused_child,
     shift_causes,
@@ -30,7 +31,7 @@ from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
 from longcase.store.rows import Row, text_of
 from longcase.store.sqlite.queues import replace as replace_queued
 from longcase.store.sqlite.transaction import INSERT_EVENT, OPERATION, UPDATE_CASE, UPDATE_OPERATION, Transaction
-from longcase.store.writes import Entry
+from longcase.store.unit import Entry
 
 _HEADS = """
 SELECT case_no, seq, seen_seq, hash, status, at, wake_at, lease,
@@ -141,17 +142,19 @@ def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
             replace_queued(tx, entry.outcome.case_no, write.state.tenant, write.queued)
         if write.children or write.notify or write.cancel_children:
             entry.outcome = _write_around(tx, write, entry.outcome)
-    named = {number for entry in entries for number in (entry.write.lease, entry.write.worker)} - {0}
-    if named:
+    named = {number for entry in entries for number in (entry.write.lease, entry.write.worker)}
+    named |= {call.worker for entry in entries for call in entry.write.queued or ()}
+    if named := named - {0}:
         _wake_orphans(tx, entries, named)
 
 
 def _wake_orphans(tx: Transaction, entries: Sequence[Entry], named: set[int]) -> None:
-    """Wake cases of a worker that was forgotten while their turns were computed: nobody will tell its death."""
+    """Wake cases of workers that were forgotten while their turns were computed: nobody will tell their death."""
     gone = named - {row[0] for row in tx.execute("SELECT no FROM workers")}
     for entry in entries:
         write = entry.write
         runs = write.worker in gone and any(call.worker == write.worker for call in write.queued or ())
+        runs = runs or orphaned(write, gone)
         if (runs or write.lease in gone) and entry.outcome is not None and entry.outcome.outcome == "done":
             tx.wake(entry.outcome.case_no)
 

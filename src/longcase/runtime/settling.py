@@ -7,7 +7,7 @@ from longcase.runtime.doubt import Doubt
 from longcase.runtime.moved import Moved, Prepared
 from longcase.runtime.queues import Queues, stands_in_queue
 from longcase.runtime.residents import Residents
-from longcase.store.port import Written
+from longcase.store.port import CaseWrite, Written
 
 
 class Settling:
@@ -52,5 +52,9 @@ class Settling:
             again = again or outcome.pending > entry.untaken + len(result.kept)
         return Moved(
             case_no, state, resident.code, write.events, result.commands, entry.left, again, write.wake_at,
-            tuple(entry.reserved.refused), write.queued is not None,
+            tuple(entry.reserved.refused), write.queued is not None, _moves_others(write),
         )  # fmt: skip
+
+
+def _moves_others(write: CaseWrite) -> bool:
+    return bool(write.children or write.cancel_children) or any(no != write.case_no for no, _ in write.notify)

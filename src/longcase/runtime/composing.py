@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from longcase.engine.advance import Advance, Command, Ended, Item, Verified, wake_at
-from longcase.engine.attempts import Success, Verdict, failed_attempt, outcome_counts
+from longcase.engine.attempts import Success
 from longcase.engine.code import WorkflowCode
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
@@ -137,15 +137,6 @@ class Writes:
                 if (not call["awaited"] or call.get("stopping")) and stop not in result.commands:
                     result.commands.append(stop)
 
-    def kept(self, resident: Resident, items: Sequence[Item], now: str) -> CaseWrite:
-        """Return a write that keeps in the inbox what has ended in this process, without any turn."""
-        state = resident.state
-        write = CaseWrite(resident.case_no, state.seq, state.seen_seq, resident.emitted, state, worker=self._worker)
-        seq = state.seq
-        kept = [item for item in items if not _tried_again(resident, item, now)]
-        write.notify = [(resident.case_no, as_input(item, seq, position)) for position, item in enumerate(kept)]
-        return write
-
     def _child(self, resident: Resident, event: Event) -> NewCase:
         data = event.data
         code = self._codes.get(data["workflow"])
@@ -164,20 +155,6 @@ class Writes:
             actor=Actor("engine", "engine"), parent=parent,
         )  # fmt: skip
         return NewCase(started, DedupKey(f"child:{resident.state.uid}", data["child"], ""), again=True)
-
-
-def _tried_again(resident: Resident, item: Item, now: str) -> bool:
-    """Record a failed attempt that is due again; True if nothing of the item is left to keep."""
-    if not isinstance(item, Ended):
-        return not isinstance(item, Verified) or item.answer != "happened"
-    call = resident.state.calls.get(item.call)
-    if call is None or not outcome_counts(resident.state, item.call, item.number):
-        return True
-    if isinstance(item.outcome, Success):
-        return False
-    again = Verdict("again", now)
-    resident.append(failed_attempt(resident.state, item.call, call, item.outcome, again, f"worker:{item.worker}"), now)
-    return True
 
 
 def as_input(item: Item, seq: int, position: int) -> Input:

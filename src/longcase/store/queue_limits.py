@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ def room_of(queue: QueueLimits, running: int, begun: Sequence[str], now: str, li
 
     Args:
         running: calls of the queue that are claimed or run; only asked where it has a concurrency.
-        begun: the instants its rate counts; only asked where it has one.
+        begun: the claims its rate counts; only asked where it has one.
     """
     room, opens = limit, ""
     if queue.concurrency is not None:
@@ -25,16 +25,31 @@ def room_of(queue: QueueLimits, running: int, begun: Sequence[str], now: str, li
     if queue.rate is not None:
         count, seconds = queue.rate
         horizon = instant_text(instant_of(now) - timedelta(seconds=seconds))
-        recent = [instant for instant in begun if instant > horizon]
+        recent = [entry for entry in begun if _instant(entry) > horizon]
         room = min(room, count - len(recent))
         if recent:
-            opens = instant_text(instant_of(recent[0]) + timedelta(seconds=seconds))
+            opens = instant_text(instant_of(_instant(recent[0])) + timedelta(seconds=seconds))
     return room, opens
 
 
-def counted(begun: Sequence[str], now: str, number: int, most: int) -> list[str]:
-    """Return what a rate counts after `number` more calls, the newest `most` instants."""
-    return sorted([*begun, *[now] * number])[-most:]  # the clock may have gone back
+def counted(begun: Sequence[str], now: str, calls: Iterable[tuple[int, str]], most: int) -> list[str]:
+    """Return what a rate counts after more calls are claimed: the newest `most`, each as instant, case and call."""
+    # Sorted: the clock may have gone back.
+    return sorted([*begun, *(f"{now} {case_no} {call}" for case_no, call in calls)])[-most:]
+
+
+def uncounted(begun: Sequence[str], calls: Iterable[tuple[int, str]]) -> list[str]:
+    """Return what a rate counts after claims were given back: the last one of each of `calls` has used nothing."""
+    left = list(begun)
+    for case_no, call in calls:
+        ours = [entry for entry in left if entry.endswith(f" {case_no} {call}")]
+        if ours:
+            left.remove(ours[-1])
+    return left
+
+
+def _instant(entry: str) -> str:
+    return entry.partition(" ")[0]
 
 
 def in_turn(waiting: Sequence[tuple[str, list[T]]], room: int) -> Iterator[tuple[str, T]]:
