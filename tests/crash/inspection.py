@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from longcase.app import open_store
 from longcase.env import Env
 from longcase.history.state import CaseState
 from longcase.insight.verify import verify
+from longcase.opening import open_store
 from longcase.store.port import CaseRef
 
 

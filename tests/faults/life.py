@@ -20,7 +20,7 @@ from longcase import Longcase
 from longcase.errors import UnavailableError
 
 T = TypeVar("T")
-BOUND = 30.0  # seconds a test waits for what it can see, before it says that it did not come
+BOUND = 90.0  # seconds a test waits for what it can see, before it says that it did not come
 
 
 class Life:

@@ -1,7 +1,8 @@
 """Workflows under faults, and a worker process for them: `python -m tests.faults.program URL`.
 
-The worker moves cases until SIGTERM, or until none is open where FAULTS_UNTIL_CLOSED is set. What its
-activities do to the world stands in FAULTS_FOLDER, outside the store: one line an effect in `ledger`.
+The worker moves cases until SIGTERM, or until none is open where FAULTS_UNTIL_CLOSED is set; it serves the
+queues of FAULTS_QUEUES. What its activities do to the world stands in FAULTS_FOLDER, outside the store: one
+line an effect in `ledger`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days, injected, seconds
+from longcase import Case, Longcase, Next, Queue, Retry, Team, Workflow, activity, attempt, days, injected, seconds
 from longcase.engine import attempts
 from longcase.runtime import worker as worker_module
 
@@ -81,6 +82,25 @@ async def holding(case: Case[Job]) -> Next:
     return holds.close("let-go", result=await hold(case.key))
 
 
+# -- films: as holds, but only where their queue is served -----------------------------------------------
+
+films = Workflow("films", object=Job, key="id", owner=desk, expect=days(1))
+CARDS = 4  # films rendered at once, over the whole fleet
+
+
+@activity(owner=desk, queue=Queue("gpu", concurrency=CARDS), retry=Retry(max_attempts=3, initial=seconds(0.01)))
+async def render(job: str, *, idempotency_key: str = injected()) -> int:
+    effect(f"render:{job}", idempotency_key)
+    while not (FOLDER / "release").exists():
+        await asyncio.sleep(0.01)
+    return attempt().number
+
+
+@films.stage(expect=days(1))
+async def rendering(case: Case[Job]) -> Next:
+    return films.close("rendered", result=await render(case.key))
+
+
 # -- pills: some of them kill the process that takes them ---------------------------------------------
 
 pills = Workflow("pills", object=Job, key="id", owner=desk, expect=days(1))
@@ -99,7 +119,7 @@ async def taking(case: Case[Job]) -> Next:
     return pills.close("taken", result=await take(case.key))
 
 
-WORKFLOWS = [naps, holds, pills]
+WORKFLOWS = [naps, holds, films, pills]
 
 
 async def main(url: str) -> None:
@@ -108,7 +128,8 @@ async def main(url: str) -> None:
     worker_module.DRAIN = float(os.environ.get("FAULTS_DRAIN", worker_module.DRAIN))
     released = os.environ.get("FAULTS_RELEASE")
     loaded = [importlib.import_module(released)] if released else WORKFLOWS
-    async with Longcase(loaded, url=url) as longcase, longcase.working() as worker:
+    queues = os.environ.get("FAULTS_QUEUES", "default").split()
+    async with Longcase(loaded, url=url) as longcase, longcase.working(queues) as worker:
         told = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
         (FOLDER / f"working-{os.getpid()}").touch()

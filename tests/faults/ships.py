@@ -9,8 +9,8 @@ call it is given up (far fewer than in earnest).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from tests.crash import program
@@ -30,6 +31,9 @@ from longcase.env import Env, RealClock
 
 WORKFLOWS = (program.orders, poison)
 STEP = 0.05  # seconds between looks at a fleet
+TRIES = 200  # orders that are sent to meet a worker at work
+_AT_WORK = "SELECT no, pid FROM workers WHERE no IN (SELECT lease FROM cases WHERE lease <> 0)"
+_HELD = "SELECT count(*) AS n FROM cases WHERE lease = ?"
 
 
 class Ships:
@@ -41,7 +45,7 @@ class Ships:
         self._log = folder / "workers.log"
         self._size = size
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.began = 0
+        self.began = self.killed = 0
         self.ended: list[int] = []  # exit codes of those that were replaced
 
     def start_one(self, url: str = "", **environment: str) -> subprocess.Popen[bytes]:
@@ -64,11 +68,33 @@ class Ships:
         while len(self.workers) < self._size:
             self.start_one()
 
-    def kill_one(self, draw: random.Random) -> None:
-        """Kill a worker as the kernel does when memory is short."""
-        worker = draw.choice(self.workers)
-        worker.send_signal(signal.SIGKILL)
-        worker.wait(BOUND)
+    async def at_work(self, life: Life, orders: Iterator[str]) -> tuple[subprocess.Popen[bytes], int]:
+        """Send orders until a worker is met that holds one; returns it and the number of its incarnation."""
+        for _ in range(TRIES):
+            await life.order(next(orders))
+            while await life.open_orders():
+                rows = await life.insist(lambda: life.longcase.service.query(_AT_WORK))
+                numbers = {row["pid"]: int(row["no"]) for row in rows}
+                for worker in self.workers:
+                    if worker.pid in numbers and worker.poll() is None:
+                        return worker, numbers[worker.pid]
+                self.keep_up()
+                await asyncio.sleep(0.001)
+        raise AssertionError(f"no worker was met at work in {TRIES} orders: the test would prove nothing")
+
+    async def kill_at_work(self, life: Life, orders: Iterator[str]) -> int:
+        """Kill workers until one died over its work; returns how many cases it held. Each is replaced."""
+        held = 0
+        while not held:
+            worker, number = await self.at_work(life, orders)
+            worker.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(worker.wait, BOUND)
+            self.killed += 1
+            # Nobody takes them before its lease has lapsed: what it holds now it held when it died.
+            (left,) = await life.insist(partial(life.longcase.service.query, _HELD, [number]))
+            held = int(left["n"])
+            self.keep_up()
+        return held
 
     def said(self) -> str:
         """Return what the workers wrote."""
@@ -115,6 +141,20 @@ async def door(url: str) -> AsyncIterator[Life]:
     """Open the store for a client; no worker runs in this process."""
     async with Longcase(WORKFLOWS, url=url) as longcase:
         yield Life(longcase)
+
+
+async def nothing() -> None:
+    """Do no harm."""
+
+
+def fresh_orders() -> Iterator[str]:
+    """Return keys of orders, as many as a test takes to find workers at work."""
+    return (f"x{number}" for number in itertools.count())
+
+
+def sent(life: Life) -> list[str]:
+    """Return the keys of the orders a client was told of."""
+    return [key for what, key in life.told if what == "start"]
 
 
 async def sail(

@@ -17,6 +17,8 @@ from longcase import Case, Longcase, Next, Team, Workflow, activity, days, hours
 from longcase.env import Env, RealClock
 from longcase.history.event import instant_of
 
+pytestmark = pytest.mark.timeout(by_length(300, 900))
+
 desk = Team("desk")
 
 

@@ -21,6 +21,8 @@ from tests.faults.watching import until
 
 from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, days, seconds
 
+pytestmark = pytest.mark.timeout(by_length(600, 1_800))
+
 desk = Team("desk")
 ONCE = Retry(max_attempts=1)
 
@@ -317,7 +319,6 @@ SURROUNDINGS: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.timeout(by_length(120, 600))
 def test_fault_F42_cases_go_on_under_other_hash_seeds_zones_locales_and_flags(
     tmp_path: Path, fault_report: FaultReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

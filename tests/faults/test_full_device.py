@@ -17,6 +17,8 @@ from tests.faults.watching import until
 
 from longcase.errors import StorageFull
 
+pytestmark = pytest.mark.timeout(by_length(300, 900))
+
 ROOM = 96 * 1024  # bytes left when the worker begins
 CASES = by_length(6, 20)
 

@@ -21,12 +21,12 @@ from tests.faults.life import BOUND
 from tests.invariants.program import Paper, pulled, signing
 
 from longcase import Case, Longcase, Next, Team, Workflow, activity, days, hours
-from longcase.app import open_store
 from longcase.client import LongcaseClient
 from longcase.engine.tasks import Actor
 from longcase.env import Env, RealClock
 from longcase.errors import ConflictError, IdempotencyConflict, LongcaseError
 from longcase.insight.verify import verify
+from longcase.opening import open_store
 from longcase.service.service import TaskView
 from longcase.store.sqlite import connection as connection_module
 
@@ -292,7 +292,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.timeout(by_length(120, 3_000))
+@pytest.mark.timeout(by_length(300, 6_000))
 async def test_fault_F40_a_heap_of_cases_due_at_once_after_an_outage(tmp_path: Path, fault_report: FaultReport) -> None:
     path, clock = tmp_path / "cases.db", LateClock()
     count, url = by_length(1_000, 100_000), f"sqlite:///{path}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
 from collections import Counter
@@ -14,14 +13,16 @@ from tests.conftest import LEASE_SECONDS
 from tests.crash.inspection import Inspection
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND, check_orders
-from tests.faults.ships import Ships, door, fleet, sail
+from tests.faults.ships import TRIES, Ships, door, fleet, fresh_orders, nothing, sail, sent
+from tests.faults.watching import stop_outside_its_transactions
 from tests.support.postgres import run_sql
 
 ORDERS = by_length(12, 200)
 KEYS = [f"o{number}" for number in range(ORDERS)]
 LEASE = float(LEASE_SECONDS)
+PATIENT = "20"  # seconds of lease where nobody is to lose it, however slow the machine
 
-pytestmark = pytest.mark.timeout(by_length(180, 900))
+pytestmark = pytest.mark.timeout(by_length(600, 1_800))
 
 
 @pytest.fixture
@@ -35,35 +36,29 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "ledger"
 
 
-async def nothing() -> None:
-    """Do no harm."""
-
-
 def test_fault_F1_a_kill_storm_over_several_workers(
     postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
 ) -> None:
-    draw = random.Random(17)
-    killed = [0]
-
-    async def kill(ships: Ships) -> None:
-        ships.kill_one(draw)
-        killed[0] += 1
-
-    async def run(ships: Ships) -> None:
+    async def run(ships: Ships) -> tuple[int, list[str]]:
+        orders, held = fresh_orders(), 0
         async with door(postgres_url) as life:
-            await sail(life, ships, KEYS, lambda: kill(ships), every=by_length(1.2, 0.8), harms=by_length(3, 60))
+            for _ in range(by_length(3, 60)):
+                for _ in range(3):
+                    await life.order(next(orders))
+                held += await ships.kill_at_work(life, orders)
+            await sail(life, ships, [], nothing)
+            return held, sent(life)
 
     with fleet(postgres_url, tmp_path, 3) as ships:
-        asyncio.run(run(ships))
+        held, keys = asyncio.run(run(ships))
         said = ships.said()
-    assert killed[0] >= 2, "too quick to be killed: the test would prove nothing"
     assert "Traceback" not in said, said[-3000:]
-    effects = check_orders(postgres_url, ledger, KEYS)
+    effects = check_orders(postgres_url, ledger, keys)
     inspection = Inspection(postgres_url)
     report(
-        injected={"SIGKILL": killed[0]},
-        useful={"orders closed": ORDERS, "effects": effects},
-        found=f"{sum(inspection.count(f'orders/{key}', 'attempt_lost') for key in KEYS)} attempts lost and done again",
+        injected={"SIGKILL": ships.killed, "cases held by the dead": held},
+        useful={"orders closed": len(keys), "effects": effects},
+        found=f"{sum(inspection.count(f'orders/{key}', 'attempt_lost') for key in keys)} attempts lost and done again",
     )
 
 
@@ -80,7 +75,7 @@ def test_fault_F3_a_worker_stopped_past_its_lease_wakes_and_changes_nothing(
                 await asyncio.to_thread(ships.until_ready, worker)
                 for key in KEYS[number * 3 : number * 3 + 3]:
                     await life.order(key)
-                worker.send_signal(signal.SIGSTOP)
+                await asyncio.to_thread(stop_outside_its_transactions, worker, postgres_url)
                 await asyncio.sleep(LEASE + 1.5)  # the pause is the fault: longer than the lease
                 worker.send_signal(signal.SIGCONT)
                 await asyncio.to_thread(ships.until_said, "was forgotten", number + 1)
@@ -102,92 +97,132 @@ def test_fault_F3_a_worker_stopped_past_its_lease_wakes_and_changes_nothing(
 
 
 def test_fault_F5_workers_are_replaced_by_sigterm_and_nothing_is_lost(
-    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
+    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rolling deploy: each worker drains, gives its leases back at once, and another takes its place."""
-    terms = [0]
+    terms = by_length(2, 12)
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", PATIENT)
 
-    async def run(ships: Ships) -> None:
+    async def run(ships: Ships) -> list[str]:
+        orders = fresh_orders()
         async with door(postgres_url) as life:
-
-            async def replace() -> None:
-                worker = ships.workers[0]
+            for _ in range(terms):
+                worker, _ = await ships.at_work(life, orders)
                 await asyncio.to_thread(ships.until_ready, worker)
                 worker.terminate()
-                terms[0] += 1
                 code = await asyncio.to_thread(worker.wait, BOUND)
                 assert code == 0, ships.said()[-3000:]
-
-            await sail(life, ships, KEYS, replace, every=0.5, harms=by_length(2, 12))
+                ships.keep_up()
+            await sail(life, ships, [], nothing)
+            return sent(life)
 
     with fleet(postgres_url, tmp_path, 2) as ships:
-        asyncio.run(run(ships))
+        keys = asyncio.run(run(ships))
         ships.stop()
-    effects = check_orders(postgres_url, ledger, KEYS)
+    effects = check_orders(postgres_url, ledger, keys)
     inspection = Inspection(postgres_url)
     lost = Counter(
         {
-            kind: sum(inspection.count(f"orders/{key}", kind) for key in KEYS)
+            kind: sum(inspection.count(f"orders/{key}", kind) for key in keys)
             for kind in ("attempt_lost", "attempt_refused")
         }
     )
     assert not +lost, f"a worker that drains loses nothing: {lost}"
     report(
-        injected={"SIGTERM": terms[0]},
-        useful={"orders closed": ORDERS, "effects": effects},
+        injected={"SIGTERM at work": terms},
+        useful={"orders closed": len(keys), "effects": effects},
         found="no attempt lost, none refused",
     )
 
 
 def test_fault_F14_several_workers_share_one_database_under_load(
-    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
+    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any harm, nobody does what another does: no attempt is lost, none is made twice."""
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", PATIENT)
 
-    async def run(ships: Ships) -> int:
+    async def run(ships: Ships) -> list[str]:
+        for worker in ships.workers:
+            await asyncio.to_thread(ships.until_ready, worker)
+        orders = fresh_orders()
         async with door(postgres_url) as life:
-            await sail(life, ships, KEYS, nothing)
-            rows = await life.longcase.service.query("SELECT count(DISTINCT lease) AS n FROM cases WHERE lease <> 0")
-        return int(rows[0]["n"])
+            for _ in range(TRIES):  # one alone may be quick enough to do it all
+                await asyncio.gather(*(life.order(next(orders)) for _ in range(ORDERS)))
+                await sail(life, ships, [], nothing)
+                if len(performers(await asyncio.to_thread(Inspection, postgres_url))) > 1:
+                    break
+            leased = await life.longcase.service.query("SELECT count(*) AS n FROM cases WHERE lease <> 0")
+            assert leased[0]["n"] == 0, "a closed case is leased by nobody"
+            return sent(life)
 
     with fleet(postgres_url, tmp_path, 3) as ships:
-        left = asyncio.run(run(ships))
+        keys = asyncio.run(run(ships))
         assert ships.stop() == [0, 0, 0]
-    assert left == 0, "a closed case is leased by nobody"
-    effects = check_orders(postgres_url, ledger, KEYS)
+    effects = check_orders(postgres_url, ledger, keys)
     lines = [line.split() for line in ledger.read_text().splitlines()]
     again = Counter(tuple(line) for line in lines)
     assert max(again.values()) == 1, "the same attempt was made by two workers"
+    inspection = Inspection(postgres_url)
+    assert sum(inspection.count(f"orders/{key}", "attempt_lost") for key in keys) == 0
+    shared = performers(inspection)
+    assert len(shared) >= 2, "one worker did it all: the test would prove nothing"
     report(
-        injected={"workers beside each other": 3},
-        useful={"orders closed": ORDERS, "effects": effects},
-        found="no attempt was made twice",
+        injected={"workers that did some of it": len(shared)},
+        useful={"orders closed": len(keys), "effects": effects},
+        found="no attempt was made twice, none was lost",
+    )
+
+
+def performers(inspection: Inspection) -> Counter[int]:
+    """Return how many attempts each incarnation began."""
+    return Counter(
+        event.data["worker"]
+        for address in inspection.addresses()
+        for event in inspection.events(address)
+        if event.data.get("worker") and event.data.get("attempt")
     )
 
 
 @pytest.mark.parametrize("hours", by_length([1.0], [1.0, -1.0, 87_600.0]))
 def test_fault_F28_workers_under_wrong_clocks_agree(
-    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport, hours: float
+    postgres_url: str,
+    tmp_path: Path,
+    ledger: Path,
+    report: FaultReport,
+    hours: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The database's clock decides: a worker an hour ahead fires nothing early and is nobody's zombie."""
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", PATIENT)
 
-    async def run(ships: Ships) -> None:
-        ships.start_one(SHIPS_SKEW=str(hours * 3600))
+    async def run(ships: Ships) -> tuple[int, list[str]]:
+        wrong = ships.start_one(SHIPS_SKEW=str(hours * 3600))
+        await asyncio.to_thread(ships.until_ready, wrong)
+        orders, number = fresh_orders(), 0
         async with door(postgres_url) as life:
-            await sail(life, ships, KEYS, nothing)
+            for _ in range(TRIES):  # until the one with the wrong clock has had some
+                for _ in range(3):
+                    await life.order(next(orders))
+                worker, number = await ships.at_work(life, orders)
+                if worker is wrong:
+                    break
+            assert worker is wrong, "the worker with the wrong clock had nothing to do"
+            await sail(life, ships, [], nothing)
+            return number, sent(life)
 
     with fleet(postgres_url, tmp_path, 2) as ships:
-        asyncio.run(run(ships))
+        number, keys = asyncio.run(run(ships))
         assert ships.stop() == [0] * 3
-    effects = check_orders(postgres_url, ledger, KEYS)
+    effects = check_orders(postgres_url, ledger, keys)
     now = run_sql(postgres_url, "SELECT now AS now FROM clock")[0]["now"]
     latest = run_sql(postgres_url, "SELECT max(at) AS at FROM history")[0]["at"]
     assert latest <= now, "an event of the future"
     inspection = Inspection(postgres_url)
-    assert sum(inspection.count(f"orders/{key}", "attempt_lost") for key in KEYS) == 0
+    assert sum(inspection.count(f"orders/{key}", "attempt_lost") for key in keys) == 0
+    by_it = performers(inspection)[number]
     report(
-        injected={"workers with a wrong clock": 1},
-        useful={"orders closed": ORDERS, "effects": effects},
+        injected={"attempts begun under a wrong clock": by_it},
+        useful={"orders closed": len(keys), "effects": effects},
         found=f"a clock {hours:+g} h off made no event early or late",
     )
 
@@ -199,31 +234,26 @@ def test_fault_F42_workers_of_other_hash_seeds_zones_and_locales_replay_each_oth
         {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"},
         {"PYTHONHASHSEED": "77", "TZ": "America/St_Johns", "LC_ALL": "C.UTF-8", "PYTHONOPTIMIZE": "1"},
     ]
-    draw = random.Random(4)
-    killed = [0]
 
-    async def run(ships: Ships) -> None:
+    async def run(ships: Ships) -> list[str]:
+        orders = fresh_orders()
         async with door(postgres_url) as life:
-
-            async def swap() -> None:
-                if killed[0] < by_length(2, 10):
-                    ships.kill_one(draw)
-                    ships.keep_up()
-                    killed[0] += 1
-                    ships.start_one(**odd[killed[0] % 2], HOME="/nonexistent")
-
-            await sail(life, ships, KEYS, swap, every=1.0, harms=by_length(2, 10))
+            for number in range(by_length(2, 10)):
+                await ships.kill_at_work(life, orders)
+                ships.start_one(**odd[number % 2], HOME="/nonexistent")
+            await sail(life, ships, KEYS, nothing)
+            return sent(life)
 
     with fleet(postgres_url, tmp_path, 1) as ships:
         for environment in odd:
             ships.start_one(**environment)
-        asyncio.run(run(ships))
-    effects = check_orders(postgres_url, ledger, KEYS)
+        keys = asyncio.run(run(ships))
+    effects = check_orders(postgres_url, ledger, keys)
     held = run_sql(postgres_url, "SELECT count(*) AS n FROM history WHERE type = 'incident_opened'")[0]["n"]
     assert held == 0, "a replay that differs opens code_changed"
     report(
-        injected={"workers of other environments": len(odd) + killed[0], "SIGKILL": killed[0]},
-        useful={"orders closed": ORDERS, "effects": effects},
+        injected={"workers of other environments": len(odd) + by_length(2, 10), "SIGKILL": ships.killed},
+        useful={"orders closed": len(keys), "effects": effects},
         found="no replay differed",
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import LEASE_SECONDS
+from tests.crash.inspection import Inspection
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND, Life, check_orders
-from tests.faults.ships import Ships, door, fleet, sail
+from tests.faults.ships import Ships, door, fleet, fresh_orders, nothing, sail, sent
 from tests.support.postgres import Server, StopMode, migrate, own_server, run_sql
 from tests.support.wire_proxy import Harm, Request, WireProxy
 
@@ -25,7 +25,7 @@ ORDERS = by_length(8, 60)
 KEYS = [f"o{number}" for number in range(ORDERS)]
 AWAY = by_length(4.0, 30.0)  # seconds the database is stopped (ACCEPTANCE D4)
 
-pytestmark = pytest.mark.timeout(by_length(180, 900))
+pytestmark = pytest.mark.timeout(by_length(600, 1_800))
 
 
 @pytest.fixture
@@ -45,10 +45,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with own_server() as server:
         migrate(server.url())
         yield server
-
-
-async def nothing() -> None:
-    """Do no harm."""
 
 
 def amcheck(url: str) -> list[str]:
@@ -71,30 +67,34 @@ def test_fault_F17_the_server_is_restarted_under_load(
     server: Server, tmp_path: Path, ledger: Path, report: FaultReport, mode: StopMode
 ) -> None:
     """Workers and clients reconnect; what was acknowledged is there after the server's own recovery."""
-    restarts = [0]
 
-    async def restart() -> None:
-        if restarts[0] < by_length(3, 25):
-            await asyncio.to_thread(server.restart, mode)
-            restarts[0] += 1
-
-    async def run(ships: Ships) -> int:
+    async def run(ships: Ships) -> tuple[int, int, list[str]]:
+        orders, caught = fresh_orders(), 0
         async with door(server.url()) as life:
-            await sail(life, ships, KEYS, restart, every=0.3, harms=by_length(3, 25))
-            return sum(life.refused.values())
+            for _ in range(by_length(3, 25)):
+                for _ in range(2):
+                    await life.order(next(orders))
+                await ships.at_work(life, orders)
+                caught += await life.open_orders()
+                asking = (life.order(next(orders)) for _ in range(2))
+                await asyncio.gather(asyncio.to_thread(server.restart, mode), *asking)
+            await sail(life, ships, [], nothing)
+            return caught, sum(life.refused.values()), sent(life)
 
     with fleet(server.url(), tmp_path, 2) as ships:
         for worker in ships.workers:
             ships.until_ready(worker)  # opening a store that is away is an error; losing it is not
-        refused = asyncio.run(run(ships))
+        caught, refused, keys = asyncio.run(run(ships))
         assert ships.ended == [], f"a worker outlives its server's restart:\n{ships.said()[-3000:]}"
         assert ships.stop() == [0, 0]
         assert "Traceback" not in ships.said(), ships.said()[-3000:]
-    effects = check_orders(server.url(), ledger, KEYS)
+        assert "store unavailable" in ships.said(), "no worker noticed: the test would prove nothing"
+    assert caught, "all was done at each restart: the test would prove nothing"
+    effects = check_orders(server.url(), ledger, keys)
     assert amcheck(server.url()) == []
     report(
-        injected={f"{mode} restarts": restarts[0]},
-        useful={"orders closed": ORDERS, "effects": effects},
+        injected={f"{mode} restarts": by_length(3, 25), "cases open at a restart": caught},
+        useful={"orders closed": len(keys), "effects": effects},
         found=f"nothing acknowledged was lost; the client asked again {refused} times; amcheck finds nothing",
     )
 
@@ -102,31 +102,29 @@ def test_fault_F17_the_server_is_restarted_under_load(
 def test_fault_F17_the_server_crashes_while_a_dead_workers_cases_are_taken_over(
     server: Server, tmp_path: Path, ledger: Path, report: FaultReport
 ) -> None:
-    crashed, killed = [0], [0]
+    crashes = by_length(2, 10)
 
-    async def both(ships: Ships) -> None:
-        if crashed[0] >= by_length(2, 10):
-            return
-        worker = ships.workers[0]
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        killed[0] += 1
-        ships.keep_up()
-        await asyncio.sleep(float(LEASE_SECONDS))  # the fault's instant: about when the lease lapses
-        await asyncio.to_thread(server.restart, "immediate")
-        crashed[0] += 1
-
-    async def run(ships: Ships) -> None:
+    async def run(ships: Ships) -> tuple[int, list[str]]:
+        orders, held = fresh_orders(), 0
         async with door(server.url()) as life:
-            await sail(life, ships, KEYS, lambda: both(ships), every=0.5, harms=by_length(2, 10))
+            for _ in range(crashes):
+                held += await ships.kill_at_work(life, orders)
+                await asyncio.sleep(float(LEASE_SECONDS))  # the fault's instant: about when the lease lapses
+                await asyncio.to_thread(server.restart, "immediate")
+            await sail(life, ships, [], nothing)
+            return held, sent(life)
 
     with fleet(server.url(), tmp_path, 2) as ships:
-        asyncio.run(run(ships))
-    effects = check_orders(server.url(), ledger, KEYS)
+        held, keys = asyncio.run(run(ships))
+    effects = check_orders(server.url(), ledger, keys)
+    inspection = Inspection(server.url())
+    lost = sum(inspection.count(f"orders/{key}", "attempt_lost") for key in keys)
+    left = run_sql(server.url(), "SELECT count(*) AS n FROM cases WHERE lease <> 0")[0]["n"]
+    assert left == 0, "a dead worker's lease outlived the crash"
     report(
-        injected={"SIGKILL": killed[0], "immediate restarts": crashed[0]},
-        useful={"orders closed": ORDERS, "effects": effects},
-        found="taken over once",
+        injected={"SIGKILL": ships.killed, "cases held by the dead": held, "immediate restarts": crashes},
+        useful={"orders closed": len(keys), "effects": effects},
+        found=f"all {held} taken over; {lost} attempts lost and done again, no lease is left",
     )
 
 
@@ -135,31 +133,35 @@ def test_fault_F17_row_D4_the_database_is_away_for_long_and_everything_goes_on(
 ) -> None:
     """Longer than a lease: nobody is declared dead while nobody could beat, or else it joins anew."""
 
-    async def run(ships: Ships) -> float:
+    async def run(ships: Ships) -> tuple[float, int, list[str]]:
+        orders = fresh_orders()
         async with door(server.url()) as life:
-            await sail(life, ships, KEYS[: ORDERS // 2], nothing)
+            await sail(life, ships, KEYS, nothing)
+            await ships.at_work(life, orders)
+            caught = await life.open_orders()
             server.stop("fast")
-            asking = asyncio.ensure_future(life.order(KEYS[ORDERS // 2]))
+            asking = asyncio.ensure_future(life.order(next(orders)))
             await asyncio.sleep(AWAY)  # the outage
             assert not asking.done()
             server.start()
             back = time.monotonic()
             await asking
             took = time.monotonic() - back
-            await sail(life, ships, KEYS[ORDERS // 2 + 1 :], nothing)
-            return took
+            await sail(life, ships, [], nothing)
+            return took, caught, sent(life)
 
     with fleet(server.url(), tmp_path, 2) as ships:
         for worker in ships.workers:
             ships.until_ready(worker)
-        took = asyncio.run(run(ships))
+        took, caught, keys = asyncio.run(run(ships))
         assert ships.ended == [], ships.said()[-3000:]
         assert ships.stop() == [0, 0]
         assert "Traceback" not in ships.said(), ships.said()[-3000:]
-    effects = check_orders(server.url(), ledger, KEYS)
+    assert caught, "all was done before the outage: the test would prove nothing"
+    effects = check_orders(server.url(), ledger, keys)
     report(
-        injected={"seconds without a database": int(AWAY)},
-        useful={"orders closed": ORDERS, "effects": effects},
+        injected={"seconds without a database": int(AWAY), "cases open when it went": caught},
+        useful={"orders closed": len(keys), "effects": effects},
         found=f"the client was served {took:.1f} s after it came back",
     )
 
@@ -172,7 +174,7 @@ def test_fault_F23_when_connections_run_out_callers_are_told_and_leases_are_kept
 
     monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
 
-    async def run(ships: Ships, url: str) -> tuple[int, int]:
+    async def run(ships: Ships, url: str) -> tuple[int, int, int]:
         taken: list[asyncpg.Connection] = []
         refused = 0
         async with door(url) as life:
@@ -191,18 +193,18 @@ def test_fault_F23_when_connections_run_out_callers_are_told_and_leases_are_kept
             for connection in taken:
                 await connection.close()
             await sail(life, ships, KEYS[5:], nothing)
-            return len(taken), sum(life.refused.values())
+            return len(taken), refused, sum(life.refused.values())
 
     with own_server(max_connections="24", superuser_reserved_connections="0") as server:
         migrate(server.url())
         with fleet(server.url(), tmp_path, 2) as ships:
-            taken, refused = asyncio.run(run(ships, server.url()))
+            taken, crowded, refused = asyncio.run(run(ships, server.url()))
             assert ships.ended == [], ships.said()[-3000:]
             assert ships.stop() == [0, 0]
             assert "Traceback" not in ships.said(), ships.said()[-3000:]
         effects = check_orders(server.url(), ledger, KEYS)
     report(
-        injected={"connections taken away": taken},
+        injected={"connections taken away": taken, "times there was none left": crowded},
         useful={"orders closed": ORDERS, "effects": effects},
         found=f"no worker ended; the client was refused {refused} times",
     )

@@ -138,7 +138,7 @@ class Cli:
 
     def until(self, case: str, wanted: Callable[[Any], bool]) -> Any:
         """Look at a case until it is as wanted; a bound, not a sleep, ends a hopeless wait."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             shown = self.ok("show", case, "--json").json
             if wanted(shown):

@@ -22,6 +22,7 @@ class Disk:
         self.base = apsw.vfs_names()[0]  # the default until now; below this one
         self.counted = 0
         self.failed = 0
+        self.slowed = 0
         self.fail_at = 0
         self.forever = False
         self.error: type[apsw.Error] = apsw.IOError
@@ -44,6 +45,7 @@ class Disk:
         if self.gate is not None and operation == "sync":
             self.gate.wait(30)
         if self.slow and operation == "sync":
+            self.slowed += 1
             time.sleep(self.slow)  # the fault itself
         if operation not in self.operations:
             return

@@ -227,8 +227,8 @@ def apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def migrate(url: str) -> None:
     """Make a database a Longcase store, as opening it for the first time does."""
-    from longcase.app import open_store
     from longcase.env import Env
+    from longcase.opening import open_store
 
     async def work() -> None:
         store = await open_store(url, Env())

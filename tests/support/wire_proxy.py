@@ -52,6 +52,7 @@ class Wire:
     server: asyncio.StreamWriter
     statements: dict[str, str] = field(default_factory=dict)
     in_transaction: bool = False
+    wrote: bool = False  # in the transaction it is in
     losing: bool = False
     hanging: bool = False
 
@@ -190,7 +191,7 @@ class WireProxy:
                 sql = "\n".join(asked)
                 asked = []
                 data, held = b"".join(held), []
-                await self._pass_on(wire, Request(wire.number, sql, _commits(sql, wire.in_transaction)), data)
+                await self._pass_on(wire, Request(wire.number, sql, _commits(sql, wire)), data)
 
     async def _start_up(self, wire: Wire, reader: asyncio.StreamReader) -> None:
         while True:
@@ -225,6 +226,7 @@ class WireProxy:
                 continue
             if kind == b"Z":  # ready for the next request: what was asked is done
                 wire.in_transaction = body != b"I"
+                wire.wrote = wire.wrote and wire.in_transaction
                 if wire.losing:
                     wire.cut()
                     return
@@ -252,8 +254,11 @@ def _text(body: bytes) -> str:
     return body.rstrip(b"\0").decode(errors="replace")
 
 
-def _commits(sql: str, in_transaction: bool) -> bool:
+def _commits(sql: str, wire: Wire) -> bool:
+    """Tell whether something is durable when a request is answered; a COMMIT of what was only read is none."""
     said = sql.upper()
-    if in_transaction:
-        return said.lstrip().startswith("COMMIT")
-    return any(word in said for word in WRITES) and not said.lstrip().startswith("BEGIN")
+    writes = any(word in said for word in WRITES)
+    if wire.in_transaction:
+        wire.wrote = wire.wrote or writes
+        return wire.wrote and said.lstrip().startswith("COMMIT")
+    return writes and not said.lstrip().startswith("BEGIN")
