@@ -9,12 +9,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.support.cases import do, entered, new_case, noted, receive, turn
+from tests.support.cases import NOON, do, entered, new_case, noted, receive, turn
 from tests.support.processes import line, process
 
-from longcase.env import Env, RealClock
+from longcase.env import Env, RealClock, VirtualClock
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
+from longcase.service.fleet import fleet
 from longcase.store.port import CaseRef
 from longcase.store.settings import clock_setting
 from longcase.store.sqlite import SqliteStore, open_sqlite
@@ -255,6 +256,17 @@ async def test_silence_is_measured_in_real_seconds_where_time_is_compressed(
     assert "worker" not in bad(path, env), f"worker {worker} was silent for ten hours of case time, ten seconds here"
     await store.set_setting("clock", clock_setting(began.timestamp() - 50, env.now(), 3600.0))
     assert "silent for 50 s" in bad(path, env)["worker"]
+    (seen,) = (await fleet(store)).workers
+    assert 50 <= seen.silent < 600, "real seconds, not hours of case time"
+
+
+async def test_events_of_a_compressed_clock_are_not_taken_for_the_future(
+    store: SqliteStore, path: str, env: Env
+) -> None:
+    await store.start([new_case("k1")])
+    began = RealClock().now().timestamp()
+    await store.set_setting("clock", clock_setting(began, env.now() + timedelta(days=1), 3600.0))
+    assert "clock" not in bad(path, Env(VirtualClock(NOON - timedelta(days=300))))
 
 
 async def test_a_clock_behind_the_newest_event_is_found(store: SqliteStore, path: str, env: Env) -> None:

@@ -44,3 +44,12 @@ def test_deploy_knows_no_other_action(cli: Cli) -> None:
     refused = cli("deploy", "now", "letters.py")
     assert refused.status == 2
     assert "'now' is not one of 'check'" in refused.err
+
+
+def test_code_with_none_of_the_workflows_checks_nothing_and_says_so(cli: Cli) -> None:
+    (cli.folder / "letters.py").write_text(LETTERS.replace("{label}", "send"))
+    (cli.folder / "parcels.py").write_text(LETTERS.replace("{label}", "send").replace("letters", "parcels"))
+    cli.ok("start", "letters", '{"id": "L-1"}', "--app", "letters.py")
+    refused = cli("deploy", "check", "parcels.py")
+    assert refused.status == 2
+    assert "no open case was checked: the store's are of letters, parcels.py has none of these" in refused.err

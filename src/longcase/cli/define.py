@@ -91,11 +91,18 @@ def deploy(
 ) -> None:
     """Before a deploy: replay every open case of the store on this code, and name those it would hold.
 
-    Reads only; the workers of the code that runs now may go on. Status 5 if a case would be held.
+    Reads only; the workers of the code that runs now may go on. Status 5 if a case would be held. Code that has
+    none of the workflows of the open cases is refused: nothing would have been checked.
     """
     session.app = ",".join(_names(session, app))
     with session.open(code=True) as longcase:
         found = finish(longcase.rehearse(workflow))
+    if found.not_loaded and not (found.fits or found.held or found.in_incident):
+        names = ", ".join(found.not_loaded)
+        raise UsageError(
+            f"no open case was checked: the store's are of {names}, {session.app} has none of these",
+            hint=f"longcase deploy check with the module that declares {next(iter(found.not_loaded))}",
+        )
     if session.json:
         terminal.data(found.to_json())
     else:

@@ -9,6 +9,7 @@ from typing import Final
 from longcase.history.event import instant_of
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.store.port import Store
+from longcase.store.settings import clock_from
 
 _RUNNING: Final = "SELECT worker, count(*) AS n FROM running_attempts GROUP BY worker"
 _QUEUES: Final = "SELECT queue, waiting, running, waiting_since FROM queues ORDER BY queue"
@@ -20,7 +21,7 @@ class WorkerView:
     """A worker incarnation, as `longcase workers` shows it.
 
     `code` is short for the fingerprints in `codes` (by workflow): two workers of one release show the same.
-    `silent` is for how many seconds it has given no sign of life.
+    `silent` is for how many seconds it has given no sign of life: real ones, also on a scaled clock.
     """
 
     worker: int
@@ -64,11 +65,13 @@ class FleetView:
 async def fleet(store: Store) -> FleetView:
     """Return the registered workers and the queues, as of now."""
     now = instant_of((await store.query(_NOW))[0]["now"])
+    scaled = clock_from(await store.setting("clock"))
+    pace = scaled.factor if scaled is not None else 1.0
     attempts = {row["worker"]: row["n"] for row in await store.query(_RUNNING)}
     workers = [
         WorkerView(
             row.no, row.alive, row.host, row.pid, row.started_at, row.beat_at,
-            max(0.0, round((now - instant_of(row.beat_at)).total_seconds(), 1)), _short(dict(row.codes)),
+            max(0.0, round((now - instant_of(row.beat_at)).total_seconds() / pace, 1)), _short(dict(row.codes)),
             dict(row.codes), list(row.queues), row.leases, attempts.get(row.no, 0),
         )
         for row in await store.workers()

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import apsw
 
-from longcase.env import Env
+from longcase.env import Env, ScaledClock
 from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_of, instant_text
 from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
@@ -155,9 +155,15 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
         yield from stuck([tuple(map(str, row)) for row in connection.execute(STUCK)])
 
 
+def _scaled(connection: apsw.Connection) -> ScaledClock | None:
+    """Return the scaled clock that the store's processes share, None if they run on real time."""
+    setting = connection.execute("SELECT value FROM settings WHERE name = 'clock'").get
+    return clock_from(json.loads(str(setting))) if setting is not None else None
+
+
 def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
     newest = connection.execute("SELECT coalesce(max(at), '') FROM cases").get
-    now = env.now()
+    now = (_scaled(connection) or env).now()
     if newest and instant_of(str(newest)) - now > CLOCK_BACK:
         yield Symptom(
             "error",
@@ -173,8 +179,7 @@ def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
 
 def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]:
     """Read who moves cases, and what is due."""
-    setting = connection.execute("SELECT value FROM settings WHERE name = 'clock'").get
-    clock = clock_from(json.loads(str(setting))) if setting is not None else None
+    clock = _scaled(connection)
     now, pace = (clock.now(), clock.factor) if clock is not None else (env.now(), 1.0)
 
     def read(sql: str) -> list[Any]:
