@@ -297,7 +297,8 @@ def closed(workers: Fleet) -> int:
 
 def moving(workers: Fleet) -> int:
     """Return how many open cases are neither held by an incident nor left to another release."""
-    waiting = "SELECT case_no FROM cases WHERE status = 'open' AND incident_count = 0 AND wait_kind <> 'signal'"
+    told = "wait_kind <> 'signal' OR case_no IN (SELECT case_no FROM inbox)"  # a signal that was not taken up yet
+    waiting = f"SELECT case_no FROM cases WHERE status = 'open' AND incident_count = 0 AND ({told})"
     with workers.client() as client:
         return len(client.query(f"SELECT * FROM ({waiting})"))
 
