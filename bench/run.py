@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from usage import environment
+
 HERE = Path(__file__).parent
 WORKLOADS = ("W0", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
 MILLION, FLEET = "million", "fleet"
@@ -35,7 +37,7 @@ def run(workload: str, store: str, *, quick: bool) -> bool:
     limit = MILLION_LIMIT if workload == MILLION else LIMIT
     command = [sys.executable, str(HERE / f"{workload.lower()}.py"), "--store", store, *(["--quick"] if quick else [])]
     try:
-        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit)
+        process = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         print(json.dumps(failed(workload, store, f"not_done_in_{limit}_s")))
         return False

@@ -31,7 +31,7 @@ from peers.table import rendered
 from peers.work import DATA
 from quoting import quote
 from server import postgres
-from usage import SERVER
+from usage import SERVER, environment
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -74,7 +74,8 @@ def run(peer: str, store: str, workload: str, environments: Path, *, full: bool)
     """Run one workload on one peer in a process of its own; returns its line."""
     told: Line = {"peer": peer, "store": store, "workload": workload}
     folder = Path(tempfile.mkdtemp(prefix="longcase-peers-"))
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    settings = {**environment(), "PYTHONPATH": path}
     try:
         with ExitStack() as stack:
             command = [python_of(peer, environments), str(PEERS / "drive.py"), peer, store, workload]

@@ -1,4 +1,4 @@
-"""What a peer's processes use: CPU of a whole tree of processes, memory, and bytes on disk."""
+"""What measured processes are given, and what they use: CPU of a whole tree of processes, memory, bytes on disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVER = "LONGCASE_BENCH_SERVER"  # process id of a database server that somebody else started
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a measured process: Python keeps its bytecode there, as an installed package has it.
+
+    Under PYTHONDONTWRITEBYTECODE every start would compile all sources anew, which no user's installation does.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def cpu_s() -> float:

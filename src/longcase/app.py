@@ -18,6 +18,7 @@ from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map
+from longcase.model.names import counted
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
 from longcase.opening import open_store, share_clock, store_url
@@ -27,7 +28,8 @@ from longcase.runtime.queues import declared_queues
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
-from longcase.store.port import NewCase, Started, Store
+from longcase.store.port import Store
+from longcase.store.records import NewCase, Started
 from longcase.store.settings import clock_setting
 
 if TYPE_CHECKING:
@@ -169,7 +171,9 @@ class Longcase:
             errors = [finding for finding in findings if finding.severity == "error"]
             if errors:
                 log.warning(
-                    "%s: %d places cannot be put on the map; longcase check names them", drawn.workflow, len(errors)
+                    "%s: %s cannot be put on the map; longcase check tells where",
+                    drawn.workflow,
+                    counted(len(errors), "place"),
                 )
             else:
                 code.nodes = frozenset(drawn.nodes)
@@ -254,13 +258,7 @@ class Longcase:
 
     async def _start(self, new: Sequence[NewCase]) -> list[Started]:
         """Let a worker of this process begin the cases as it accepts them; else only accept them."""
-        if self.worker is not None and self.worker.accepts:
-            return await self.worker.start(new)
-        started = await self.store.start(new)
-        for answer in started:
-            if not answer.existing:
-                self._wake(answer.case_no)
-        return started
+        return await (self.worker or self.store).start(new)
 
     def _wake(self, case_no: int) -> None:
         if self.worker is not None:

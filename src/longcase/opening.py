@@ -99,4 +99,5 @@ def mask(url: str) -> str:
     if not at:
         return url
     scheme, slashes, user = head.partition("://")
-    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}" if slashes else f"***@{tail}"
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{slashes}{name}{':***' if colon else ''}@{tail}" if slashes else f"***@{tail}"

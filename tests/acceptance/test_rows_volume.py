@@ -46,7 +46,7 @@ def test_row_D1_parked_cases_cost_no_memory_and_each_wakes_on_its_signal() -> No
         begin(sim, parked, [Client(id=f"w{n}") for n in range(WARM)])  # what is imported or cached at first use
         before = blocks(sim)
         begin(sim, parked, [Client(id=str(n)) for n in range(PARKED)])
-        assert 0 < sim._turns.resident_count <= 16
+        assert 0 < len(sim._turns.residents) <= 16
         kept = (blocks(sim) - before) / PARKED
         # One block is the key in pydantic's cache of short strings, which is bounded; a coroutine has hundreds.
         # Over PostgreSQL a program remembers the newest revision of a few thousand cases, and of no more.

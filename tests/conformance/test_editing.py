@@ -22,7 +22,7 @@ from tests.support.cases import (
 )
 
 from longcase.errors import AlreadyDecided, CaseNotFound, IdempotencyConflict, InvalidInput
-from longcase.store.port import CaseRef, DedupKey, Edit, Locked
+from longcase.store.records import CaseRef, DedupKey, Edit, Locked
 
 KEY = CaseRef(workflow="onboarding", key="k1")
 
@@ -36,18 +36,18 @@ async def case_no(store: Any) -> int:
 
 async def test_it_sees_the_case_as_it_stands(store: Any, case_no: int) -> None:
     await store.edit(KEY, do(inputs=[signal("s-1")]))
-    seen: list[Locked] = []
+    seen: list[tuple[Locked, list[str]]] = []
 
     def look(locked: Locked) -> Edit[str]:
-        seen.append(locked)
+        seen.append((locked, [item.id for item in locked.pending]))
         return Edit("looked")
 
     assert await store.edit(KEY, look) == "looked"
-    (locked,) = seen
+    ((locked, waiting),) = seen
     assert locked.case_no == case_no
     assert locked.state == (await store.load(KEY)).state
     assert locked.now == NOON_TEXT
-    assert [item.id for item in locked.pending] == ["s-1"]
+    assert waiting == ["s-1"]
     assert locked.duplicate is None
 
 

@@ -27,7 +27,7 @@ from longcase.errors import CaseNotFound, CasePurged, UsageError
 from longcase.insight.verify import Anchors, verify
 from longcase.opening import open_store
 from longcase.service.retention import KEYS_REMEMBERED, Due, Period
-from longcase.store.port import CaseRef, DedupKey, NewCase
+from longcase.store.records import CaseRef, DedupKey, NewCase
 
 OFFICER = Actor("person:officer", "cli")
 

@@ -28,7 +28,7 @@ class Stand:
 
     app: Longcase
     clock: VirtualClock
-    settle: Callable[[], Awaitable[None]]
+    come_to_rest: Callable[[], Awaitable[None]]
 
     async def state(self, case: str) -> CaseState:
         return (await self.app.service.show(case)).state
@@ -36,7 +36,7 @@ class Stand:
     async def until(self, case: str, reached: Callable[[CaseState], object]) -> CaseState:
         """Let the mover work, and time pass from one due instant to the next, until the case is there."""
         for _ in range(ROUNDS):
-            await self.settle()
+            await self.come_to_rest()
             state = await self.state(case)
             if reached(state):
                 return state
@@ -67,19 +67,19 @@ async def on_worker(scenario: Scenario, path: Path) -> dict[str, Any]:
     async with Longcase([shop], url=f"sqlite:///{path}", env=Env(clock, seed=1), synchronous="NORMAL") as app:
         async with app.working() as worker:
 
-            async def settle() -> None:
+            async def come_to_rest() -> None:
                 # The worker is done when two looks in a row find nothing under way.
                 quiet = 0
                 for _ in range(200):
                     ready = await app.store.ready(instant_text(clock.now()), worker.number, 1) if worker.number else [0]
-                    quiet = 0 if ready or worker.running_attempts or worker._queue or worker._look else quiet + 1
+                    quiet = 0 if ready or worker.running_attempts or worker.agenda.busy else quiet + 1
                     if quiet == 3:
                         return
                     await asyncio.sleep(0.005)
 
-            stand = Stand(app, clock, settle)
+            stand = Stand(app, clock, come_to_rest)
             outcome = await scenario(stand)
-            await settle()
+            await come_to_rest()
         return await _judge(stand, outcome)
 
 
@@ -90,9 +90,9 @@ async def on_shuffled(scenario: Scenario, seed: int) -> dict[str, Any]:
     async with Longcase([shop], url="sqlite:///:memory:", env=Env(clock, seed=seed), inline=True) as app:
         mover = await ShuffledMover(cast(Abandoning, app.store), app.env, app.codes, seed=seed, chances=chances).open()
         app.service.on_change = mover.wake
-        stand = Stand(app, clock, mover.settle)
+        stand = Stand(app, clock, mover.come_to_rest)
         outcome = await scenario(stand)
-        await mover.settle()
+        await mover.come_to_rest()
         return await _judge(stand, outcome)
 
 

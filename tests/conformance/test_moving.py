@@ -10,7 +10,7 @@ from tests.support.cases import NOON_TEXT, do, entered, new_case, receive, turn
 
 from longcase.env import Env
 from longcase.history.event import instant_text
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 
 SOON = "2026-03-02T12:00:01.000000Z"
 LATER = "2026-03-02T15:00:00.000000Z"
@@ -40,7 +40,7 @@ async def test_a_case_leased_by_another_worker_is_left_to_it(store: Any) -> None
     held, free = await cases(store, (NOON_TEXT, other), (NOON_TEXT, 0))
     assert await store.ready(LATER, mine, 10) == [free]
     assert await store.ready(LATER, other, 10) == [held]  # the free one is taken, until it is given back
-    await store.release([free], mine)
+    await store.leave(mine)
     assert await store.ready(LATER, other, 10) == [held, free]
 
 
@@ -82,15 +82,6 @@ async def test_a_living_worker_is_listed_with_its_leases(store: Any) -> None:
     assert await store.dead_workers() == []
 
 
-async def test_a_lease_is_given_back_only_by_its_holder(store: Any) -> None:
-    holder = await store.join("here", 1)
-    (case_no,) = await cases(store, (NOON_TEXT, holder))
-    await store.release([case_no], holder + 1)
-    assert (await store.load(CaseRef(case_no))).lease == holder
-    await store.release([case_no], holder)
-    assert (await store.load(CaseRef(case_no))).lease == 0
-
-
 async def test_a_case_of_a_worker_nobody_knows_is_free(store: Any) -> None:
     mine = await store.join("here", 1)
     (case_no,) = await cases(store, (NOON_TEXT, 4000))
@@ -115,16 +106,16 @@ async def test_a_worker_is_offered_only_the_workflows_it_has_loaded(store: Any) 
 
 async def test_the_last_heartbeat_is_kept_with_its_attempt_until_it_is_forgotten(store: Any) -> None:
     (case_no,) = await cases(store, (NOON_TEXT, 0))
-    assert await store.last_beat(case_no, "1.c1") is None
-    await store.keep_beat(case_no, "1.c1", 1, {"row": 1})
-    await store.keep_beat(case_no, "1.c1", 2, {"row": 2})
-    assert await store.last_beat(case_no, "1.c1") == (2, {"row": 2})
-    await store.keep_beat(case_no, "1.c1", 1, "from a zombie")
-    assert await store.last_beat(case_no, "1.c1") == (2, {"row": 2})
-    await store.keep_beat(case_no, "1.c2", 1, "of another call")
-    await store.forget_beats(case_no, ["1.c1", "1.c9"])
-    assert await store.last_beat(case_no, "1.c1") is None
-    assert await store.last_beat(case_no, "1.c2") == (1, "of another call")
+    assert await store.last_heartbeat(case_no, "1.c1") is None
+    await store.keep_heartbeat(case_no, "1.c1", 1, {"row": 1})
+    await store.keep_heartbeat(case_no, "1.c1", 2, {"row": 2})
+    assert await store.last_heartbeat(case_no, "1.c1") == (2, {"row": 2})
+    await store.keep_heartbeat(case_no, "1.c1", 1, "from a zombie")
+    assert await store.last_heartbeat(case_no, "1.c1") == (2, {"row": 2})
+    await store.keep_heartbeat(case_no, "1.c2", 1, "of another call")
+    await store.forget_heartbeats(case_no, ["1.c1", "1.c9"])
+    assert await store.last_heartbeat(case_no, "1.c1") is None
+    assert await store.last_heartbeat(case_no, "1.c2") == (1, "of another call")
 
 
 async def test_a_workers_sign_of_life_is_its_own_and_of_now(store: Any, env: Env) -> None:

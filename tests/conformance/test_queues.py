@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from tests.support.cases import NOON, NOON_TEXT, entered, new_case, receive, turn
+from tests.support.workers import lapse
 
 from longcase.history.event import instant_text
-from longcase.store.port import CaseRef, CaseWrite, QueuedCall, QueueLimits
+from longcase.store.records import CaseRef, CaseWrite, QueuedCall, QueueLimits
 
 GPU = [QueueLimits("gpu")]
 
@@ -145,9 +147,9 @@ async def test_a_claim_outlives_another_workers_turn_of_the_case(store: Any) -> 
 async def test_a_claim_that_is_given_back_is_for_others_and_a_begun_one_is_not_given_back(store: Any) -> None:
     mine, other = await store.join("here", 1), await store.join("here", 2)
     free, begun = await waiting(store, call(), call())
-    await store.take(mine, GPU, NOON_TEXT, 9)
+    claim = (await store.take(mine, GPU, NOON_TEXT, 9)).claim
     await rewrite(store, begun, call(worker=mine))
-    await store.give_back(mine, [(free, "1.c1"), (begun, "1.c1")])
+    await store.give_back(mine, [(free, "1.c1", claim), (begun, "1.c1", claim)])
     assert await statuses(store) == {free: ("waiting", None), begun: ("running", mine)}
     assert [one[0] for one in (await store.take(other, GPU, NOON_TEXT, 9)).calls] == [free]
 
@@ -180,6 +182,8 @@ async def test_a_declined_visit_is_offered_to_other_codes_until_a_worker_leaves(
     visit = (await store.load(CaseRef(base.case_no))).state.visit
     assert await store.ready(after(1), new, 9, [workflow]) == [base.case_no]
     assert await store.decline(base.case_no, visit, "new", new) == {"new"}
+    assert await store.declined(base.case_no, visit) == {"new"}
+    assert await store.declined(base.case_no, visit + 1) == frozenset()
     assert (await store.load(CaseRef(base.case_no))).lease == 0
     assert await store.ready(after(1), new, 9, [workflow]) == []
     assert await store.ready(after(1), old, 9, [workflow]) == [base.case_no]
@@ -198,8 +202,9 @@ async def test_a_call_of_a_visit_that_a_code_declined_is_given_to_other_codes_on
     visit = (await store.load(CaseRef(case_no))).state.visit
     await store.decline(case_no, visit, "new", new)
     assert (await store.take(new, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ()
-    assert (await store.take(old, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ((case_no, "1.c1", 1),)
-    await store.give_back(old, [(case_no, "1.c1")])
+    taken = await store.take(old, GPU, NOON_TEXT, 9, ["onboarding"])
+    assert taken.calls == ((case_no, "1.c1", 1),)
+    await store.give_back(old, [(case_no, "1.c1", taken.claim)])
     await store.undecline(case_no)
     assert (await store.take(new, GPU, NOON_TEXT, 9, ["onboarding"])).calls == ((case_no, "1.c1", 1),)
 
@@ -224,17 +229,53 @@ async def test_inv_19_a_rate_does_not_count_what_was_given_back_and_nothing_less
     mine, other = await store.join("here", 1), await store.join("here", 2)
     slow = [QueueLimits("gpu", rate=(3, 10.0))]
     first, *_ = await waiting(store, *[call(due=after(n)) for n in range(-9, 0)])
-    await store.take(mine, slow, NOON_TEXT, 1)
-    ((second, _, _), (third, _, _)) = (await store.take(mine, slow, after(5), 9)).calls
-    await store.give_back(other, [(first, "1.c1")])  # not its own: nothing is free
+    taken = await store.take(mine, slow, NOON_TEXT, 1)
+    await store.give_back(other, [(first, "1.c1", taken.claim)])  # not its own: nothing is free
+    taken = await store.take(mine, slow, after(5), 9)
+    ((second, _, _), (third, _, _)) = taken.calls
     await rewrite(store, third, call(worker=mine))
-    await store.give_back(mine, [(third, "1.c1")])  # begun
+    await store.give_back(mine, [(third, "1.c1", taken.claim)])  # begun
     assert (await store.take(other, slow, after(6), 9)).calls == ()
-    await store.give_back(mine, [(second, "1.c1")])
+    await store.give_back(mine, [(second, "1.c1", taken.claim)])
     assert [one[0] for one in (await store.take(other, slow, after(6), 9)).calls] == [second]
     # What counts is the first of noon, and those of 5 and 6 seconds past it.
     assert (await store.take(other, slow, after(9.9), 9)).again == after(10)
     assert len((await store.take(other, slow, after(10.1), 9)).calls) == 1
+
+
+async def test_inv_19_giving_back_an_earlier_claim_does_not_end_the_one_that_was_taken_since(store: Any) -> None:
+    """What is given back over a line that stands still may arrive when the same worker has taken the call again."""
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    narrow = [QueueLimits("gpu", concurrency=1, rate=(1, 10.0))]
+    (case_no,) = await waiting(store, call())
+    first = await store.take(mine, narrow, NOON_TEXT, 1)
+    again = await store.take(mine, narrow, NOON_TEXT, 1, None, [])  # it is not known there that it was given back
+    assert again.calls == first.calls
+    await store.give_back(mine, [(case_no, "1.c1", first.claim)])
+    assert await statuses(store) == {case_no: ("claimed", mine)}
+    assert (await store.take(other, narrow, after(1), 1)).calls == ()
+    await store.give_back(mine, [(case_no, "1.c1", again.claim)])
+    anew = await store.take(mine, narrow, after(2), 1)
+    assert anew.calls == first.calls
+    await store.give_back(mine, [(case_no, "1.c1", again.claim)])
+    assert await statuses(store) == {case_no: ("claimed", mine)}
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["leaves", "dies"])
+async def test_inv_19_a_rate_does_not_count_what_a_worker_that_has_gone_had_not_begun(store: Any, dies: bool) -> None:
+    mine, other = await store.join("here", 1), await store.join("here", 2)
+    slow = [QueueLimits("gpu", rate=(2, 10.0))]
+    begun, claimed, _ = await waiting(store, call(), call(due=after(1)), call(due=after(1)))
+    taken = await store.take(mine, slow, after(2), 2)
+    assert [one[0] for one in taken.calls] == [begun, claimed]
+    await rewrite(store, begun, call(worker=mine))
+    if dies:
+        await lapse(store, mine)
+        await store.recover(mine)
+    else:
+        await store.leave(mine)
+    assert [one[0] for one in (await store.take(other, slow, after(3), 9)).calls] == [claimed]
+    assert (await store.take(other, slow, after(4), 9)).again == after(12)
 
 
 async def test_a_turn_computed_before_a_queues_worker_was_forgotten_does_not_take_the_wake_of_its_death(

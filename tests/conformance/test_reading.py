@@ -8,7 +8,7 @@ import pytest
 from tests.support.cases import closed, do, entered, new_case, noted, receive, turn
 
 from longcase.errors import NotFoundError, UsageError
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 
 
 @pytest.fixture

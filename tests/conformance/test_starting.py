@@ -8,7 +8,7 @@ import pytest
 from tests.support.cases import NOON_TEXT, closed, entered, new_case, turn
 
 from longcase.errors import IdempotencyConflict, InvalidInput
-from longcase.store.port import CaseRef, DedupKey
+from longcase.store.records import CaseRef, DedupKey
 
 
 async def test_a_started_case_has_its_row_and_one_event(store: Any) -> None:

@@ -31,7 +31,7 @@ from tests.support.cases import (
 from longcase.errors import BugError, InvalidInput
 from longcase.history.state import fold
 from longcase.insight.verify import verify
-from longcase.store.port import CaseRef, CaseWrite, DedupKey, Input, Started
+from longcase.store.records import CaseRef, CaseWrite, DedupKey, Input, Started
 
 LATER = "2026-03-02T15:00:00.000000Z"
 
@@ -380,7 +380,7 @@ async def test_tasks_can_be_asked_for_from_their_opening_to_their_answer(store: 
     assert tasks == [{"task_no": 1, "status": "decided", "question": "Sign off?", "of_team": "credit", "answer": ""}]
     row = await store.load(CaseRef(base.case_no))
     (written,) = await store.write([turn(row, decided(), receive())])
-    assert written.state.settled_tasks == {}
+    assert written.state.ended_tasks == {}
     tasks = await store.query("SELECT task_no, status, answer, decided_at, decided_by FROM tasks")
     assert tasks == [
         {

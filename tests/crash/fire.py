@@ -19,6 +19,15 @@ from longcase.client import LongcaseClient
 
 CASES = 6
 BOUND = 90.0  # seconds a run may take before the test says it is stuck
+POINTS = (  # where a worker may be killed, in the order of a round
+    "before_claim",
+    "before_record",
+    "after_record",
+    "before_commit",
+    "after_commit",
+    "before_effect",
+    "after_effect",
+)
 
 
 class Fire:

@@ -9,7 +9,7 @@ from longcase.env import Env
 from longcase.history.state import CaseState
 from longcase.insight.verify import verify
 from longcase.opening import open_store
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 
 
 class Inspection:

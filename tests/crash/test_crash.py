@@ -14,21 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.crash.fire import BOUND, CASES, Fire
+from tests.crash.fire import BOUND, CASES, POINTS, Fire
 from tests.crash.inspection import Inspection
 from tests.faults.watching import until
 
 pytestmark = pytest.mark.timeout(600)  # several bounds, one after the other
-
-POINTS = (
-    "before_claim",
-    "before_record",
-    "after_record",
-    "before_commit",
-    "after_commit",
-    "before_effect",
-    "after_effect",
-)
 
 
 @pytest.fixture

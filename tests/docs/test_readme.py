@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,16 @@ def test_the_commands_of_the_readme_do_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
+    with terminal(tmp_path) as shell:
+        for block in blocks(README, "python"):
+            if block.file:
+                shell.write(block.file, [block.text])
+        assert "1 passed" in shell.run("pytest -q test_app.py")
+
+
+def test_the_programs_of_the_readme_are_tested_in_a_clone_too(tmp_path: Path) -> None:
+    """A reader who stands in the clone writes them beside our own settings of pytest."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with terminal(tmp_path) as shell:
         for block in blocks(README, "python"):
             if block.file:

@@ -22,6 +22,19 @@ def fault_report(request: pytest.FixtureRequest) -> FaultReport:
     return report
 
 
+@pytest.fixture
+def report(fault_report: FaultReport) -> FaultReport:
+    """The report of a test on PostgreSQL alone."""
+    fault_report.store = "postgres"
+    return fault_report
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """Where the vendor of the orders notes what it was asked."""
+    return tmp_path / "ledger"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that passed and has nothing to show for it."""

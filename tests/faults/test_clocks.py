@@ -104,7 +104,7 @@ async def test_fault_F27_the_wall_clock_jumps_under_a_worker(
                 await longcase.service.start(things, Thing(id=key))
                 await longcase.service.signal(f"things/{key}", go, Word())
             async with asyncio.timeout(BOUND):
-                while longcase.worker is None or longcase.worker._clocks is None:
+                while longcase.worker is None or longcase.worker._sweep._clocks is None:
                     await asyncio.sleep(0.01)
             clock.ahead = JUMPS[jump]
             async with asyncio.timeout(BOUND):

@@ -25,17 +25,6 @@ PATIENT = "20"  # seconds of lease where nobody is to lose it, however slow the 
 pytestmark = pytest.mark.timeout(by_length(600, 1_800))
 
 
-@pytest.fixture
-def report(fault_report: FaultReport) -> FaultReport:
-    fault_report.store = "postgres"
-    return fault_report
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    return tmp_path / "ledger"
-
-
 def test_fault_F1_a_kill_storm_over_several_workers(
     postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
 ) -> None:

@@ -29,17 +29,6 @@ pytestmark = pytest.mark.timeout(by_length(600, 1_800))
 
 
 @pytest.fixture
-def report(fault_report: FaultReport) -> FaultReport:
-    fault_report.store = "postgres"
-    return fault_report
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    return tmp_path / "ledger"
-
-
-@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
     with own_server() as server:

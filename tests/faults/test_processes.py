@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.crash import program as orders
-from tests.crash.fire import BOUND, Fire
+from tests.crash.fire import BOUND, POINTS, Fire
 from tests.faults.fleet import Fleet, fleet
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import check_orders
@@ -23,16 +23,6 @@ from longcase.errors import StoreUnavailable
 from longcase.store.sqlite import commit as commit_module
 
 pytestmark = pytest.mark.timeout(by_length(600, 1_800))
-
-POINTS = (
-    "before_claim",
-    "before_record",
-    "after_record",
-    "before_commit",
-    "after_commit",
-    "before_effect",
-    "after_effect",
-)
 
 
 HELD = "SELECT count(*) AS n FROM cases WHERE lease IN (SELECT no FROM workers WHERE pid = ?)"

@@ -25,7 +25,7 @@ from tests.support.cases import do, new_case, signal
 from longcase.env import Env
 from longcase.errors import StoreUnavailable
 from longcase.runtime import worker as worker_module
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import commit as commit_module
 from longcase.store.sqlite import connection as connection_module
 from longcase.store.sqlite import doctor as doctor_module

@@ -23,7 +23,7 @@ from tests.simulation.world import World
 from longcase.history.event import Event
 from longcase.insight.invariants import CaseFacts, Finding
 from longcase.insight.verify import verify
-from longcase.store.port import CaseRow, Stored
+from longcase.store.records import CaseRow, Stored
 from longcase.store.sqlite import SqliteStore
 
 SEEDS = range(1_000, 1_036)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.support.waiting import until
+from tests.support.workers import killed
 
 from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days
 
 desk = Team("desk")
-BOUND = 60.0
 MANY, FEW = 150, 6
 STEP = 40  # cases set free in one transaction, so that the many need several
 
@@ -60,14 +58,6 @@ def flow(name: str) -> Workflow[Thing]:
 big, small = flow("big"), flow("small")
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.02)
-    return seen
-
-
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     world.__init__()  # type: ignore[misc]  # the activities hold this object
@@ -89,11 +79,7 @@ async def test_inv_45_recovery_begins_no_more_at_once_than_configured_and_no_wor
             return world.begun == MANY + FEW
 
         await until(all_begun)
-        kept: Any = longcase.store
-        first.store = Gone(kept)  # the dead give nothing back
-        first.abort()
-        if inspect.isawaitable(lapsed := kept.abandon(first.number)):  # as if its process had died
-            await lapsed
+        await killed(first)
         await working.__aexit__(None, None, None)
 
         async with Longcase([big, small], url=store_url) as other, other.working(attempts=8):
@@ -113,16 +99,3 @@ async def test_inv_45_recovery_begins_no_more_at_once_than_configured_and_no_wor
     assert 2 <= world.most <= 8
     last_small = max(world.through.index(f"s{n}") for n in range(FEW))
     assert last_small < MANY / 2, "the few waited for the many"
-
-
-class Gone:
-    """What a killed process can still do with its store: nothing."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    async def leave(self, worker: int) -> None:
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)

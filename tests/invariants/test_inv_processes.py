@@ -22,8 +22,8 @@ from longcase import Longcase
 from longcase.env import Env
 from longcase.insight.verify import verify
 from longcase.opening import open_store
-from longcase.runtime import worker as worker_module
-from longcase.store.port import Stored
+from longcase.runtime import sweep
+from longcase.store.records import Stored
 from longcase.store.sqlite.maintenance import backup, restore
 
 BOUND = 60.0  # seconds a test waits for what it can see, before it says that it did not come
@@ -226,7 +226,7 @@ async def test_inv_18_a_dead_workers_cases_go_on_within_a_sweep(
             first.kill()
             first.wait()
             await until(lambda: exists(vendor / "began-2"), "the second worker takes over")
-            assert len(sweeps) - looks <= lease / worker_module.SWEEP + 4, "within a sweep, however slow the machine"
+            assert len(sweeps) - looks <= lease / sweep.SWEEP + 4, "within a sweep, however slow the machine"
             (vendor / "release-2").touch()
             await until(lambda: _is_closed(longcase), "the case closes")
             history = await types(longcase, "slow/1")
@@ -240,7 +240,7 @@ async def test_inv_18_a_stopped_worker_keeps_its_lease(
     tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped is not dead: however often others look, its attempt is its own, and its result counts."""
-    monkeypatch.setattr(worker_module, "SWEEP", 0.05)
+    monkeypatch.setattr(sweep, "SWEEP", 0.05)
     url = f"sqlite:///{tmp_path / 'cases.db'}"
     with other_worker(url) as first:
         async with Longcase([slow], url=url) as door:
@@ -268,7 +268,7 @@ async def test_inv_14_a_zombie_process_changes_nothing_and_is_recorded(
     tmp_path: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's lock file is removed under it: it is taken for dead, goes on, and its result is refused."""
-    monkeypatch.setattr(worker_module, "SWEEP", 0.05)
+    monkeypatch.setattr(sweep, "SWEEP", 0.05)
     url = f"sqlite:///{tmp_path / 'cases.db'}"
     with other_worker(url) as first:
         async with Longcase([slow], url=url) as door:

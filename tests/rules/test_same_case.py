@@ -32,12 +32,12 @@ class BegunAnew:
             self.done = True
             sim = self._sim
             await sim.service.cancel(self._case, reason="the wrong paper")
-            await self._settle()
+            await self._come_to_rest()
             await sim.service.start(signing, Paper(id="1", text="another draft"), again=True)
-            await self._settle()
+            await self._come_to_rest()
         return await self._store.edit(*args)
 
-    async def _settle(self) -> None:
+    async def _come_to_rest(self) -> None:
         while ready := await self._sim._ready():
             await self._sim._run(ready)
 

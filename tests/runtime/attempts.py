@@ -11,27 +11,22 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND, until
 
-from longcase import ActivityFailed, Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days
+from longcase import ActivityFailed, Case, Longcase, Next, Retry, Workflow, activity, attempt, days
 from longcase.history.event import Event
 from longcase.model.activity import Activity
-
-BOUND = 60.0  # seconds anything here waits before it gives up
-desk = Team("desk")
 
 
 def ms(count: float) -> timedelta:
     return timedelta(milliseconds=count)
-
-
-class Thing(BaseModel):
-    id: str
 
 
 class Word(BaseModel):
@@ -96,6 +91,23 @@ def calling(called: Activity[..., Any]) -> Workflow[Thing]:
     return flow
 
 
+def giving_up_on(called: Activity[..., Any]) -> Workflow[Thing]:
+    """Return a workflow whose cases give the call up after half a second."""
+    flow = Workflow(f"giving-up-on-{called.name.replace('_', '-')}", object=Thing, key="id", owner=desk, expect=days(1))
+
+    @flow.stage(expect=days(1))
+    async def impatient(case: Case[Thing]) -> Next:
+        try:
+            async with asyncio.timeout(0.5):
+                await called(case.key)
+        except TimeoutError:
+            return flow.close("gave-up")
+        return flow.close("done")
+
+    impatient.fn.__globals__.setdefault(called.name, called)  # where a worker looks for a workflow's activities
+    return flow
+
+
 class Cases:
     """A worker at work over a store of the test, and what its cases say."""
 
@@ -137,22 +149,6 @@ class Cases:
 
     async def no_beats(self) -> bool:
         return await self.beats() == []
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    end = time.monotonic() + BOUND
-    while not (found := await look()):
-        assert time.monotonic() < end, f"not seen within {BOUND} s"
-        await asyncio.sleep(0.005)
-    return found
-
-
-async def until_true(look: Callable[[], Any]) -> Any:
-    async def looking() -> Any:
-        return look()
-
-    return await until(looking)
 
 
 @asynccontextmanager

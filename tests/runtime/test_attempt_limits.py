@@ -7,19 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.runtime.attempts import (
-    BOUND,
-    NEVER,
-    Thing,
-    at_once,
-    at_work,
-    calling,
-    desk,
-    ms,
-    once_only,
-    until_true,
-    world,
-)
+from tests.runtime.attempts import NEVER, at_once, at_work, calling, ms, once_only, world
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND, until_true
 
 from longcase import (
     DoNotRetry,

@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.runtime.attempts import (
-    BOUND,
-    at_once,
-    at_work,
-    calling,
-    desk,
-    ms,
-    once_only,
-    world,
-)
+from tests.runtime.attempts import at_once, at_work, calling, ms, once_only, world
+from tests.runtime.common import desk
+from tests.support.waiting import BOUND
 
 from longcase import (
     NOT_HAPPENED,

@@ -11,22 +11,20 @@ from typing import Any
 
 import pytest
 from tests.runtime.attempts import (
-    BOUND,
     NEVER,
     Cases,
-    Thing,
     Word,
     at_once,
     at_work,
     calling,
-    desk,
+    giving_up_on,
     ms,
     once_only,
     resuming,
-    until,
-    until_true,
     world,
 )
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND, until, until_true
 
 from longcase import (
     Case,
@@ -309,24 +307,14 @@ async def must_end(key: str) -> str:
     return "ended by itself"
 
 
-waiting = Workflow("waiting", object=Thing, key="id", owner=desk, expect=days(1))
-
-
-@waiting.stage(expect=days(1))
-async def wait_until_it_ends(case: Case[Thing]) -> Next:
-    try:
-        async with asyncio.timeout(0.5):
-            await must_end(case.key)
-    except TimeoutError:
-        return waiting.close("gave-up")
-    return waiting.close("done")
+waiting = giving_up_on(must_end)
 
 
 async def test_rule_B04_cancel_wait_lets_the_attempt_end_before_the_stage_goes_on(url: str) -> None:
     async with at_work(url, waiting) as cases:
         await cases.start(waiting)
         assert (await cases.seen(waiting, "activity_cancelled")).data["waits"] is True
-        assert (await cases.longcase.service.show("waiting/1")).state.status == "open"
+        assert (await cases.longcase.service.show(f"{waiting.name}/1")).state.status == "open"
         world.door.set()
         assert (await cases.closed(waiting))[0] == "gave-up"
         types = [event.type for event in await cases.events(waiting)]
@@ -348,17 +336,7 @@ async def stops_when_asked(key: str) -> str:
     return "never stopped"
 
 
-waiting_for_the_stop = Workflow("waiting-for-the-stop", object=Thing, key="id", owner=desk, expect=days(1))
-
-
-@waiting_for_the_stop.stage(expect=days(1))
-async def wait_until_it_stops(case: Case[Thing]) -> Next:
-    try:
-        async with asyncio.timeout(0.5):
-            await stops_when_asked(case.key)
-    except TimeoutError:
-        return waiting_for_the_stop.close("gave-up")
-    return waiting_for_the_stop.close("done")
+waiting_for_the_stop = giving_up_on(stops_when_asked)
 
 
 async def test_rule_B04_an_attempt_that_stopped_as_asked_is_not_tried_again(url: str) -> None:
@@ -376,17 +354,7 @@ async def fails_while_waited_for(key: str) -> str:
     raise RuntimeError("the vendor is down")
 
 
-waiting_for_a_failure = Workflow("waiting-for-a-failure", object=Thing, key="id", owner=desk, expect=days(1))
-
-
-@waiting_for_a_failure.stage(expect=days(1))
-async def wait_until_it_fails(case: Case[Thing]) -> Next:
-    try:
-        async with asyncio.timeout(0.5):
-            await fails_while_waited_for(case.key)
-    except TimeoutError:
-        return waiting_for_a_failure.close("gave-up")
-    return waiting_for_a_failure.close("done")
+waiting_for_a_failure = giving_up_on(fails_while_waited_for)
 
 
 async def test_rule_B04_an_attempt_that_fails_while_its_end_is_waited_for_is_not_tried_again(url: str) -> None:

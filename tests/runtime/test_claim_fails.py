@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days
+from longcase import Case, Longcase, Next, Workflow, activity, days
 from longcase.errors import StoreUnavailable
 from longcase.runtime.worker import Worker
-from longcase.store.port import CaseRef
-
-BOUND = 60.0
-desk = Team("desk")
-
-
-class Thing(BaseModel):
-    id: str
-
+from longcase.store.records import CaseRef
 
 things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(1))
 
@@ -77,7 +70,7 @@ def test_an_outcome_survives_a_claim_that_fails() -> None:
             worker.wake(1)
             await asyncio.wait_for(gate.reached.wait(), BOUND)
             failing.failures = 1
-            worker._due_known = None  # another process has committed: the next round claims
+            worker.agenda.store_at = None  # another process has committed: the next round claims
             gate.opened.set()
             async with asyncio.timeout(BOUND):
                 while failing.failures or (await status(longcase)) == "open":

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import JumpingClock, Thing, desk
 
-from longcase import Case, Longcase, Next, Team, Workflow, days
-from longcase.env import Env, RealClock
-
-desk = Team("desk")
-
-
-class Thing(BaseModel):
-    id: str
-
-
-class JumpingClock(RealClock):
-    """The machine's clock, until somebody sets it forward."""
-
-    ahead = timedelta(0)
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
+from longcase import Case, Longcase, Next, Workflow, days
+from longcase.env import Env
 
 things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(9))
 
@@ -53,7 +37,7 @@ async def test_inv_22_a_forward_jump_is_logged_as_clock_jump(store_url: str, cap
                 while not logged() or (await longcase.service.show("things/t1")).state.status != "closed":
                     state = (await longcase.service.show("things/t1")).state
                     # The first sweep has read both clocks, and the pause is set by the old one.
-                    if state.timers and longcase.worker is not None and longcase.worker._clocks is not None:
+                    if state.timers and longcase.worker is not None and longcase.worker._sweep._clocks is not None:
                         clock.ahead = timedelta(days=3)
                     await asyncio.sleep(0.01)
     async with Longcase([things], url=store_url) as longcase:

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from pydantic import BaseModel
+from tests.runtime.common import CountedRounds, JumpingClock, Thing, desk
+from tests.support.waiting import BOUND
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days
-from longcase.env import Env, RealClock
-from longcase.runtime.worker import Worker
+from longcase import Case, Longcase, Next, Workflow, activity, days
+from longcase.env import Env
 
-BOUND = 60.0
 PASSES = 500  # of the event loop: some milliseconds
-desk = Team("desk")
-
-
-class Thing(BaseModel):
-    id: str
-
-
-class JumpingClock(RealClock):
-    """The machine's clock, until somebody sets it forward."""
-
-    ahead = timedelta(0)
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-
-class Counting(Worker):
-    """Counts its rounds."""
-
-    rounds = 0
-
-    async def _round(self) -> bool:
-        self.rounds += 1
-        return await super()._round()
-
-
 things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(9))
 gate: list[asyncio.Event] = []
 
@@ -62,13 +35,13 @@ async def test_a_draining_worker_rests_although_something_is_due() -> None:
     gate.append(asyncio.Event())
     clock = JumpingClock()
     async with Longcase([things], url="sqlite:///:memory:", env=Env(clock)) as longcase:
-        worker = Counting(longcase.store, longcase.env, longcase.codes)
+        worker = CountedRounds(longcase.store, longcase.env, longcase.codes)
         running = asyncio.create_task(worker.run())
         try:
             for key in ("slow", "cooling"):
                 worker.wake((await longcase.service.start(things, Thing(id=key))).case_no)
             async with asyncio.timeout(BOUND):
-                while not (worker.running_attempts and worker._due_known):
+                while not (worker.running_attempts and worker.agenda.store_at):
                     await asyncio.sleep(0.01)
             worker.stop()
             clock.ahead = timedelta(days=3)

@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days
+from longcase import Case, Longcase, Next, Workflow, activity, days
 from longcase.errors import StoreUnavailable
 from longcase.runtime.residents import Residents
-from longcase.store.port import CaseRow, CaseWrite, Written
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
-
+from longcase.store.records import CaseRow, CaseWrite, Written
 
 things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(1))
 weighed: list[str] = []

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from tests.support.waiting import BOUND, until
 
 from longcase import Longcase
 
-BOUND = 60.0
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from __future__ import annotations
@@ -52,14 +52,6 @@ async def working(case: Case[Job]) -> Next:
         return jobs.close("done", result=await fetch(case.key))
     return jobs.close("done", result=await compute(case.key))
 """
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.02)
-    return seen
 
 
 def environment(url: str) -> dict[str, str]:

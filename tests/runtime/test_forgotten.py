@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND, until, until_true
+from tests.support.workers import taken_over
 
-from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, attempt, days, seconds
+from longcase import Case, Longcase, Next, Retry, Workflow, activity, attempt, days, seconds
 from longcase.env import Env
 from longcase.errors import StoreUnavailable, WorkerForgotten
 from longcase.runtime.pulse import PATIENCE, Pulse
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
-
 
 begun: list[tuple[str, int]] = []
 ended: list[tuple[str, int]] = []
@@ -60,29 +52,11 @@ async def running(case: Case[Thing]) -> Next:
     return errands.close("done", result=await wait_here(case.key))
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
-
-
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     begun.clear()
     ended.clear()
     door.clear()
-
-
-async def taken_over(longcase: Longcase, url: str, worker: int) -> None:
-    """Let the worker's lease lapse, and somebody else take over what it held."""
-    store: Any = longcase.store
-    lapsed = store.abandon(worker)
-    if inspect.isawaitable(lapsed):
-        await lapsed
-    async with Longcase([], url=url) as other:
-        await other.store.recover(worker)
 
 
 async def closed(longcase: Longcase, address: str) -> bool:
@@ -92,10 +66,10 @@ async def closed(longcase: Longcase, address: str) -> bool:
 async def test_a_forgotten_worker_abandons_its_attempts_and_goes_on_as_another_incarnation(store_url: str) -> None:
     async with Longcase([errands], url=store_url) as longcase, longcase.working() as worker:
         await longcase.service.start(errands, Thing(id="a"))
-        await until(lambda: _is(bool(begun)))
+        await until_true(lambda: begun)
         first = worker.number
         await taken_over(longcase, store_url, first)
-        worker._beat_at = 0.0
+        worker._membership._beat_at = 0.0
         await until(lambda: closed(longcase, "errands/a"))
         assert worker.number != first
         assert begun == [("a", 1), ("a", 2)]
@@ -107,10 +81,10 @@ async def test_a_forgotten_worker_abandons_its_attempts_and_goes_on_as_another_i
 async def test_inv_14_what_a_forgotten_workers_thread_reports_later_changes_nothing(store_url: str) -> None:
     async with Longcase([errands], url=store_url) as longcase, longcase.working() as worker:
         await longcase.service.start(errands, Thing(id="thread-a"))
-        await until(lambda: _is(bool(begun)))
+        await until_true(lambda: begun)
         first = worker.number
         await taken_over(longcase, store_url, first)
-        worker._beat_at = 0.0
+        worker._membership._beat_at = 0.0
         await until(lambda: closed(longcase, "errands/thread-a"))
         door.set()
 
@@ -123,10 +97,6 @@ async def test_inv_14_what_a_forgotten_workers_thread_reports_later_changes_noth
         assert ended == [("thread-a", 2), ("thread-a", 1)]
         state = (await longcase.service.show("errands/thread-a")).state
         assert (state.close or {})["result"] == "thread-a by attempt 2"
-
-
-async def _is(value: bool) -> bool:
-    return value
 
 
 class Heart:
@@ -160,13 +130,13 @@ async def test_a_loop_that_is_busy_for_a_while_does_not_lose_its_lease() -> None
     pulse = Pulse(heart, Env(), lambda: None, lambda: None)
     pulse.start(asyncio.get_running_loop())
     try:
-        await until(lambda: _is(heart.beats > 0))
+        await until_true(lambda: heart.beats > 0)
         before = heart.beats
         _block(lambda: heart.beats > before + 5)  # no tick of the loop can happen meanwhile
         assert heart.beats > before + 5
     finally:
         pulse.stop()
-    await until(lambda: _is(heart.closed))
+    await until_true(lambda: heart.closed)
 
 
 async def test_a_loop_blocked_beyond_its_right_is_named_and_beats_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,11 +163,11 @@ async def test_a_pulse_outlives_a_store_that_does_not_answer_and_tells_when_it_w
     heart.answer = answer
     pulse = Pulse(heart, Env(), lambda: None, told.set)
     pulse.start(asyncio.get_running_loop())
-    await until(lambda: _is(heart.beats > 3))
+    await until_true(lambda: heart.beats > 3)
     assert not told.is_set()
     assert "no sign of life given" in caplog.text
     assert str(answer) in caplog.text
     heart.answer = WorkerForgotten("worker 1 is not registered any more")
     await asyncio.wait_for(told.wait(), BOUND)
-    await until(lambda: _is(heart.closed))
+    await until_true(lambda: heart.closed)
     pulse.stop()

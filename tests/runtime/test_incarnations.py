@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import CountedRounds, Thing, desk
+from tests.support.waiting import BOUND, until
+from tests.support.workers import joined, lapse, taken_over
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Workflow, activity, days, seconds
 from longcase.env import Env
 from longcase.errors import StoreUnavailable, UsageError, WorkerForgotten
 from longcase.history.event import instant_text
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
 from longcase.runtime.residents import Residents
-from longcase.runtime.worker import Worker
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
 
 
 @activity(owner=desk, concurrency=1, timeout=seconds(60))
@@ -50,31 +43,6 @@ def twice(called: Activity[..., Any]) -> Workflow[Thing]:
 
 
 flows = {1: twice(narrow), 2: twice(wider)}
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
-
-
-async def joined(worker: Worker) -> None:
-    async def look() -> bool:
-        return worker.accepts
-
-    await until(look)
-
-
-async def taken_over(longcase: Longcase, url: str, worker: int) -> None:
-    """Let the worker's lease lapse, and somebody else take over what it held."""
-    store: Any = longcase.store
-    lapsed = store.abandon(worker)
-    if inspect.isawaitable(lapsed):
-        await lapsed
-    async with Longcase([], url=url) as other:
-        await other.store.recover(worker)
 
 
 async def closed(longcase: Longcase, flow: Workflow[Thing], key: str = "a") -> Any:
@@ -126,10 +94,10 @@ async def test_no_slot_is_lost_with_a_commit_that_did_not_happen(
 async def test_a_late_answer_to_an_earlier_incarnations_beat_does_not_forget_the_present_one(store_url: str) -> None:
     async with Longcase([flows[1]], url=store_url) as longcase, longcase.working() as worker:
         await joined(worker)
-        first, pulse = worker.number, worker._pulse
+        first, pulse = worker.number, worker._membership._pulse
         assert pulse is not None
         await taken_over(longcase, store_url, first)
-        worker._beat_at = 0.0
+        worker._membership._beat_at = 0.0
 
         async def anew() -> bool:
             return worker.number != first and worker.accepts
@@ -159,9 +127,7 @@ async def test_what_the_recovery_of_one_worker_raises_stops_neither_the_others_n
 
         monkeypatch.setattr(store, "recover", recovering)
         for number in (late, dead):
-            lapsed = store.abandon(number)
-            if inspect.isawaitable(lapsed):
-                await lapsed
+            await lapse(store, number)
         async with longcase.working() as worker:
             await joined(worker)
 
@@ -182,9 +148,7 @@ async def test_a_worker_that_frees_the_cases_of_another_workflow_does_not_say_th
         dead, _ = await store.join("here", 1), await store.join("here", 2)
         await longcase.service.start(flows[1], Thing(id="a"))
         assert await store.ready(instant_text(longcase.env.now()), dead, 1) == [1]
-        lapsed = store.abandon(dead)
-        if inspect.isawaitable(lapsed):
-            await lapsed
+        await lapse(store, dead)
         async with Longcase([flows[2]], url=store_url) as other, other.working() as worker:
             await joined(worker)
 
@@ -207,21 +171,11 @@ async def test_a_worker_that_was_taken_for_dead_and_lives_is_asked_about_again(m
         assert not residents._is_dead(7)
 
 
-class Counting(Worker):
-    """Counts its rounds."""
-
-    rounds = 0
-
-    async def _round(self) -> bool:
-        self.rounds += 1
-        return await super()._round()
-
-
 async def test_a_draining_worker_does_not_leave_while_a_start_of_its_own_is_being_written(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Longcase([flows[1]], url=store_url) as longcase:
-        worker = Counting(longcase.store, longcase.env, longcase.codes)
+        worker = CountedRounds(longcase.store, longcase.env, longcase.codes)
         running = asyncio.create_task(worker.run())
         await joined(worker)
         write, under_way, door = longcase.store.write, asyncio.Event(), asyncio.Event()

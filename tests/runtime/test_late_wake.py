@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND
 
-from longcase import Case, Longcase, Next, Team, Workflow, days
+from longcase import Case, Longcase, Next, Workflow, days
 from longcase.history.event import instant_text
-from longcase.store.port import CaseRef
-
-BOUND = 60.0
-desk = Team("desk")
-
-
-class Thing(BaseModel):
-    id: str
+from longcase.store.records import CaseRef
 
 
 class Word(BaseModel):

@@ -9,19 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.runtime.attempts import (
-    NEVER,
-    Cases,
-    Thing,
-    Word,
-    at_work,
-    calling,
-    desk,
-    ms,
-    until,
-    until_true,
-    world,
-)
+from tests.runtime.attempts import NEVER, Cases, Word, at_work, calling, giving_up_on, ms, world
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import until, until_true
 
 from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, attempt, days
 from longcase.errors import BugError, StoreUnavailable
@@ -59,7 +49,7 @@ async def test_a_signal_whose_caller_gave_up_after_its_commit_is_not_slept_over(
     async with serving(url, listening) as (cases, worker):
         service, store = cases.longcase.service, cases.longcase.store
         await cases.start(listening)
-        await until_true(lambda: worker._due_known)  # it has looked, and there is nothing to do before the hour is over
+        await until_true(lambda: worker.agenda.store_at)  # it has looked: nothing is to be done within the hour
         edit, committed = store.edit, asyncio.Event()
 
         async def committing(*values: Any) -> Any:
@@ -152,7 +142,7 @@ async def test_inv_19_a_rate_is_not_used_up_by_calls_that_found_no_slot(url: str
 async def test_a_case_made_ready_while_the_worker_reads_when_to_look_again_is_looked_at(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longcase.runtime.worker.SWEEP", NEVER.total_seconds() * 100)  # nothing else may find it
+    monkeypatch.setattr("longcase.runtime.sweep.SWEEP", NEVER.total_seconds() * 100)  # nothing else may find it
     async with serving(url, listening) as (cases, worker):
         store, read = cases.longcase.store, list[str]()
         next_wake = store.next_wake
@@ -161,13 +151,13 @@ async def test_a_case_made_ready_while_the_worker_reads_when_to_look_again_is_lo
             found = await next_wake(after)
             if not read:
                 await store.start([cases.longcase.service.new_case(listening, Thing(id="1"))])
-                worker._due_known = None  # as a start does whose first turn makes other cases ready
+                worker.agenda.store_at = None  # as a start does whose first turn makes other cases ready
                 read.append(found)
             return found
 
         store.changed = lambda: False  # type: ignore[method-assign]
         store.next_wake = reading  # type: ignore[method-assign]
-        worker._wake_all()
+        worker.agenda.look_everywhere()
         await until_true(lambda: read)
         await cases.seen(listening, "stage_entered")
 
@@ -245,7 +235,7 @@ async def test_an_attempt_commanded_before_its_worker_was_forgotten_is_not_begun
             carry_out(moved)
             if moved.commands and worker.number == first:
                 carrier.abandon()  # before the task has made its first step
-                worker._forget_me(first)
+                worker._membership.forget(first)
 
         carrier.carry_out = carrying  # type: ignore[method-assign]
         await cases.start(noting)
@@ -267,17 +257,7 @@ async def fails_first(key: str) -> str:
     return "done"
 
 
-hanging = Workflow("hanging", object=Thing, key="id", owner=desk, expect=days(1))
-
-
-@hanging.stage(expect=days(1))
-async def wait_for_it(case: Case[Thing]) -> Next:
-    try:
-        async with asyncio.timeout(0.5):
-            await fails_first(case.key)
-    except TimeoutError:
-        return hanging.close("gave-up")
-    return hanging.close("done")
+hanging = giving_up_on(fails_first)
 
 
 async def test_an_attempt_that_is_cut_off_while_the_store_hangs_is_settled(
@@ -324,3 +304,5 @@ async def test_a_call_of_an_activity_that_the_worker_does_not_find_is_an_inciden
         worker = cases.longcase.worker
         assert worker is not None
         await until_true(lambda: not worker._carrier.tasks)
+        assert worker._slots.running == 0
+        assert await cases.events(concealed, "attempt_started") == []

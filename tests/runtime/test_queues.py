@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.runtime.common import desk
+from tests.support.waiting import until, until_true
+from tests.support.workers import killed
 
-from longcase import Case, Longcase, Next, Queue, Retry, Team, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, seconds
 from longcase.runtime.worker import Worker
 
-desk = Team("desk")
-BOUND = 60.0
 gpu = Queue("gpu")
 narrow = Queue("narrow", concurrency=2)
 
@@ -118,7 +117,7 @@ class Fleet:
     async def add(self, *queues: str, attempts: int = 2_000, only: Workflow[Thing] | None = None) -> Worker:
         longcase = await self._stack.enter_async_context(Longcase([only] if only else ALL, url=self.url))
         worker = await self._stack.enter_async_context(longcase.working(queues, attempts=attempts))
-        await until(lambda: _number(worker))
+        await until_true(lambda: worker.number)
         self.workers.append(worker)
         return worker
 
@@ -135,31 +134,6 @@ class Fleet:
     async def queued(self) -> dict[str, str]:
         rows = await self.door.service.query("SELECT key, status FROM queued_calls")
         return {row["key"]: row["status"] for row in rows}
-
-
-class Gone:
-    """What a killed process can still do with its store: nothing."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    async def leave(self, worker: int) -> None:
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-
-async def _number(worker: Worker) -> int:
-    return worker.number
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
 
 
 @pytest.fixture(autouse=True)
@@ -286,11 +260,7 @@ async def test_what_a_dead_worker_had_claimed_or_run_is_taken_over(store_url: st
             return world.inside == 2
 
         await until(two)
-        store: Any = first.store
-        first.store = Gone(store)  # type: ignore[assignment]  # the dead give nothing back
-        first.abort()
-        if inspect.isawaitable(lapsed := store.abandon(first.number)):  # as if its process had died
-            await lapsed
+        await killed(first)
         await fleet.add("narrow")
 
         async def again() -> bool:
@@ -312,7 +282,7 @@ async def test_a_worker_leaves_the_calls_of_workflows_it_has_not_loaded_to_other
         await fleet.start(pictures, "a")
 
         async def looked() -> bool:
-            return stranger._queue_again == "" and await fleet.queued() == {"a": "waiting"}
+            return stranger.agenda.queues_at == "" and await fleet.queued() == {"a": "waiting"}
 
         await until(looked)
         await fleet.add("gpu", only=pictures)

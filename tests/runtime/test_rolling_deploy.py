@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import until
 
-from longcase import Case, Longcase, Next, Queue, Retry, Team, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, seconds
 from longcase.model.signal import Signal
 from longcase.runtime.performing import _TimedOut
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
-
 
 moved: list[tuple[str, str]] = []  # (release, case) in the order of the last step
 
@@ -111,6 +103,11 @@ class Releases:
         await until(lambda: _truth(worker.number))
         return longcase
 
+    def number(self, name: str) -> int:
+        worker = self.running[name][0].worker
+        assert worker is not None
+        return worker.number
+
     async def leave(self, name: str) -> None:
         longcase, working = self.running.pop(name)
         await working.__aexit__(None, None, None)
@@ -119,14 +116,6 @@ class Releases:
 
 async def _truth(value: Any) -> bool:
     return bool(value)
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
 
 
 async def count(longcase: Longcase, sql: str) -> int:
@@ -314,8 +303,11 @@ async def test_a_worker_that_declines_a_case_gives_back_the_call_it_took_from_a_
             return declined() > 0 and await count(new, "queued_calls WHERE status = 'waiting'") == 1
 
         await until(waiting)
+        why = f"worker {fleet.number('old')} serves it, but its code does not replay the visit"
+        assert (await new.service.show("jobs/j")).untaken == {"gpu": f"{why}: one of another release is missing"}
         await fleet.run("new in gpu", jobs_release("new", audits=True)[0], "gpu", code="new")
         await until(lambda: _truth("new" in door))
+        assert (await new.service.show("jobs/j")).untaken == {}
         assert moved == [("new", "j")]
         assert declined() == 1, "it does not take again what it has declined"
         door["new"].set_result(None)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import until
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Workflow, activity, days, seconds
 from longcase.runtime.limits import Slots
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
-
 
 begun: list[str] = []
 door = asyncio.Event()
@@ -39,14 +30,6 @@ lane = Workflow("lane", object=Thing, key="id", owner=desk, expect=days(1))
 @lane.stage(expect=days(1))
 async def passing(case: Case[Thing]) -> Next:
     return lane.close("through", result=await narrow(case.key))
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +73,8 @@ async def test_a_slot_goes_to_the_next_if_the_first_in_line_has_no_use_for_it_an
 def test_a_case_that_was_named_and_found_no_slot_again_keeps_its_place() -> None:
     slots = Slots(lambda: datetime(2026, 1, 5, tzinfo=UTC))
     for case_no in (1, 2, 3):
-        slots.hold(case_no, ["activity:narrow"])
+        slots.keep_waiting(case_no, ["activity:narrow"])
     assert slots.freed_by(narrow) == [1]
-    slots.hold(4, ["activity:narrow"])  # a newcomer was quicker, and is held back too
-    slots.hold(1, ["activity:narrow"])
+    slots.keep_waiting(4, ["activity:narrow"])  # a newcomer was quicker, and is held back too
+    slots.keep_waiting(1, ["activity:narrow"])
     assert [slots.freed_by(narrow) for _ in range(4)] == [[1], [2], [3], [4]]

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from apsw import Cursor
 from pydantic import BaseModel
+from tests.runtime.common import desk
+from tests.support.waiting import BOUND
+from tests.support.wire_proxy import Harm, Request, WireProxy
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days
+from longcase import Case, Longcase, Next, Workflow, activity, days
 from longcase.errors import IdempotencyConflict, StoreUnavailable
-from longcase.store.port import CaseWrite, Written
+from longcase.store.records import CaseWrite, Written
 from longcase.store.sqlite import SqliteStore
 from longcase.store.sqlite.commit import Committer
 from longcase.store.unit import WriteUnit
-
-desk = Team("desk")
-BOUND = 60.0
 
 
 class Thing(BaseModel):
@@ -156,7 +156,7 @@ async def test_a_start_that_lands_after_its_caller_has_given_up_is_carried_out(
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
-            looking = asyncio.create_task(longcase.worker.turns.settle_starts())
+            looking = asyncio.create_task(longcase.worker.turns.look_up_starts())
             await asyncio.sleep(0)
             while not (looking.done() or committer._queue):
                 await asyncio.sleep(0.01)
@@ -165,6 +165,30 @@ async def test_a_start_that_lands_after_its_caller_has_given_up_is_carried_out(
                 longcase.worker.wake(case_no)
         await closed(longcase, 1)
         await idle(longcase)
+
+
+async def test_a_start_that_reaches_the_server_after_it_was_looked_for_is_refused(postgres_url: str) -> None:
+    """Nobody would run its attempt: its worker had given it up, and lives."""
+    late: list[str] = []
+
+    def plan(request: Request) -> Harm:
+        if late or "INSERT INTO cases" not in request.sql:
+            return "pass"
+        late.append(request.sql)
+        return "late"
+
+    with WireProxy(postgres_url) as wire:
+        async with Longcase([things], url=wire.url) as longcase, longcase.working():
+            await accepting(longcase)
+            wire.plan = plan
+            with pytest.raises(StoreUnavailable):
+                await longcase.service.start(things, Thing(id="a"))
+            await idle(longcase)  # its slot is given back: it was looked for, and is not there
+            await asyncio.to_thread(wire.deliver)
+            assert (await longcase.service.query("SELECT count(*) AS n FROM cases"))[0]["n"] == 0
+            await longcase.service.start(things, Thing(id="a"))
+            await closed(longcase, 1)
+            await idle(longcase)
 
 
 async def test_callers_that_give_up_at_any_time_strand_no_case_and_no_slot(store_url: str) -> None:

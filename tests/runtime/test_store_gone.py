@@ -7,17 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing
+from tests.support.waiting import BOUND
 
 from longcase import Case, Longcase, Next, Team, Workflow, days
 from longcase.errors import StoreGone, StoreUnavailable
-
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
-
 
 things = Workflow("things", object=Thing, key="id", owner=Team("desk"), expect=days(1))
 

@@ -8,17 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import BOUND
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days
-from longcase.store.port import CaseRef
+from longcase import Case, Longcase, Next, Workflow, activity, days
+from longcase.store.records import CaseRef
 
-BOUND = 60.0
 CASES = 5
-desk = Team("desk")
-
-
-class Thing(BaseModel):
-    id: str
 
 
 class Go(BaseModel):

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.runtime.attempts import Thing, at_once, desk, until, until_true, world
+from tests.runtime.attempts import at_once, world
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import until, until_true
 
 from longcase import Case, Longcase, Next, Workflow, activity, days
 from longcase.errors import StoreUnavailable
 from longcase.history.event import Event
 from longcase.runtime.turns import Turns
-from longcase.store.port import CaseRow, Input
+from longcase.store.records import CaseRow, Input
 
 
 class Suspending:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from tests.runtime.common import Thing, desk
+from tests.support.waiting import until
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, attempt, days, seconds
-
-desk = Team("desk")
-BOUND = 60.0
-
-
-class Thing(BaseModel):
-    id: str
+from longcase import Case, Longcase, Next, Workflow, activity, attempt, days, seconds
 
 
 class World:
@@ -51,14 +43,6 @@ async def running(case: Case[Thing]) -> Next:
 @errands.on(recall)
 async def recalled(case: Case[Thing], thing: Thing) -> Next:
     return errands.close("recalled")
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
 
 
 @pytest.fixture(autouse=True)

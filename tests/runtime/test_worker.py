@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.runtime.common import desk
+from tests.support.waiting import BOUND, until
 
-from longcase import Case, Longcase, Next, Retry, Team, Workflow, activity, days, seconds
-
-desk = Team("desk")
-BOUND = 60.0
+from longcase import Case, Longcase, Next, Retry, Workflow, activity, days, seconds
 
 
 class Thing(BaseModel):
@@ -93,14 +90,6 @@ crowd = Workflow("crowd", object=Thing, key="id", owner=desk, expect=days(1))
 @crowd.stage(expect=days(1))
 async def crossing(case: Case[Thing]) -> Next:
     return crowd.close("through", result=await pass_gate(case.key))
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see, or the bound is over."""
-    async with asyncio.timeout(BOUND):
-        while not (seen := await look()):
-            await asyncio.sleep(0.01)
-    return seen
 
 
 @pytest.fixture

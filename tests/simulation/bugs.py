@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.simulation.planted import Change, constant, instead, plant
 
-from longcase.store.port import Written
+from longcase.store.records import Written
 
 ENGINE: dict[str, tuple[Change, ...]] = {
     "fence_dropped": (
@@ -76,7 +76,7 @@ ENGINE: dict[str, tuple[Change, ...]] = {
         plant("engine.advance:refuse_input", "resident.append(event, work.now)\n    return result", "return result"),
     ),
     "lease_never_recovered": (plant("store.sqlite.workers:free_some", "(tx.now, worker,", '("", worker,'),),
-    "unknown_commit_forgotten": (plant("runtime.doubt:Doubt.settle", "commands.append(", "(lambda command: None)("),),
+    "unknown_commit_forgotten": (plant("runtime.doubt:Doubt.resolve", "commands.append(", "(lambda command: None)("),),
     "expiry_ignored": (
         plant(
             "engine.tasks:answer_task",
@@ -168,7 +168,7 @@ async def _unwritten(real: Any, self: Any, writes: Any, *, partial: bool = False
 
 
 FLEET: dict[str, tuple[Change, ...]] = {
-    "claim_without_skip_locked": (constant("store.sqlite.store:_READY", "lease IN (0, ?)", "? IS NOT NULL"),),
+    "claim_without_skip_locked": (constant("store.sqlite.fleet:_DUE", "lease IN (0, ?)", "? IS NOT NULL"),),
     "lease_boundary": (plant("tests:processes:SharedStore.lapsed", "> LEASE", ">= LEASE"),),
     "beat_of_a_forgotten_worker_accepted": (
         plant("tests:processes:SharedStore.beat", "if worker not in self.beats:", "if False:"),
@@ -183,12 +183,12 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "freed_and_not_woken": (
         constant("store.sqlite.workers:_FREE_SOME", "CASE status WHEN 'open' THEN ?", "CASE WHEN ? = '' THEN ''"),
     ),
-    "outcomes_lost_with_the_store": (instead("runtime.worker:Worker._put_back", _no_items),),
-    "no_second_joining": (instead("runtime.worker:Worker._forget_me", _nothing),),
+    "outcomes_lost_with_the_store": (instead("runtime.agenda:Agenda.put_back", _no_items),),
+    "no_second_joining": (instead("runtime.membership:Membership.forget", _nothing),),
     "coroutine_kept_after_a_lost_race": (instead("runtime.residents:Residents.evict", _nothing),),
     "doubt_not_noted": (instead("runtime.doubt:Doubt.note", _nothing),),
     "changes_unheard": (instead("tests:processes:Wire.changed", _nothing),),
-    "accepted_and_not_woken": (plant("store.sqlite.editing:edit", "row.wake_at = tx.now", "pass"),),
+    "accepted_and_not_woken": (plant("store.editing:wake_after", "return now", "return row.wake_at"),),
     "lease_never_taken": (instead("runtime.composing:Writes.lease", _zero),),
     "dead_workers_taken_for_living": (
         plant("runtime.residents:Residents._is_dead", "self._store.is_dead(worker)", "False"),

@@ -6,8 +6,6 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tests.simulation.processes import Process
-
 from longcase.history.event import instant_text
 
 if TYPE_CHECKING:
@@ -36,9 +34,9 @@ class Chaos:
                 case "kill" if one:
                     fleet.kill(one)
                 case "pause" if one:
-                    self._pause(one, fleet.faults.amount("chaos", 0.5, 8.0))
+                    fleet.pause(one, fleet.faults.amount("chaos", 0.5, 8.0))
                 case "pause past the lease" if one:
-                    self._pause(one, fleet.faults.amount("chaos", 13.0, 25.0))
+                    fleet.pause(one, fleet.faults.amount("chaos", 13.0, 25.0))
                 case "drain" if one and one.name in fleet.workers:
                     fleet.loop.call_soon(fleet.workers[one.name].stop, context=one.context)
                 case "evict" if one and one.name in fleet.workers and fleet.workers[one.name]._turns is not None:
@@ -62,10 +60,6 @@ class Chaos:
                 case "machine clock off" if one and fleet.lapse:
                     one.clock.skew += timedelta(seconds=fleet.faults.amount("chaos", -300, 300))
                     one.clock.measure()
-
-    def _pause(self, process: Process, seconds: float) -> None:
-        self._fleet.loop.pause(process)
-        self._fleet.loop.call_later(seconds, self._fleet.loop.resume, process, context=self._fleet.outside)
 
     def _up(self) -> None:
         self._fleet.down = False

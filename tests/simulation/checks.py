@@ -15,7 +15,7 @@ from longcase.history.event import Event, instant_of
 from longcase.history.state import UNKNOWN_KINDS, CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
-from longcase.store.port import CaseRow
+from longcase.store.records import CaseRow
 
 CALLED = ("activity_scheduled", "undo_started")
 
@@ -71,9 +71,9 @@ def _fold(row: CaseRow, events: Sequence[Event]) -> Iterator[str]:
                     yield f"B2: snapshot at {event.seq}: {field}: {snapshot.get(field)!r}, fold: {mine.get(field)!r}"
         if event.type == "case_closed" and any(later.seen for later in events[event.seq :]):
             yield "I10: a seen event after the close"
-    state.settled_tasks.clear()
+    state.ended_tasks.clear()
     stored = row.state
-    stored.settled_tasks.clear()
+    stored.ended_tasks.clear()
     for field in sorted(state.to_json().keys() | stored.to_json().keys()):
         if dump_json(state.to_json().get(field)) != dump_json(stored.to_json().get(field)):
             yield f"I3: {field}: the row says {stored.to_json().get(field)!r}, the fold {state.to_json().get(field)!r}"

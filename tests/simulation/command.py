@@ -95,9 +95,9 @@ def run(asked: argparse.Namespace) -> int:
 USEFUL = {
     "fleet": (
         "events", "effects", "cases", "claims", "killed", "forgotten", "left", "unknown", "late", "fail", "slow",
-        "crash", "crash after", "crash at a point", "pause", "pause past the lease", "drain", "server killed",
-        "store restarts", "disk full", "clock jumps", "machine clock off", "request lost", "request doubled",
-        "request late",
+        "crash", "crash after", "crash at a point", "pause", "pause past the lease", "pause at a write", "drain",
+        "server killed", "store restarts", "disk full", "clock jumps", "machine clock off", "request lost",
+        "request doubled", "request late",
         "wake-up lost", "wake-up doubled", "hint lost", "slow vendor", "wrong refused", "fenced",
     ),
     "shuffle": ("events", "effects", "crash", "fail", "unknown", "lose", "double", "repeat", "evict", "ends"),

@@ -31,7 +31,7 @@ from longcase.history.event import instant_of, instant_text
 from longcase.runtime import worker as runtime
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
-from longcase.store.port import NewCase, Started
+from longcase.store.records import NewCase, Started
 
 PATIENCE = 6.0  # seconds a client waits for an answer
 SLEEPS = 400  # looks at whether the fleet has come to rest
@@ -137,6 +137,11 @@ class Fleet(Sim):
         if not process.dead and self.faults.draw(f"{process.short} {point}", POINTS):
             self.kill(process)
             raise Killed
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """Stop a process for a while, as SIGSTOP and SIGCONT do."""
+        self.loop.pause(process)
+        self.loop.call_later(seconds, self.loop.resume, process, context=self.outside)
 
     def kill(self, process: Process) -> None:
         """Kill a process as SIGKILL does. What it has sent into the world arrives all the same."""
@@ -327,7 +332,7 @@ class Fleet(Sim):
         for process in self.living():
             self.loop.resume(process)
 
-    async def settle(self) -> None:
+    async def come_to_rest(self) -> None:
         """Wait until nobody works and nothing wants to be done; with leases that may take as long as one lasts."""
         at_rest = 0
         for _ in range(SLEEPS):
@@ -340,7 +345,7 @@ class Fleet(Sim):
     def _at_rest(self) -> bool:
         if any(process.asking for process in self.living("worker")):
             return False
-        if any(not worker._drained or worker._look or not worker.accepts for worker in self.workers.values()):
+        if any(not worker._drained or worker.agenda.busy or not worker.accepts for worker in self.workers.values()):
             return False
         numbers = {worker.number for worker in self.workers.values()}
         for wake, lease in self.store._read("SELECT wake_at, lease FROM cases WHERE lease <> 0 OR wake_at <> ''"):

@@ -25,8 +25,9 @@ from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState
 from longcase.insight.verify import verify
 from longcase.service.service import Service
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import SqliteStore, migrate
+from longcase.store.sqlite.base import Options
 
 PEOPLE = ("ann", "bob", "cem", "dot")
 ROUNDS = 150
@@ -49,7 +50,7 @@ def memory_store(env: Env) -> SqliteStore:
 
     module.migrate = copied
     try:
-        return SqliteStore(":memory:", env, inline=True, create=True, synchronous="NORMAL", faults=None)
+        return SqliteStore(":memory:", env, Options(inline=True, create=True, synchronous="NORMAL", faults=None))
     finally:
         module.migrate = real
 
@@ -109,7 +110,7 @@ class Sim:
         """End all faults."""
         raise NotImplementedError
 
-    async def settle(self) -> None:
+    async def come_to_rest(self) -> None:
         """Go on until nothing is left to do at this instant."""
         raise NotImplementedError
 
@@ -192,7 +193,7 @@ class Sim:
             call = state.calls.get(opened["call"])
             kind = opened["kind"]
             if call is not None and kind == "outcome_unknown":
-                self.world.settle(call["key"], call["attempt"])
+                self.world.call_off(call["key"], call["attempt"])
             work: Callable[[], Awaitable[Any]]
             if kind == "late_effect":
                 work, what = partial(self.service.skip, case, incident=number, reason="seen"), "skip"
@@ -312,7 +313,7 @@ class Sim:
         self.world.trouble = 0.0
         await self.heal()
         for _ in range(ROUNDS):
-            await self.settle()
+            await self.come_to_rest()
             opened = [c for c in self.cases if (found := await self.state(c)) is not None and found.status == "open"]
             opened += [
                 row["address"]

@@ -83,7 +83,7 @@ async def send(what: str, *, idempotency_key: str = injected()) -> str:
 async def sent(what: str, *, idempotency_key: str = injected()) -> str | NotHappened:
     if world().flaky():
         raise Down("cannot be asked")
-    world().settle(idempotency_key, attempt().number)
+    world().call_off(idempotency_key, attempt().number)
     done = world().effects.get(idempotency_key)
     return done if done is not None else NOT_HAPPENED
 

@@ -21,7 +21,7 @@ from tests.simulation.simloop import Place, SimLoop, here
 from longcase.env import Env
 from longcase.errors import StorageFull, StoreUnavailable, WorkerForgotten
 from longcase.runtime.worker import Worker
-from longcase.store.port import CaseWrite, Written
+from longcase.store.records import CaseWrite, Written
 from longcase.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 LEASE = 12.0  # seconds of the store's clock without a beat after which an incarnation may be forgotten
 WRITES = frozenset(
-    {"start", "write", "edit", "release", "join", "leave", "beat", "recover", "keep_beat", "forget_beats"}
+    {"start", "write", "edit", "join", "leave", "beat", "recover", "keep_heartbeat", "forget_heartbeats"}
     | {"decline", "undecline", "take", "give_back"}
 )
 READING = {"fail": 0.004, "crash": 0.003, "slow": 0.01}
 WRITING = {
     "fail": 0.01, "crash": 0.006, "crash after": 0.006, "unknown": 0.02, "late": 0.012, "slow": 0.02,
 }  # fmt: skip
+STANDING = {"pause at a write": 0.1}  # in `lapse` mode: it writes as one that others have taken for dead
 
 
 class Killed(BaseException):
@@ -173,6 +174,9 @@ class Wire:
             elif fault == "late":
                 fleet.later(name, method, *deepcopy(args) if name != "edit" else args, by=process, **kwargs)
                 raise StoreUnavailable(f"{name}: no answer", hint="it may have been written, or may yet be")
+            if name == "write" and fleet.lapse and fleet.faults.draw(f"{place} stands", STANDING):
+                fleet.pause(process, fleet.faults.amount(f"{place} stands", 13.0, 25.0))
+                await asyncio.sleep(0)
             fleet.reachable(name, writes)
             shared.caller = process
             result = await method(*args, **kwargs)

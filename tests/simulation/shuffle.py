@@ -101,8 +101,8 @@ class Shuffle(Sim):
     async def heal(self) -> None:
         self.mover.chances = CALM
 
-    async def settle(self) -> None:
-        await self.mover.settle()
+    async def come_to_rest(self) -> None:
+        await self.mover.come_to_rest()
 
 
 def live(seed: int) -> Life:

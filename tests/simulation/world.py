@@ -60,7 +60,7 @@ class World:
         """Let a call travel to the vendor and its answer back; here at once."""
         return self.call(activity, key, attempt, what)
 
-    def settle(self, key: str, attempt: int = 10**6) -> None:
+    def call_off(self, key: str, attempt: int = 10**6) -> None:
         """Somebody asks what became of a key: what is still on its way by then comes to nothing."""
 
 
@@ -70,7 +70,7 @@ class FleetWorld(World):
 
     loop: SimLoop
     faults: Faults
-    settled: dict[str, int] = field(default_factory=dict)
+    called_off: dict[str, int] = field(default_factory=dict)
 
     async def reach(self, activity: str, key: str, attempt: int, what: str) -> str:
         answer = self.loop.create_future()
@@ -97,13 +97,13 @@ class FleetWorld(World):
         return str(await answer)
 
     def call(self, activity: str, key: str, attempt: int, what: str) -> str:
-        if attempt <= self.settled.get(key, 0):
+        if attempt <= self.called_off.get(key, 0):
             self.log.append(Called(activity, key, attempt, what, False))
             raise Never(f"{what}: it was called off")
         return super().call(activity, key, attempt, what)
 
-    def settle(self, key: str, attempt: int = 10**6) -> None:
-        self.settled[key] = max(attempt, self.settled.get(key, 0))
+    def call_off(self, key: str, attempt: int = 10**6) -> None:
+        self.called_off[key] = max(attempt, self.called_off.get(key, 0))
 
 
 _current: list[World] = []

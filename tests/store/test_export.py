@@ -11,7 +11,7 @@ from tests.support.cases import asked, closed, decided, do, entered, new_case, n
 
 from longcase.history.chain import payload_digest
 from longcase.insight.export import Examination, Sealed
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import SqliteStore, open_sqlite
 
 
@@ -112,7 +112,7 @@ TAMPERED: dict[str, tuple[Change, str]] = {
         lambda lines: [line for line in lines if not line.startswith(b'{"task"')],
         "is missing from the tasks",
     ),
-    "a case dropped": (without_second, "says 2 cases and 10 events, the file has 1 cases and 7 events"),
+    "a case dropped": (without_second, "says 2 cases and 10 events, the file has 1 case and 7 events"),
     "a case twice": (second_twice, "stands here a second time"),
     "cut off": (lambda lines: lines[:-1], "ends without its last line: it was cut off"),
     "cut in a line": (lambda lines: [*lines[:6], lines[6][:40]], "is no JSON object of an export"),

@@ -11,7 +11,7 @@ from tests.support.cases import NOON, do, entered, new_case, noted, receive, tur
 from tests.support.disk import Disk, failing_disk
 
 from longcase.env import Env, VirtualClock
-from longcase.store.port import CaseRef, Edit, Locked
+from longcase.store.records import CaseRef, Edit, Locked
 from longcase.store.sqlite import open_sqlite
 
 

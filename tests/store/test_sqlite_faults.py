@@ -12,7 +12,7 @@ from tests.support.disk import Disk, failing_disk
 from longcase.env import Env
 from longcase.errors import LongcaseError, StorageFull, StoreUnavailable
 from longcase.insight.verify import verify
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import open_sqlite
 
 

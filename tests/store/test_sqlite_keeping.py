@@ -16,7 +16,7 @@ from longcase.env import Env, VirtualClock
 from longcase.errors import StoreCorrupt, UsageError
 from longcase.insight.verify import verify
 from longcase.service.retention import Period
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import open_sqlite
 from longcase.store.sqlite.maintenance import backup
 

@@ -16,7 +16,7 @@ from longcase.env import Env, RealClock, VirtualClock
 from longcase.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
 from longcase.service.fleet import fleet
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.settings import clock_setting
 from longcase.store.sqlite import SqliteStore, open_sqlite
 from longcase.store.sqlite.connection import wal_is_safe

@@ -9,7 +9,7 @@ import pytest
 
 from longcase.env import Env
 from longcase.errors import LongcaseError, StoreUnavailable, UsageError
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import open_sqlite
 
 

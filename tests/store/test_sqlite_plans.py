@@ -6,15 +6,15 @@ import apsw
 import pytest
 
 from longcase.store import rows
-from longcase.store.sqlite import SqliteStore, store, workers, writing
+from longcase.store.sqlite import SqliteStore, fleet, store, workers, writing
 
 
 @pytest.mark.parametrize(
     ("sql", "index"),
     [
-        (store._READY.format(only=""), "cases_to_wake"),
-        (store._NEXT_WAKE, "cases_to_wake"),
-        (f"{rows.SELECT_CASE} {store._LIVE_FIRST}", "cases_by_key"),
+        (fleet._DUE.format(only=""), "cases_to_wake"),
+        (fleet._NEXT_WAKE, "cases_to_wake"),
+        (store._BY_KEY, "cases_by_key"),
         (f"{rows.SELECT_CASE} WHERE case_no = ?", "INTEGER PRIMARY KEY"),
         (store._INBOX, "sqlite_autoindex_inbox_1"),
         (store._INBOXES, "sqlite_autoindex_inbox_1"),

@@ -10,7 +10,7 @@ from tests.support.processes import line, process, tell
 
 from longcase.env import Env
 from longcase.insight.verify import verify
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import SqliteStore, open_sqlite
 
 BUSY = """

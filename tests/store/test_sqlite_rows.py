@@ -13,7 +13,7 @@ from longcase.store import rows
 
 
 def test_every_field_of_a_state_has_one_home() -> None:
-    homes = [field for _, field in rows._FOLDED] + ["object", *rows._REST, "settled_tasks"]
+    homes = [field for _, field in rows._FOLDED] + ["object", *rows._REST, "ended_tasks"]
     assert sorted(homes) == sorted(field.name for field in fields(CaseState))
 
 

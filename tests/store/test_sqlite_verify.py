@@ -29,7 +29,7 @@ from longcase.env import Env
 from longcase.errors import CaseNotFound, StoreCorrupt
 from longcase.insight.invariants import Finding
 from longcase.insight.verify import Anchors, verify
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import SqliteStore
 
 UNGUARD = ("DROP TRIGGER history_is_never_changed", "DROP TRIGGER history_is_never_deleted")

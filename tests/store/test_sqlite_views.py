@@ -26,7 +26,7 @@ from tests.support.cases import (
 )
 
 from longcase.history.waits import waits
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.settings import clock_from, clock_setting
 from longcase.store.sqlite import SqliteStore
 from longcase.store.sqlite.migrate import migrations

@@ -13,7 +13,7 @@ from tests.support.processes import line, process
 
 from longcase.env import Env
 from longcase.errors import UsageError
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import SqliteStore, open_sqlite
 
 WORKER = """

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from tests.support.cases import NOON, NOON_TEXT, entered, new_case, new_env, receive, turn
+from tests.support.workers import lapse
 
 from longcase.env import Env, VirtualClock
 from longcase.opening import open_store
-from longcase.store.port import QueuedCall, QueueLimits
+from longcase.store.records import CaseRef, QueuedCall, QueueLimits
 from longcase.store.symptom import Symptom
 from longcase.upkeep import examine_store
 
@@ -101,15 +101,33 @@ async def test_a_queue_with_waiting_calls_is_named_until_somebody_serves_it_with
     assert await told(store_url, "queue") == []
 
 
+async def test_calls_whose_visit_no_worker_of_their_queue_replays_are_told_from_the_others(
+    store: Any, store_url: str
+) -> None:
+    other = await store.join("here", 1, codes={"onboarding": "other"}, serves=["gpu"])
+    declined = await queued(store, "gpu", "q1")
+    await queued(store, "gpu", "q2")
+    visit = (await store.load(CaseRef(declined))).state.visit
+    await store.decline(declined, visit, "other", other)
+    (found,) = await told(store_url, "queue")
+    assert found.message == (
+        f"1 call of onboarding waits in queue gpu, the first since {NOON_TEXT}; "
+        "worker 1 serves it, but its code does not replay the visit: one of another release is missing"
+    )
+    assert found.hint == "longcase worker APP --queue gpu"
+    await store.join("here", 2, codes=CODES, serves=["gpu"])
+    assert await told(store_url, "queue") == []
+
+
 async def test_dead_workers_are_named_with_what_they_hold(store: Any, store_url: str) -> None:
     dead = await store.join("there", 77, codes=CODES, serves=["default", "gpu"])
     started = await store.start([new_case(key) for key in ("k1", "k2")])
     await store.write([turn(base, entered(), receive(), lease=dead) for base in started])
     await queued(store, "gpu")
     await store.take(dead, [QueueLimits("gpu")], NOON_TEXT, 10)
-    await abandon(store, dead)
+    await lapse(store, dead)
     idle = await store.join("there", 78)
-    await abandon(store, idle)
+    await lapse(store, idle)
     (found,) = [one for one in await told(store_url) if "is dead" in one.message]
     assert found.message == (
         f"worker {dead} (pid 77 on there) is dead, last heard of at {NOON_TEXT}, and still holds 3 cases: "
@@ -122,13 +140,6 @@ async def test_dead_workers_are_named_with_what_they_hold(store: Any, store_url:
     while await store.recover(dead):
         pass
     assert not [text for text in await said(store_url) if "is dead" in text]
-
-
-async def abandon(store: Any, worker: int) -> None:
-    """Let an incarnation of this process be dead."""
-    done = store.abandon(worker)
-    if inspect.isawaitable(done):
-        await done
 
 
 async def test_workers_are_at_work_only_if_what_waits_is_theirs(store: Any, store_url: str) -> None:

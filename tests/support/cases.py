@@ -9,7 +9,7 @@ from typing import Any
 from longcase.env import Env, VirtualClock
 from longcase.history.event import Event, instant_text
 from longcase.history.state import CaseState, apply
-from longcase.store.port import CaseRow, CaseWrite, DedupKey, Edit, Input, Locked, NewCase, Started
+from longcase.store.records import CaseRow, CaseWrite, DedupKey, Edit, Input, Locked, NewCase, Started
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 NOON_TEXT = instant_text(NOON)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 PRELUDE = """
 import asyncio, os, sys
 from longcase.env import Env
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 from longcase.store.sqlite import open_sqlite
 from tests.support.cases import *
 

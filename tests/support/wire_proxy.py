@@ -1,8 +1,8 @@
 """A proxy between a program and PostgreSQL that knows just enough of the protocol to do harm at a chosen place.
 
 It tells requests apart by their SQL and knows which of them ends in a commit. What it can do: let the
-server commit and lose the answer, cut before the server hears of it, delay, let connections hang
-half open (no FIN, no bytes), refuse new ones. It runs in a thread of its own, on a socket of its own.
+server commit and lose the answer, cut before the server hears of it or long before that, delay, let
+connections hang half open (no FIN, no bytes), refuse new ones. It runs in a thread of its own, on a socket of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SSL_REQUEST: Final = 80877103
 GSS_REQUEST: Final = 80877104
 WRITES: Final = ("INSERT ", "UPDATE ", "DELETE ")
 
-Harm = Literal["pass", "lose", "cut", "hang"] | float  # a number: seconds of delay before the server hears of it
+# late: the client is cut off at once, and the server hears of it at `deliver`. A number: seconds of delay before that.
+Harm = Literal["pass", "lose", "cut", "late", "hang"] | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class WireProxy:
         self._wires: set[Wire] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._count = 0
+        self._delivery = asyncio.Event()
+        self._late: set[Wire] = set()
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.AbstractServer | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -113,6 +116,17 @@ class WireProxy:
             wire.hanging = True
 
         return self._each(hang, "hang")
+
+    def deliver(self) -> None:
+        """Let the server hear of what is late, and wait until it has answered."""
+
+        async def work() -> None:
+            self._delivery.set()
+            async with asyncio.timeout(30):
+                while self._late:
+                    await asyncio.sleep(0.01)
+
+        self._call(work())
 
     def _each(self, harm: Callable[[Wire], None], name: str) -> int:
         async def work() -> None:
@@ -169,6 +183,7 @@ class WireProxy:
             await _either(self._from_client(wire, reader), self._from_server(wire, there))
         finally:
             self._wires.discard(wire)
+            self._late.discard(wire)
             wire.cut()
 
     async def _from_client(self, wire: Wire, reader: asyncio.StreamReader) -> None:
@@ -214,6 +229,13 @@ class WireProxy:
                 wire.hanging = True
             case "lose":
                 wire.losing = True
+            case "late":
+                wire.losing = True
+                self._late.add(wire)
+                wire.client.transport.abort()
+                await self._delivery.wait()
+                wire.server.write(data)
+                await asyncio.Event().wait()  # until the answer has come, and ends the connection
             case int() | float():
                 await asyncio.sleep(harm)
         if not wire.hanging:

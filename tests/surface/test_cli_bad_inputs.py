@@ -199,7 +199,7 @@ def test_rows_44_to_46_spans(text: str) -> None:
         (("show", "C-1"), "expected workflow/key"),
         (("show", "claims/a b"), "business key"),
         ((*START,), "no business object"),
-        ((*START, "[]"), "expected a JSON object, got list"),
+        ((*START, "[]"), "expected a JSON object, got a list"),
         ((*START, "{}", "--csv", "x.csv"), "--csv goes with neither"),
         (("set", "claims/C-1", "iban"), "'iban' sets no field"),
         (("retry",), "Missing argument"),
@@ -322,7 +322,7 @@ def test_a_number_that_no_case_or_event_has_is_refused(cli: Cli, number: str) ->
     cli.ok("start", "claims", '{"id": "C-1"}')
     for words in (("list", "--after", number), ("history", "claims/C-1", "--after", number)):
         assert "--after" in cli.refused(2, *words).error["message"]
-    assert cli.ok("list", "--after", "9223372036854775807").out == "no case\n"
+    assert cli.ok("list", "--after", "9223372036854775807").out == "no open case\n"
 
 
 def test_a_backup_that_is_not_there_is_named_as_one(cli: Cli) -> None:

@@ -174,7 +174,7 @@ def test_row_B2_describe_prints_input_output_effect_owner_and_policies(cli: Cli)
     out = cli.ok("describe").out
     for words in (
         "activity pay: Pay the claim.", "iban: str, amount: int", "output", "repeatable", "desk", "bank",
-        "at most 1 attempts", "start-to-close 5 minutes", "workflow claims: Claim by id",
+        "at most 1 attempt,", "start-to-close 5 minutes", "workflow claims: Claim by id",
         "on dropped: drop, owner desk", "decision is_small: Is it small?", "P-1 v1",
     ):  # fmt: skip
         assert words in out, words
@@ -214,7 +214,7 @@ def test_map_conform_finds_every_event_on_its_map_and_one_that_is_not(cli: Cli, 
 @pytest.mark.only_sqlite
 def test_row_G2_a_status_edited_by_hand_is_named_and_rebuilt(cli: Cli, sim: Simulation) -> None:
     sim.start("claims", {"id": "C-1"})
-    assert cli.ok("verify").out == "1 cases, 0 findings\n"
+    assert cli.ok("verify").out == "1 case, 0 findings\n"
     sim._do(sim._app.store._committer.run(lambda tx: tx.execute("UPDATE cases SET stage = 'payment'")))  # type: ignore[attr-defined]
     result = cli("verify")
     assert result.status == 6

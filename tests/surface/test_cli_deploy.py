@@ -29,7 +29,7 @@ def test_row_D3_deploy_check_tells_what_would_be_held_and_exits_by_it(cli: Cli) 
     with cli.worker("letters.py"):
         cli.until("letters/L-1", lambda shown: shown["waiting_for"] == "person")
     fits = cli.ok("deploy", "check", "letters.py")
-    assert fits.out.splitlines() == ["1 open cases go on, 0 would be held"]
+    assert fits.out.splitlines() == ["1 open case goes on, 0 would be held"]
     held = cli("deploy", "check", "renamed.py")
     assert held.status == 5
     assert held.out.startswith("letters/L-1 in writing, visit 1: code_changed: recorded: ")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from pathlib import Path
 from typing import Any
 
 from tests.support.cli import Cli
+from tests.support.waiting import wait_for
 
 SCANS = """
 from __future__ import annotations
@@ -44,13 +43,6 @@ def begin(cli: Cli, *options: str) -> Any:
     return process, json.loads(process.stdout.readline())
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 90
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.01)
-
-
 def test_a_queue_that_nobody_serves_is_named_until_somebody_does(cli: Cli) -> None:
     (cli.folder / "scans.py").write_text(SCANS)
     first, hello = begin(cli)
@@ -66,6 +58,9 @@ def _watch(cli: Cli, first: Any, hello: Any) -> None:
     cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
     shown = cli.until("scans/S-1", lambda case: case["waiting_on"] == "render, for a worker of queue gpu")
     assert shown["headline"].startswith("Waiting for a worker of queue gpu: render, since ")
+    assert shown["untaken"] == {"gpu": "no living worker serves it"}
+    said = cli.ok("show", "scans/S-1").out
+    assert "Nobody takes its calls from queue gpu: no living worker serves it: longcase worker APP -q gpu" in said
     told = cli("workers")
     assert "nobody serves queue gpu: longcase worker APP --queue gpu" in told.err
     found = cli.ok("workers", "--json").json
@@ -96,7 +91,7 @@ def _serve(cli: Cli, first: Any, second: Any, hello: Any) -> None:
     assert [queue["workers"] for queue in found["queues"]] == [[2]]
     assert "queue" not in {symptom["name"] for symptom in cli.ok("doctor", "--json").json}
     (cli.folder / "go").touch()
-    cli.until("scans/S-1", lambda case: case["status"] == "closed")
+    assert cli.until("scans/S-1", lambda case: case["status"] == "closed")["untaken"] == {}
     for process in (first, second):
         process.send_signal(signal.SIGTERM)
         assert cli.end(process).status == 0
@@ -146,3 +141,23 @@ def test_workers_of_an_empty_store_say_how_to_begin(cli: Cli) -> None:
     told = cli("workers")
     assert (told.status, told.out, told.err) == (0, "no worker\n", "hint: longcase worker APP\n")
     assert cli.ok("workers", "--json").json == {"workers": [], "queues": []}
+
+
+def test_a_worker_says_which_queues_of_its_workflows_nobody_serves(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    first = cli.process("worker", "scans.py")
+    second, hello = None, None
+    try:
+        assert first.stdout is not None
+        assert first.stderr is not None
+        first.stdout.readline()
+        assert first.stderr.readline() == (
+            "nobody serves queue gpu, to which the loaded workflows bind work: longcase worker scans.py --queue gpu\n"
+        )
+        second, hello = begin(cli, "--queue", "gpu")
+        assert hello["unserved_queues"] == [], "the first serves the default queue"
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.communicate()

@@ -66,7 +66,7 @@ def test_refused_rows_are_told_one_by_one(cli: Cli) -> None:
     write(cli.folder / "rows.csv", 3, {2: "C-2,\x1b[31m,two,"})
     result = cli(*IMPORT, "rows.csv")
     assert result.out.splitlines()[0].startswith("row 3 C-2: refused, invalid_input: row 3: /amount: ")
-    assert result.err.startswith("error: 1 of 3 rows were refused")
+    assert result.err.startswith("error: refused: 1 of 3 rows")
     assert "\x1b" not in result.out
 
 

@@ -114,8 +114,8 @@ def test_a_killed_export_leaves_no_file_of_its_name(cli: Cli, sim: Simulation) -
     closed(cli, sim, "C-1")
     killed = cli.spawn("export", "old.jsonl", env={"LONGCASE_FAULT": "before_commit:1"})
     assert killed.status == 137
-    assert cli.ok("verify", "--file", "old.jsonl").out.startswith("1 cases")
-    assert cli.ok("export", "new.jsonl").out.startswith("export 1: 1 cases")
+    assert cli.ok("verify", "--file", "old.jsonl").out.startswith("1 case,")
+    assert cli.ok("export", "new.jsonl").out.startswith("export 1: 1 case,")
 
 
 def test_migrate_lists_what_is_missing_with_checksums_and_prints_it(cli: Cli) -> None:
@@ -134,7 +134,7 @@ def test_migrate_lists_what_is_missing_with_checksums_and_prints_it(cli: Cli) ->
     by_hand(cli, text)
     assert cli.ok("migrate", "--check").out == "the schema is this release's; nothing to do\n"
     assert cli.ok("migrate", "--sql").out == "-- the schema is this release's; nothing to do\n"
-    assert cli.ok("list").out == "no case\n"
+    assert cli.ok("list").out == "no open case\n"
 
 
 def by_hand(cli: Cli, text: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
 from tests.support.cli import CLAIMS, Cli, freeze
+from tests.support.workers import lapse
 
 from longcase import Longcase, days, hours
 from longcase.cli.loading import load_app
@@ -64,8 +64,8 @@ def test_show_names_an_incident_its_owner_and_the_repairs_that_apply(cli: Cli, s
     sim.start("claims", {"id": "C-1", "amount": 5, "iban": "NL1"})
     shown = cli.ok("show", "claims/C-1").out
     assert shown.startswith("claims/C-1: Stopped, desk to act: activity_failed: ")
-    assert "status       incident" in shown
-    assert "what applies: retry, skip, set-result, move, cancel" in shown
+    assert "status       open" in shown
+    assert "what applies: retry, set-result, move, cancel" in shown
 
 
 def test_show_of_a_closed_case(cli: Cli, sim: Simulation) -> None:
@@ -116,8 +116,7 @@ async def test_a_case_that_a_dead_worker_holds_is_said_to_lack_one(store_url: st
         assert await store.ready(instant_text(longcase.env.now()), dead, 1) == [1]
         assert not (await longcase.service.show("claims/C-1")).unserved
         await store.leave(other)
-        if inspect.isawaitable(lapsed := store.abandon(dead)):
-            await lapsed
+        await lapse(store, dead)
         assert (await longcase.service.show("claims/C-1")).unserved
 
 
@@ -146,11 +145,11 @@ def test_list_transcript(cli: Cli, sim: Simulation) -> None:
     sim.advance(days(2) + hours(1))
     freeze(cli, sim)
     lines = cli.ok("list", "--status", "all").out.splitlines()
-    assert [line[:27].rstrip() for line in lines] == [
-        "CASE        STATUS    STAGE",
-        "claims/C-1  rejected  revie",
-        "claims/C-2  open      payme",
-        "claims/C-3  open      intak",
+    assert [line[:35].rstrip() for line in lines] == [
+        "CASE        STATUS            STAGE",
+        "claims/C-1  closed: rejected  revie",
+        "claims/C-2  open              payme",
+        "claims/C-3  open              intak",
     ]
     assert "Wed 2026-01-07 09:00 late" in lines[3]
 
@@ -179,7 +178,7 @@ def test_list_says_how_to_go_on(cli: Cli, sim: Simulation) -> None:
     for number in range(3):
         sim.start("claims", {"id": f"C-{number}"})
     result = cli("list", "--limit", "2")
-    assert result.err == "more: longcase list --after 2\n"
+    assert result.err == "more: longcase list --limit 2 --after 2\n"
     assert len(result.out.splitlines()) == 3
 
 

@@ -71,6 +71,8 @@ def test_doctor_counts_the_cases_that_wait_for_a_worker(tmp_path: Path) -> None:
     assert (found.level, found.hint) == ("warning", "longcase worker APP")
     assert found.message.startswith("3 cases of claims wait for a worker, the first since ")
     assert found.message.endswith("; no worker is alive")
+    (stuck,) = [one for one in doctor(str(path), Env(VirtualClock(began))) if one.name == "stuck"]
+    assert stuck.message == "no open case has lost what will move it", "that a worker must come is said above"
 
 
 def test_an_unknown_workflow_is_named_with_the_near_ones(cli: Cli) -> None:

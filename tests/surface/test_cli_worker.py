@@ -6,11 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 from tests.support.cli import Cli
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("store_url")  # on every kind of store
 
@@ -41,13 +40,6 @@ async def working(case: Case[Job]) -> Next:
 """
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 90
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.01)
-
-
 def test_a_worker_takes_up_what_other_processes_send(cli: Cli) -> None:
     with cli.worker():
         cli.ok("start", "claims", '{"id": "C-1", "amount": 250}')
@@ -72,7 +64,7 @@ def test_a_worker_that_is_told_to_stop_lets_running_attempts_end(cli: Cli, numbe
     wait_for(cli.folder / "began")
     process.send_signal(number)
     assert process.stderr is not None
-    assert "stopping when 1 running attempts have ended" in process.stderr.readline()
+    assert "stopping when 1 running attempt has ended" in process.stderr.readline()
     (cli.folder / "go").touch()
     ended = cli.end(process)
     assert (ended.status, ended.err) == (0, "")

@@ -81,7 +81,7 @@ def test_inv_04_folding_does_not_change_the_events() -> None:
 def test_a_state_comes_back_from_its_json() -> None:
     for length in range(len(LIFE) + 1):
         state = state_of(*copy.deepcopy(LIFE[:length]))
-        state.settled_tasks = {}
+        state.ended_tasks = {}
         assert CaseState.from_json(copy.deepcopy(state.to_json())) == state
 
 
@@ -110,7 +110,7 @@ def test_votes_gather_until_the_task_is_decided() -> None:
     assert waits(state) == []
     state = state_of(entered(), asked(), voted("ann"), voted("ben", decides=True), decided())
     assert state.tasks == {}
-    assert state.settled_tasks["1.q1"]["outcome"]["answer"] == "approved"
+    assert state.ended_tasks["1.q1"]["outcome"]["answer"] == "approved"
 
 
 def test_the_next_due_instant_is_the_earliest_of_all() -> None:

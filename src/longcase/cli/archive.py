@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from longcase.cli import terminal
-from longcase.cli.frame import FileMissing, Session, command, finish
+from longcase.cli.files import named
+from longcase.cli.frame import Session, command, finish
 from longcase.cli.mend import checked_reason
-from longcase.errors import UsageError
+from longcase.errors import UnavailableError, UsageError
+from longcase.model.names import counted, printable
 
 if TYPE_CHECKING:
     from longcase.service.retention import Due, Retention
@@ -19,8 +22,16 @@ if TYPE_CHECKING:
 PANEL = "Keep the store"
 BROKEN = 6  # exit status: the export is not well
 MOST = 1_000  # findings that are printed
+LONGEST_LINE = 16 * 1024 * 1024  # bytes of an export's line; what has none for longer is no export
 RATE = 500  # cases purged in a second, so that those that live find the store free
 WORKFLOW = Annotated[str, typer.Option("--workflow", "-w", help="Only of this workflow.")]
+
+
+class NotAnExport(UnavailableError):
+    """The file was not written by `export`, or nothing of that is left."""
+
+    code = "no_export"
+    retryable = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -81,7 +92,7 @@ def export(
     if not number:
         why = "no case that is due lacks one" if due else "every closed case is in an export as it is now"
         return terminal.line(f"nothing to export: {why}")
-    terminal.line(f"export {number}: {cases} cases, {events} events in {file}")
+    terminal.line(f"export {number}: {counted(cases, 'case')}, {counted(events, 'event')} in {file}")
     terminal.line(f"  sha256 {digest}")
     return None
 
@@ -113,7 +124,7 @@ def purge(
                 for one in left
             ]
         )  # fmt: skip
-    return _say(left, gone, yes=yes)
+    return _say(session, left, gone, yes=yes)
 
 
 def _purge(retention: Retention, due: list[Due], reason: str, limit: int, rate: int) -> dict[str, int]:
@@ -138,9 +149,9 @@ def _purge(retention: Retention, due: list[Due], reason: str, limit: int, rate: 
     return gone
 
 
-def _say(due: list[Due], gone: dict[str, int], *, yes: bool) -> None:
+def _say(session: Session, due: list[Due], gone: dict[str, int], *, yes: bool) -> None:
     if not due:
-        return terminal.line("no workflow has a period: longcase keep WORKFLOW '7 years'")
+        return terminal.line(session.paste("no workflow has a period: longcase keep WORKFLOW '7 years'"))
     for one in due:
         terminal.line(f"{one.workflow}, kept {one.period}: closed until {terminal.instant(one.until)}")
         if yes:
@@ -150,24 +161,25 @@ def _say(due: list[Due], gone: dict[str, int], *, yes: bool) -> None:
         for reason, count in one.stay.items():
             terminal.line(f"  {count} {reason}")
     if any("not exported" in one.stay for one in due):
-        terminal.note("hint: longcase export FILE --due")
+        terminal.note(session.paste("hint: longcase export FILE --due"))
     if not yes and any(one.may_go for one in due):
-        terminal.note("nothing was deleted; to delete: longcase purge --yes --reason '...'")
+        terminal.note(session.paste("nothing was deleted; to delete: longcase purge --yes --reason '...'"))
     return None
 
 
 def verify_file(session: Session, file: str) -> None:
     """Verify an export by nothing but the file."""
-    from longcase.insight.export import Examination
+    from longcase.insight.export import HEAD, Examination, is_a_line
 
     examination = Examination()
-    try:
-        with open(file, "rb") as lines:
-            found = list(examination.findings(lines))
-    except FileNotFoundError:
-        raise FileMissing(f"there is no file {file}") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    with named(file, "read"), open(file, "rb") as lines:
+        first = lines.readline(LONGEST_LINE)
+        if not is_a_line(first):
+            what = f"its first line is {printable(first.strip())[1:]}" if first else "it is empty"
+            raise NotAnExport(
+                f"{file} is no export: {what}, expected {HEAD}", hint=f"longcase export {file}.jsonl  # writes one"
+            )
+        found = list(examination.findings(chain([first], lines)))
     read, digest = examination.read, examination.read.digest.hex()
     if session.json:
         listed = [asdict(one) for one in found[:MOST]]
@@ -177,7 +189,8 @@ def verify_file(session: Session, file: str) -> None:
     else:
         for one in found[:MOST]:
             terminal.line(str(one))
-        terminal.line(f"{len(read.cases)} cases, {read.events} events, {len(found)} findings")
+        counts = (counted(len(read.cases), "case"), counted(read.events, "event"), counted(len(found), "finding"))
+        terminal.line(", ".join(counts))
         terminal.line(f"sha256 {digest}")
     if found:
         raise typer.Exit(BROKEN)

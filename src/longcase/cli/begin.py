@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, json_object
-from longcase.errors import UsageError
+from longcase.errors import LongcaseError, UsageError
 
 if TYPE_CHECKING:
     from longcase.service.service import Receipt
@@ -47,7 +49,7 @@ def start(
     if results is not None:
         raise UsageError("--results goes with --csv", hint=f"longcase start {workflow} --csv FILE --results {results}")
     if body is None:
-        raise UsageError("there is no business object", hint=f'longcase start {workflow} \'{{"id": "C-1"}}\'')
+        raise UsageError("there is no business object", hint=f"longcase start {workflow} {_example(session, workflow)}")
     from longcase.model.strict_json import BODY_BYTES
 
     data = json_object(body, f"object of {workflow}", BODY_BYTES)
@@ -60,8 +62,21 @@ def start(
     differs = f"; differs in {', '.join(receipt.differs)}" if receipt.differs else ""
     terminal.line(f"{receipt.address}: {did}{differs}")
     if not receipt.existing:
-        terminal.line(f"  longcase show {receipt.address}")
+        terminal.line(session.paste(f"  longcase show {receipt.address}"))
     return None
+
+
+def _example(session: Session, workflow: str) -> str:
+    """Return an object that the workflow takes, if its module can be loaded, as it is typed."""
+    from longcase.app import collect
+    from longcase.cli.fields import example_of
+    from longcase.cli.loading import load_apps
+
+    with suppress(LongcaseError):
+        for one in collect(load_apps(session.app)):
+            if one.name == workflow:
+                return shlex.quote(example_of(one))
+    return """'{"id": "C-1"}'"""
 
 
 def as_json(receipt: Receipt) -> dict[str, Any]:

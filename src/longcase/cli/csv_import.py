@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import signal
 import sys
 from collections import Counter
@@ -19,15 +20,18 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from longcase.cli import terminal
 from longcase.cli.fields import Fields, fields_of, unknown_field
-from longcase.cli.frame import FileRefused, Session, finish, read_bytes
+from longcase.cli.files import named, read_bytes
+from longcase.cli.frame import Session, finish
 from longcase.errors import InvalidInput, LongcaseError, RefusedError, UsageError
+from longcase.model.names import counted
 
 if TYPE_CHECKING:
     from longcase.service.service import Service
-    from longcase.store.port import NewCase
+    from longcase.store.records import NewCase
 
 BATCH: Final = 200  # rows of one transaction
 FILE_BYTES: Final = 256 * 1024 * 1024
+_QUOTING: Final = 'a cell with a comma, a quote or a line break stands in quotes: "Smith, ""Jo"" "'
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -74,7 +78,7 @@ def import_csv(session: Session, workflow: str, file: str, results: str | None, 
                         _tell(session, result, out, verbose=results is None)
                 except BrokenPipeError:
                     terminal.turn_away()
-                    told = f"nobody reads the results any more; stopped after {sum(counts.values())} rows"
+                    told = f"nobody reads the results any more; stopped after {counted(sum(counts.values()), 'row')}"
                     raise ResultsUnread(told, hint="run it again, with --results FILE") from None
                 tick(sum(counts.values()))
                 if stopped:
@@ -111,7 +115,9 @@ class _Import:
         result = RowResult(number, dict(zip(self.header, cells, strict=False)).get(self.key_field, "")[:128], "refused")
         try:
             if len(cells) != len(self.header):
-                raise InvalidInput(f"{len(cells)} cells, expected {len(self.header)}", reason="cells")
+                raise InvalidInput(
+                    f"{counted(len(cells), 'cell')}, expected {len(self.header)}", reason="cells", hint=_QUOTING
+                )
             what = f"row {number}"
             body = {
                 n: self.fields.value(n, cell, what) for n, cell in zip(self.header, cells, strict=True) if cell != ""
@@ -139,8 +145,10 @@ def _decoded(data: bytes, file: str) -> str:
         return data.decode("utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        encoding = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
         raise UsageError(
-            f"{file}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8", hint="save it as UTF-8"
+            f"{file}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8",
+            hint=f"iconv -f {encoding} -t UTF-8 {shlex.quote(file)} > utf8.csv",
         ) from None
 
 
@@ -149,9 +157,13 @@ def _header(text: str, file: str, fields: Fields, key_field: str) -> list[str]:
     try:
         header = next(csv.reader(io.StringIO(text, newline=""), strict=True), [])
     except csv.Error as error:
-        raise UsageError(f"{file}, line 1: {error}") from None
+        raise UsageError(f"{file}, line 1: {error}", hint=_QUOTING) from None
     if not header:
         raise UsageError(f"{file} is empty, expected a line of column names", hint=",".join(fields.names))
+    for separator in ";\t|":
+        if len(header) == 1 and separator in header[0]:
+            shown = {"\t": "tabs"}.get(separator, repr(separator))
+            raise UsageError(f"{file}: its columns are parted by {shown}, expected commas", hint=",".join(fields.names))
     for name in header:
         if name not in fields.names:
             raise unknown_field(name, fields.names, file)
@@ -196,12 +208,8 @@ def _results_file(path: str | None) -> Iterator[Any]:
         yield None
         return
     file: IO[str]
-    try:
+    with named(path, "written"):
         file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115  # closed below
-    except PermissionError:
-        raise FileRefused(f"{path} may not be written by this user", hint=f"ls -l {path}") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     with file:
         writer = csv.writer(file)
         writer.writerow(list(RowResult.__slots__))
@@ -250,6 +258,7 @@ def _say_end(session: Session, counts: dict[str, int], *, interrupted: bool, res
         raise KeyboardInterrupt
     if counts["refused"]:
         raise RowsRefused(
-            f"{counts['refused']} of {sum(counts.values())} rows were refused, the others have their cases",
+            f"refused: {counts['refused']} of {counted(sum(counts.values()), 'row')}"
+            + "; the others have their cases" * (counts["refused"] < sum(counts.values())),
             hint="mend those rows and run the same command again",
         )

@@ -10,6 +10,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import NotFoundError, UsageError
+from longcase.model.names import counted
 
 if TYPE_CHECKING:
     from longcase.model.finding import Finding
@@ -41,7 +42,7 @@ def check(session: Session, app: _APP_ARGUMENT = None) -> None:
         for finding in found:
             terminal.block(str(finding))
         if found:
-            terminal.note(f"{errors} errors, {len(found) - errors} warnings")
+            terminal.note(f"{counted(errors, 'error')}, {counted(len(found) - errors, 'warning')}")
     if errors:
         raise typer.Exit(2)
 
@@ -68,12 +69,15 @@ def _findings(name: str) -> list[Finding]:
 def _names(session: Session, app: str | None) -> list[str]:
     import os
 
-    from longcase.cli.loading import VARIABLE
+    from longcase.cli.loading import VARIABLE, likely_app
 
     spec = app or session.app or os.environ.get(VARIABLE) or ""
     names = [name.strip() for name in spec.split(",") if name.strip()]
     if not names:
-        raise UsageError("no module is named", hint=f"longcase check onboarding.py, or {VARIABLE}=onboarding.py")
+        raise UsageError(
+            "no module is named, expected the file with the workflows",
+            hint=f"{likely_app()} as an argument, or {VARIABLE}={likely_app()}",
+        )
     return names
 
 
@@ -113,13 +117,17 @@ def deploy(
                 terminal.line(f"  at {line}")
         if len(found.held) > MOST:
             terminal.line(f"... and {len(found.held) - MOST} more; --json lists all")
-        terminal.line(f"{found.fits} open cases go on, {len(found.held)} would be held")
+        terminal.line(f"{_open_cases(found.fits)} on, {len(found.held)} would be held")
         if found.in_incident:
-            terminal.note(f"{found.in_incident} stand at an incident already and were not replayed")
+            terminal.note(f"at an incident already, and not replayed: {counted(found.in_incident, 'case')}")
         for name, cases in found.not_loaded.items():
-            terminal.note(f"{cases} of {name} were not replayed: this code does not have that workflow")
+            terminal.note(f"not replayed: {counted(cases, 'case')} of {name}, a workflow this code does not have")
     if found.held:
         raise typer.Exit(HELD)
+
+
+def _open_cases(count: int) -> str:
+    return f"{counted(count, 'open case')} {'goes' if count == 1 else 'go'}"
 
 
 def describe(
@@ -225,20 +233,24 @@ def show_map(
 
 def _conform(session: Session, workflow: str) -> None:
     from longcase.insight.conform import conform
+    from longcase.service.queries import check_workflow
 
     with session.open() as longcase:
+        if workflow:
+            finish(check_workflow(longcase.store, longcase.service.tenant, workflow, ()))
         found = finish(conform(longcase.store, workflow))
     if session.json:
         terminal.data(found.to_json())
     else:
         terminal.line(
-            f"{found.events} events of {found.cases} cases, {found.placed} with a place: {found.off_map} off the map"
+            f"{counted(found.events, 'event')} of {counted(found.cases, 'case')}, {found.placed} with a place:"
+            f" {found.off_map} off the map"
         )
         for row in found.off:
             terminal.line(
                 f"  {row['address']} event {row['seq']}, {row['type']} at {row['node']}: not on map {row['map']}"
             )
-        terminal.line(f"order: {found.out_of_order} findings")
+        terminal.line(f"order: {counted(found.out_of_order, 'finding')}")
         for row in found.order:
             terminal.line(f"  {row['address']} visit {row['visit']}: {row['what']}")
     if found.off_map:

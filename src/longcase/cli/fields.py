@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from longcase.errors import InvalidInput, UsageError
 from longcase.model.codec import Json
 from longcase.model.names import printable
 from longcase.model.strict_json import BODY_BYTES, check_json, parse_json
+from longcase.nearest import nearest
 
 if TYPE_CHECKING:
+    from longcase.model.workflow import Workflow
     from longcase.service.service import Service
 
 
 _WANTED = {
     "integer": "a whole number", "number": "a number", "boolean": "true or false",
     "array": "a list as JSON", "object": "an object as JSON",
+}  # fmt: skip
+
+_LIKE = {
+    "integer": "=70", "number": "=0.5", "boolean": "=true", "array": """:='["a", "b"]'""", "object": """:='{"a": 1}'""",
 }  # fmt: skip
 
 
@@ -43,8 +49,12 @@ class Fields:
             if error.reason != "invalid_json" or not wanted:
                 raise
             problem = f"expected {wanted}, got {printable(text)}"
+            shape = next(kind for kind in self._kinds[name] if kind in _WANTED)
             raise InvalidInput(
-                f"{what}: /{name}: {problem}", problems=[(f"/{name}", problem)], reason="does_not_fit"
+                f"{what}: /{name}: {problem}",
+                problems=[(f"/{name}", problem)],
+                reason="does_not_fit",
+                hint=f"like {name}{_LIKE[shape]}",
             ) from None
 
     def assignments(self, pairs: Sequence[str], what: str) -> dict[str, Json]:
@@ -69,9 +79,39 @@ def fields_of(service: Service, workflow: str) -> Fields:
     return Fields(service.loaded(workflow).workflow.codec.schema())
 
 
+def example_of(workflow: Workflow[Any]) -> str:
+    """Return an object of a workflow as JSON, with what it cannot do without; with dots where that is not enough."""
+    schema = workflow.codec.schema()
+    wanted = dict.fromkeys([workflow.key_field, *schema.get("required", ())])
+    body = {name: _example(schema["properties"][name], name, schema.get("$defs", {})) for name in wanted}
+    body[workflow.key_field] = "C-1"
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        workflow.codec.decode(body, "an example")
+    except InvalidInput:
+        return f'{{"{workflow.key_field}": "C-1", ...}}'
+    return text
+
+
+def _example(field: Mapping[str, Any], name: str, definitions: Mapping[str, Any]) -> Json:
+    field = definitions.get(field["$ref"].rpartition("/")[2], {}) if "$ref" in field else field
+    for given in ("default", "const"):
+        if given in field:
+            return field[given]
+    if field.get("enum"):
+        return field["enum"][0]
+    formats = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "time": "12:00:00Z"}
+    simple: dict[str, Json] = {
+        "string": formats.get(field.get("format", ""), name), "integer": 1, "number": 1, "boolean": False,
+        "array": [], "object": {},
+    }  # fmt: skip
+    kinds = [kind for kind in _kinds(field, definitions, 0) if kind in simple]
+    return simple[kinds[0]] if kinds else None
+
+
 def unknown_field(name: str, known: Sequence[str], what: str) -> InvalidInput:
     """Return the error for a field the object does not have, with the nearest that it has."""
-    close = get_close_matches(name, known, 1)
+    close = nearest(name, known)
     hint = f"did you mean {close[0]}?" if close else f"its fields: {', '.join(known)}"
     return InvalidInput(
         f"{what}: /{name}: unknown field", problems=[(f"/{name}", "unknown field")], reason="does_not_fit", hint=hint

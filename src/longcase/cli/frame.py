@@ -7,15 +7,17 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from longcase.cli import terminal
-from longcase.errors import LongcaseError, NotFoundError, RefusedError, UnavailableError, UsageError
+from longcase.cli import steps, terminal
+from longcase.cli.files import read_bytes
+from longcase.errors import InvalidInput, LongcaseError, UnavailableError, UsageError
+from longcase.model.names import printable
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -28,6 +30,7 @@ T = TypeVar("T")
 _PERSON = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _KINDS = ("person:", "service:")
+_JSON_KINDS = ((str, "text"), (bool, "true or false"), ((int, float), "a number"), (list, "a list"), (object, "null"))
 _drivers: list[Driver] = []  # of the stores that are open, the innermost last
 
 _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON; errors too, on stderr.")]
@@ -47,18 +50,6 @@ _STORE = Annotated[
 ]
 
 
-class FileMissing(NotFoundError):
-    """No file of that name is there."""
-
-    code = "file_not_found"
-
-
-class FileRefused(RefusedError):
-    """The file may not be read or written by this user."""
-
-    code = "file_refused"
-
-
 class OutputRefused(UnavailableError):
     """The answer cannot be written where standard output goes."""
 
@@ -67,12 +58,32 @@ class OutputRefused(UnavailableError):
 
 @dataclass(slots=True)
 class Session:
-    """One run of one command."""
+    """One run of one command. `store` is a URL, `named` what the user called it."""
 
     json: bool = False
     person: str | None = None
     app: str | None = None
     store: str | None = None
+    named: str | None = None
+
+    def __post_init__(self) -> None:
+        self.named = self.store
+        if self.store and "://" not in self.store:
+            self.store = f"sqlite:///{self.store}"
+
+    @property
+    def has_app(self) -> bool:
+        """Whether the workflows are named, here or in the environment."""
+        from longcase.cli.loading import VARIABLE
+
+        return bool(self.app or os.environ.get(VARIABLE))
+
+    def paste(self, text: str) -> str:
+        """Return a text whose commands are ready to paste: for the store and the workflows of this run."""
+        from longcase.opening import mask
+
+        named = mask(self.named) if self.named and "://" in self.named else self.named
+        return steps.pasteable(text, store=named, app=self.app)
 
     @property
     def actor(self) -> Actor:
@@ -147,12 +158,16 @@ def command(
 
         def run(**values: Any) -> None:
             session = Session(*(values.pop(p.name) for p in shared))
-            if session.store and "://" not in session.store:
-                session.store = f"sqlite:///{session.store}"
             try:
+                _check_words([session.named, session.app, session.person, *values.values()])
                 function(session, **values)
                 if sys.stdout is not None:
                     sys.stdout.flush()
+            except LongcaseError as error:
+                error.hint = session.paste(error.hint)
+                raise
+            except KeyboardInterrupt:
+                raise terminal.Interrupted from None
             except BrokenPipeError:
                 # Under another name: the option parser would make it a failure.
                 terminal.turn_away()
@@ -169,10 +184,22 @@ def command(
         run.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared]}
         run.__name__ = function.__name__
         run.__doc__ = function.__doc__
-        app.command(name or function.__name__.replace("_", "-"), rich_help_panel=panel)(run)
+        known_as = name or function.__name__.replace("_", "-")
+        steps.commands.add(known_as)
+        app.command(known_as, rich_help_panel=panel)(run)
         return function
 
     return add
+
+
+def _check_words(values: Iterable[Any]) -> None:
+    """Refuse a word that is no text: a byte of another encoding than the machine's."""
+    for value in values:
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise InvalidInput(
+                    f"{printable(word)} is no text in UTF-8", reason="invalid_text", hint="look at: locale; echo $LANG"
+                )
 
 
 def _os_user() -> str:
@@ -184,25 +211,6 @@ def _os_user() -> str:
         raise UsageError("nobody is named: this machine does not know its user", hint="--as anna.visser") from None
 
 
-def read_bytes(path: str, limit: int) -> bytes:
-    """Return the bytes of a file, or of stdin for "-"; one more than `limit` at most."""
-    if path == "-":
-        if sys.stdin is None or sys.stdin.closed:
-            raise UsageError("there is no standard input to read", hint="name a file, or give the JSON itself")
-        return sys.stdin.buffer.read(limit + 1)
-    try:
-        with open(path, "rb") as file:
-            return file.read(limit + 1)
-    except FileNotFoundError:
-        raise FileMissing(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a directory, expected a file") from None
-    except PermissionError:
-        raise FileRefused(f"{path} may not be read by this user", hint=f"ls -l {path}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-
-
 def json_argument(text: str, what: str, limit: int) -> Json:
     """Return the value of a JSON argument; "-" reads it from stdin."""
     from longcase.model.strict_json import parse_json
@@ -212,12 +220,13 @@ def json_argument(text: str, what: str, limit: int) -> Json:
 
 def json_object(text: str, what: str, limit: int) -> dict[str, Json]:
     """Return the object of a JSON argument."""
-    from longcase.errors import InvalidInput
-
     value = json_argument(text, what, limit)
     if not isinstance(value, dict):
-        raise InvalidInput(f"{what}: expected a JSON object, got {type(value).__name__}", reason="not_an_object")
+        got = next(name for kind, name in _JSON_KINDS if isinstance(value, kind))
+        raise InvalidInput(
+            f"{what}: expected a JSON object, got {got}", reason="not_an_object", hint="""like '{"id": "C-1"}'"""
+        )
     return value
 
 
-__all__ = ["FileMissing", "LongcaseError", "Session", "command", "finish", "json_argument", "json_object", "read_bytes"]
+__all__ = ["LongcaseError", "Session", "command", "finish", "json_argument", "json_object"]

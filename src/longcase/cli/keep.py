@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import UsageError
+from longcase.model.names import counted
 
 if TYPE_CHECKING:
     from longcase.insight.invariants import Finding
@@ -47,10 +48,10 @@ def verify(
     else:
         for one in found[:MOST]:
             terminal.line(str(one))
-        terminal.line(f"{cases} cases, {len(found)} findings")
+        terminal.line(f"{counted(cases, 'case')}, {counted(len(found), 'finding')}")
         broken = sorted({one.address for one in found if one.invariant == "I3"})
         if broken:
-            terminal.note(f"hint: longcase rebuild {broken[0]}")
+            terminal.note(session.paste(f"hint: longcase rebuild {broken[0]}"))
     if found:
         raise typer.Exit(BROKEN)
     return None
@@ -97,7 +98,8 @@ def doctor(session: Session) -> None:
     from longcase.env import Env
     from longcase.upkeep import examine_store
 
-    symptoms = examine_store(session.store, Env())
+    found = examine_store(session.store, Env())
+    symptoms = [replace(symptom, hint=session.paste(symptom.hint)) for symptom in found]
     if session.json:
         terminal.data([asdict(symptom) for symptom in symptoms])
     else:

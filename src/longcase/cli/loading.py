@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 
+from longcase.cli.files import near_file
 from longcase.errors import DefinitionError, LongcaseError, NotFoundError, UsageError
 
 VARIABLE = "LONGCASE_APP"
@@ -28,7 +30,7 @@ def load_apps(spec: str | None) -> list[ModuleType]:
     if not names:
         raise UsageError(
             "this command needs the workflows: no module is named",
-            hint=f"--app onboarding.py, or {VARIABLE}=onboarding.py",
+            hint=f"--app {likely_app()}, or {VARIABLE}={likely_app()}",
         )
     return [load_app(name.strip()) for name in names]
 
@@ -53,7 +55,8 @@ def import_app(spec: str) -> ModuleType:
     # A worker may be started before its module is written; the finder must not remember that it was not there.
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(name)
+        with redirect_stdout(sys.stderr):  # what a module prints is no part of a command's answer
+            return importlib.import_module(name)
     except SystemExit as error:  # else its status would be this command's
         raise DefinitionError(
             f"{spec} ends the program while it is imported: SystemExit: {error}",
@@ -61,8 +64,19 @@ def import_app(spec: str) -> ModuleType:
         ) from error
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise AppNotFound(f"there is no module {name}", hint="give its path: --app path/to/onboarding.py") from None
+            hint = near_file(f"{name.partition('.')[0]}.py", ".py")
+            raise AppNotFound(f"there is no module {name}", hint=hint) from None
         raise
+
+
+def likely_app(folder: Path = Path()) -> Path:
+    """Return the Python file of a folder that seems to declare workflows; an example's name if there is none."""
+    with suppress(OSError):
+        for path in sorted(folder.glob("*.py"))[:100]:
+            with suppress(OSError):
+                if "Workflow(" in path.read_text("utf-8", "replace"):
+                    return path
+    return folder / "onboarding.py"
 
 
 def _place_of(spec: str) -> tuple[str, str]:
@@ -70,14 +84,14 @@ def _place_of(spec: str) -> tuple[str, str]:
     path = Path(spec)
     if not (spec.endswith(".py") or os.sep in spec or path.is_dir()):
         if not all(part.isidentifier() for part in spec.split(".")):
-            raise UsageError(f"{spec!r} is neither a path nor a module's name", hint="--app onboarding.py")
+            raise UsageError(f"{spec!r} is neither a path nor a module's name", hint=f"--app {likely_app()}")
         return os.getcwd(), spec
     if not path.exists():
-        raise AppNotFound(f"there is no file {spec}", hint=_near(path))
+        raise AppNotFound(f"there is no file {spec}", hint=near_file(spec, ".py"))
     if path.is_dir() and not (path / "__init__.py").is_file():
-        raise UsageError(f"{spec} is a directory, expected a Python file", hint=f"--app {path / 'onboarding.py'}")
+        raise UsageError(f"{spec} is a directory, expected a Python file", hint=f"--app {likely_app(path)}")
     if path.is_file() and path.suffix != ".py":
-        raise UsageError(f"{spec} is no Python file: its name does not end in .py", hint="--app onboarding.py")
+        raise UsageError(f"{spec} is no Python file: its name does not end in .py", hint=f"--app {likely_app()}")
     path = path.resolve()
     parts = [path.stem if path.suffix == ".py" else path.name]
     folder = path.parent
@@ -89,17 +103,6 @@ def _place_of(spec: str) -> tuple[str, str]:
             f"{spec} cannot be imported under the name {'.'.join(parts)}", hint="rename the file: letters, digits and _"
         )
     return str(folder), ".".join(parts)
-
-
-def _near(path: Path) -> str:
-    import difflib
-
-    try:
-        beside = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".py"]
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(path.name, beside, 1)
-    return f"did you mean {path.parent / close[0]}?" if close else ""
 
 
 def _place(error: Exception) -> str:

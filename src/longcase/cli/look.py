@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
+from longcase.errors import LongcaseError, NotFoundError
 
 if TYPE_CHECKING:
     from longcase.history.event import Event
-    from longcase.service.service import CaseView
+    from longcase.service.queries import Which
+    from longcase.service.service import CaseView, Service
 
+T = TypeVar("T")
 PANEL = "Look"
+LISTED = 50  # cases, unless more are asked for
 HISTORY_PAGE = 500  # events read at a time
 LARGEST = 2**63 - 1  # number that a store can compare with
 
@@ -37,32 +44,80 @@ def list_cases(
     overdue: Annotated[bool, typer.Option("--overdue", help="Something of it is late.")] = False,
     incidents: Annotated[bool, typer.Option("--incidents", help="It cannot go on without an operator.")] = False,
     after: Annotated[int, typer.Option(help="Go on behind this case number.", min=0, max=LARGEST)] = 0,
-    limit: Annotated[int, typer.Option(help="1 to 1000 cases.")] = 50,
+    limit: Annotated[int, typer.Option(help="1 to 1000 cases.")] = LISTED,
 ) -> None:
     """List cases: where each is, what it waits on, whose move it is, since when."""
     from longcase.service.queries import Which
 
     which = Which(workflow, stage, owner, whose, waiting, status, overdue, incidents, after, limit)
-    rows = session.ask(lambda service: service.cases(which))
+    rows = _asked(session, lambda service: service.cases(which))
+    if not rows:
+        _name_strangers(session, owner, whose)
     more = len(rows) > limit
     rows = rows[:limit]
     if session.json:
         return terminal.data(rows)
     if not rows:
-        return terminal.line("no case")
+        return terminal.line("no case" if status == "all" else f"no {status} case")
     terminal.table(
         ["CASE", "STATUS", "STAGE", "WAITING ON", "WHOSE MOVE", "SINCE", "EXPECTED BY", "OWNER"],
         [
             [
-                row["case"], row["closed_as"] or row["status"], row["stage"], row["waiting_on"], row["whose_move"],
-                terminal.instant(row["waiting_since"]), _expected(row), row["owner"],
+                row["case"], _status(row["status"], row["closed_as"]), row["stage"], row["waiting_on"],
+                row["whose_move"], terminal.instant(row["waiting_since"]), _expected(row), row["owner"],
             ]
             for row in rows
         ],
     )  # fmt: skip
     if more:
-        terminal.note(f"more: longcase list --after {rows[-1]['case_no']}")
+        terminal.note(session.paste(f"more: longcase list{_options(which)} --after {rows[-1]['case_no']}"))
     return None
+
+
+def _asked(session: Session, work: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
+    """Ask the store; what it does not know, the workflows may: they are loaded if they are named, for that alone."""
+    try:
+        return session.ask(work)
+    except NotFoundError as error:
+        if not session.has_app:
+            raise
+        try:
+            return session.ask(work, code=True)
+        except NotFoundError:
+            raise
+        except LongcaseError:
+            raise error from None
+
+
+def _name_strangers(session: Session, *names: str) -> None:
+    """Say which of the names of teams and people that a list was narrowed by are known nowhere."""
+    if not any(names):
+        return
+
+    async def told(service: Service) -> list[str]:
+        return await service.strangers(*names)
+
+    sentences = session.ask(told)
+    if sentences and session.has_app:
+        with suppress(LongcaseError):
+            sentences = session.ask(told, code=True)
+    for sentence in sentences:
+        terminal.note(sentence)
+
+
+def _options(which: Which) -> str:
+    """Return what narrows a list, as it is typed."""
+    named = (
+        ("--workflow", which.workflow), ("--stage", which.stage), ("--owner", which.owner), ("--whose", which.whose),
+        ("--waiting", which.waiting), ("--status", "" if which.status == "open" else which.status),
+        ("--limit", "" if which.limit == LISTED else str(which.limit)),
+    )  # fmt: skip
+    typed = [f" {option} {shlex.quote(value)}" for option, value in named if value]
+    return "".join(typed) + " --overdue" * which.overdue + " --incidents" * which.incidents
+
+
+def _status(status: str, closed_as: str | None) -> str:
+    return f"{status}: {closed_as}" if closed_as else status
 
 
 def _expected(row: dict[str, Any]) -> str:
@@ -81,7 +136,7 @@ def show(session: Session, case: Annotated[str, typer.Argument(metavar="CASE", h
     sentence = headline(view.state, now, terminal.instant)
     if session.json:
         return terminal.data(_as_json(view, sentence, now))
-    return _print_case(view, sentence, now)
+    return _print_case(session, view, sentence, now)
 
 
 def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
@@ -96,14 +151,14 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
         "stage_expected_by": state.stage_expected or None, "case_expected_by": state.expected or None,
         "next": list(view.exits), "waits": [wait._asdict() for wait in view.waits],
         "incidents": {name: dict(incident) for name, incident in state.incidents.items()},
-        "pending_inputs": view.pending, "unserved": view.unserved,
+        "pending_inputs": view.pending, "unserved": view.unserved, "untaken": dict(view.untaken),
         "kept_signals": [kept["signal"] for kept in state.signals],
         "close": state.close, "started_at": state.started_at, "closed_at": state.closed_at or None,
         "events": state.seq, "object": state.object, "as_of": now,
     }  # fmt: skip
 
 
-def _print_case(view: CaseView, sentence: str, now: str) -> None:
+def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> None:
     from longcase.history.event import instant_of
 
     state = view.state
@@ -115,7 +170,7 @@ def _print_case(view: CaseView, sentence: str, now: str) -> None:
     closed = (state.close or {}).get("name", "") if state.status == "closed" else ""
     terminal.facts(
         [
-            ("status", f"closed: {closed}" if closed else "incident" if state.incidents else state.status),
+            ("status", _status(state.status, closed)),
             ("stage", f"{state.stage} (visit {state.visit}, since {terminal.instant(state.entered_at)})"),
             ("waiting on", first.what if first else ""),
             ("whose move", first.whose if first else ""),
@@ -148,8 +203,12 @@ def _print_case(view: CaseView, sentence: str, now: str) -> None:
         terminal.line(f"  what applies: {', '.join(incident['repairs'])}")
     terminal.line()
     if view.unserved:
-        terminal.line(f"No living worker has loaded {state.workflow}: longcase worker APP")
-    terminal.line(f"All times are UTC. More: longcase history {view.address}")
+        terminal.line(session.paste(f"No living worker has loaded {state.workflow}: longcase worker APP"))
+    for queue, why in view.untaken.items():
+        terminal.line(
+            session.paste(f"Nobody takes its calls from queue {queue}: {why}: longcase worker APP -q {queue}")
+        )
+    terminal.line(session.paste(f"All times are UTC. More: longcase history {view.address}"))
 
 
 def _when(instant: str, now: str) -> str:
@@ -210,6 +269,8 @@ def tasks(
     """List what people are asked: the question, whose move it is, the answers it takes."""
 
     rows = session.ask(lambda service: service.tasks(of=of, limit=limit, address=case))
+    if not rows:
+        _name_strangers(session, of)
     if session.json:
         return terminal.data(rows)
     if not rows:
@@ -219,7 +280,7 @@ def tasks(
         [
             [
                 row["case"], row["task"], row["question"], ", ".join(row["whose"]), terminal.instant(row["opened_at"]),
-                terminal.instant(row["expected_by"]), _answers(row),
+                terminal.instant(row["expected_by"]), session.paste(_answers(row)),
             ]
             for row in rows
         ],

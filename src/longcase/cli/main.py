@@ -53,8 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Greek shows escapes
-    status = run_command(list(sys.argv[1:] if arguments is None else arguments))
+    status = run_command([_as_utf8(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     raise SystemExit(status)
+
+
+def _as_utf8(word: str) -> str:
+    """Return a word of the command line as it was typed, also where the machine's locale knows no UTF-8."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word  # of another encoding; the command says so
 
 
 def run_command(arguments: list[str]) -> int:
@@ -65,7 +73,11 @@ def run_command(arguments: list[str]) -> int:
         return status if isinstance(status, int) else 0
     except terminal.ReaderGone:
         return 0  # it has seen enough
-    except (KeyboardInterrupt, typer.Abort):
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0  # the same, of the option parser's help
+        raise
+    except (KeyboardInterrupt, terminal.Interrupted, typer.Abort):
         _tell({"code": "interrupted", "message": "interrupted", "exit": INTERRUPTED}, as_json)
         return INTERRUPTED
     except typer.Exit as error:

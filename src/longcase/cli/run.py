@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command
 from longcase.errors import UsageError
+from longcase.model.names import counted
+from longcase.nearest import nearest
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -43,7 +46,9 @@ def dev(
     app: _APP_ARGUMENT = None,
     factor: Annotated[
         float | None,
-        typer.Option(help="Let so many seconds pass in one; kept in the store, for every process that opens it."),
+        typer.Option(
+            help="Let so many seconds pass in one, in a new store; kept there, for every process that opens it."
+        ),
     ] = None,
     live: _LIVE = 512,
 ) -> None:
@@ -79,16 +84,16 @@ def _run(
     url = shared_store(session.store)
     if app is not None and session.app is not None:
         raise UsageError("the workflows are named twice", hint=f"longcase worker {app}")
-    longcase = Longcase(load_apps(app or session.app), url=url, actor=session.actor, live=live)
+    session.app = app or session.app
+    longcase = Longcase(load_apps(session.app), url=url, actor=session.actor, live=live)
     _log_to_stderr()
-    asyncio.run(_work(session, longcase, factor, app or session.app, queues, attempts, tips=tips))
+    asyncio.run(_work(session, longcase, factor, queues, attempts, tips=tips))
 
 
 async def _work(
     session: Session,
     longcase: Longcase,
     factor: float | None,
-    app: str | None,
     queues: list[str] | None,
     attempts: int,
     *,
@@ -96,7 +101,7 @@ async def _work(
 ) -> None:
     async with longcase:
         if factor is not None:
-            await longcase.scale_clock(factor)
+            await _set_pace(longcase, factor)
         await longcase.record_maps()
         served = longcase.all_queues() if queues is None else queues
         await _check_queues(longcase, served)
@@ -110,9 +115,9 @@ async def _work(
                 mover.abort()
                 return
             if mover.running_attempts:
-                terminal.note(
-                    f"stopping when {mover.running_attempts} running attempts have ended; again to stop at once"
-                )
+                running_now = counted(mover.running_attempts, "running attempt")
+                have = "has" if mover.running_attempts == 1 else "have"
+                terminal.note(f"stopping when {running_now} {have} ended; again to stop at once")
             mover.stop()
 
         loop = asyncio.get_running_loop()
@@ -123,9 +128,27 @@ async def _work(
         while not mover.number and not running.done():  # noqa: ASYNC110  # the worker tells nobody else
             await asyncio.sleep(0.005)
         if mover.number:
-            _say_hello(session, longcase, mover.number, served, app, tips=tips)
+            await _say_hello(session, longcase, mover.number, served, tips=tips)
         await running
         _say(session, {"stopped": mover.number}, f"worker {mover.number} has stopped")
+
+
+async def _set_pace(longcase: Longcase, factor: float) -> None:
+    """Scale the clock of a store that nobody has used yet; in another one every time would move."""
+    from longcase.store.settings import clock_from
+
+    kept = clock_from(await longcase.store.setting("clock"))
+    pace = kept.factor if kept is not None else 1.0
+    if pace == factor:
+        return
+    used = await longcase.store.query("SELECT 1 FROM case_overview UNION ALL SELECT 1 FROM purged LIMIT 1")
+    if used or any(worker.alive for worker in await longcase.store.workers()):
+        raise UsageError(
+            f"the clock of the store {longcase.store.url} cannot run {factor:g} times as fast as time: it is in use, "
+            f"at a factor of {pace:g}; take a new store, or leave --factor away",
+            hint=f"longcase dev APP --factor {factor:g} --store trial.db",
+        )
+    await longcase.scale_clock(factor)
 
 
 async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
@@ -134,8 +157,6 @@ async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
     Beside queues that are known it is a warning: a queue that was renamed is served under its old name until it
     is empty, and the worker must start all the same once it is.
     """
-    from difflib import get_close_matches
-
     declared = longcase.all_queues()
     if set(served) <= set(declared):
         return
@@ -143,7 +164,7 @@ async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
     known = sorted({*declared, *standing})
     unknown = [name for name in served if name not in known]
     for name in unknown:
-        near = get_close_matches(name, known, 1)
+        near = nearest(name, known)
         told = f"no activity of the loaded workflows is bound to queue {name}, and no call stands in it"
         hint = f"did you mean {near[0]}?" if near else f"queues here: {', '.join(known)}"
         if len(unknown) == len(served):
@@ -151,26 +172,39 @@ async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
         terminal.note(f"warning: {told}; {hint}")
 
 
-def _say_hello(
-    session: Session, longcase: Longcase, number: int, served: Sequence[str], app: str | None, *, tips: bool
-) -> None:
+async def _unserved(longcase: Longcase, served: Sequence[str]) -> list[str]:
+    """Return the queues of the loaded workflows that no living worker serves, this one included."""
+    workers = (await longcase.service.workers()).workers
+    living = {queue for worker in workers if worker.alive for queue in worker.queues}
+    return [queue for queue in longcase.all_queues() if queue not in living.union(served)]
+
+
+async def _say_hello(session: Session, longcase: Longcase, number: int, served: Sequence[str], *, tips: bool) -> None:
     names = [workflow.name for workflow in longcase.workflows]
     now = longcase.env.now().isoformat(timespec="seconds")
+    unserved = await _unserved(longcase, served)
     hello = {
-        "worker": number, "store": longcase.store.url, "workflows": names, "queues": list(served), "now": now,
+        "worker": number, "store": longcase.store.url, "workflows": names, "queues": list(served),
+        "unserved_queues": unserved, "now": now,
     }  # fmt: skip
     what = f"moves {', '.join(names)}"
     if list(served) != ["default"]:
         what = f"serves {', '.join(served)} of {', '.join(names)}"
     _say(session, hello, f"worker {number} {what}; cases live in {longcase.store.url}")
-    if tips and not session.json:
+    if session.json:
+        return
+    for queue in unserved:
+        told = f"nobody serves queue {queue}, to which the loaded workflows bind work: longcase worker APP"
+        terminal.note(session.paste(f"{told} --queue {queue}"))
+    if tips:
+        from longcase.cli.fields import example_of
+
         first = longcase.workflows[0]
-        where = f" --app {app}" if app else ""
         terminal.line(f"now is {now}; stop with Ctrl-C")
         terminal.line()
-        terminal.line(f'  longcase start {first.name} \'{{"{first.key_field}": "C-1", ...}}\'{where}')
-        terminal.line("  longcase list")
-        terminal.line(f"  longcase show {first.name}/C-1")
+        terminal.line(session.paste(f"  longcase start {first.name} {shlex.quote(example_of(first))}"))
+        terminal.line(session.paste("  longcase list"))
+        terminal.line(session.paste(f"  longcase show {first.name}/C-1"))
 
 
 def _say(session: Session, value: dict[str, Any], text: str) -> None:

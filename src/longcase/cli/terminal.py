@@ -27,6 +27,10 @@ class ReaderGone(Exception):
     """Nobody reads the answer any more: `longcase list | head`."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C, under a name that the option parser does not make a silent end of its own."""
+
+
 def turn_away() -> None:
     """Let what is still to be printed go nowhere, so that the interpreter's last flush finds no closed pipe."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -69,8 +73,9 @@ def data(value: Any) -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns under their headers; what is too long for a column is cut."""
-    cells = [[_cut(escape("" if cell is None else cell)) for cell in row] for row in rows]
+    """Print columns under their headers; what is too long for a column is cut, but for the last one."""
+    whole = [[escape("" if cell is None else cell) for cell in row] for row in rows]
+    cells = [[*map(_cut, row[:-1]), *row[-1:]] for row in whole]
     widths = [max([_width(head), *(_width(row[i]) for row in cells)]) for i, head in enumerate(headers)]
     for row in [list(headers), *cells]:
         padded = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]

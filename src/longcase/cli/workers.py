@@ -41,7 +41,7 @@ def workers(session: Session) -> None:
         )  # fmt: skip
     else:
         terminal.line("no worker")
-        terminal.note("hint: longcase worker APP")
+        terminal.note(session.paste("hint: longcase worker APP"))
     if found.queues:
         terminal.line()
         terminal.table(
@@ -53,7 +53,8 @@ def workers(session: Session) -> None:
         )
     for queue in found.queues:
         if queue.unserved:
-            terminal.note(f"nobody serves queue {queue.queue}: longcase worker APP --queue {queue.queue}")
+            told = f"nobody serves queue {queue.queue}: longcase worker APP --queue {queue.queue}"
+            terminal.note(session.paste(told))
 
 
 def _state(row: WorkerView) -> str:

@@ -4,7 +4,7 @@
 attempts, accepted inputs, clocks) and turns it, one at a time, into events and commands. It asks
 nothing of the world; the runtime commits what it returns and carries out the commands.
 
-Its parts stand in rooms of their own, each upon the one before: `work` (the records), `undoing`,
+Its parts stand in rooms of their own, each upon the one before: `work` (the records), `progress`, `undoing`,
 `outcomes`, `clocks`, `inputs`.
 """
 
@@ -16,19 +16,9 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.inputs import Inputs
 from longcase.engine.tasks import shown_again
 from longcase.engine.turn import Resident
-from longcase.engine.work import (
-    Accepted,
-    Advance,
-    Command,
-    Ended,
-    Item,
-    Stopped,
-    Verified,
-    Work,
-    blocked,
-    wake_at,
-)
+from longcase.engine.work import Accepted, Advance, Command, Ended, Item, Stopped, Verified, Work, wake_at
 from longcase.history.event import instant_of
+from longcase.history.state import blocked
 from longcase.history.waits import next_due
 from longcase.model.codec import Json
 
@@ -79,7 +69,7 @@ def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item:
         pending = {"type": "activity_completed", "call": item.call, "result": item.result}
     elif isinstance(item, Accepted):
         discarded.details = {**discarded.details, "input": item.id}
-    event = incident(state, discarded, now, pending=pending)
+    event = incident(state, discarded, now, resident.code, pending=pending)
     resident.append(event, work.now)
     return result
 
@@ -166,7 +156,6 @@ __all__ = [
     "Verified",
     "Work",
     "advance",
-    "blocked",
     "refuse_input",
     "wake_at",
 ]

@@ -9,9 +9,8 @@ from longcase.engine import attempts
 from longcase.engine.attempts import Failure
 from longcase.engine.outcomes import Outcomes
 from longcase.engine.tasks import due_actions, expiry_outcome
-from longcase.engine.work import blocked
 from longcase.history.event import Event, instant_of
-from longcase.history.state import Call
+from longcase.history.state import Call, blocked
 from longcase.history.waits import next_due
 from longcase.model.codec import Json
 

@@ -32,6 +32,9 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "undo_requested": ("undo", "since"),
 }
 
+# What the shape of a task is taken of, in words.
+_SHAPE = {"quorum": "quorum", "answers": "answers", "fields": "shows", "field": "field"}
+
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
@@ -69,8 +72,38 @@ def is_same(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int
 
 def outline(kind: str, data: Mapping[str, Json], node: str, n: int) -> str:
     """Say in one line what was done: the type, the place and what must be the same."""
-    shown = ", ".join(f"{name}={dump_json(data.get(name))}" for name in IDENTITY.get(kind, ()))
-    return f"{kind} {node}#{n} ({shown})"
+    return _told(kind, node, n, _facts(kind, data))
+
+
+def beside(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int) -> tuple[str, str]:
+    """Say what was recorded and what is attempted; at the same place only the facts that differ are named."""
+    before, now = _facts(event.type, event.data), _facts(kind, data)
+    if (event.type, event.node, event.n) == (kind, node, n):
+        differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if differing:
+            before = {name: before.get(name, "null") for name in differing}
+            now = {name: now.get(name, "null") for name in differing}
+    return _told(event.type, event.node, event.n, before), _told(kind, node, n, now)
+
+
+def _told(kind: str, node: str, n: int, facts: Mapping[str, str]) -> str:
+    return f"{kind} {node}#{n} ({', '.join(f'{name}={text}' for name, text in facts.items())})"
+
+
+def _facts(kind: str, data: Mapping[str, Json]) -> dict[str, str]:
+    """Return what must be the same by name; of a digest, what it is taken of, where the event holds that."""
+    found: dict[str, Json] = {}
+    for name in IDENTITY.get(kind, ()):
+        request, arguments = data.get("request"), data.get("input", data.get("inputs"))
+        if name == "shape" and request:
+            found |= {word: request[part] for part, word in _SHAPE.items() if request[part] not in ("", None)}
+        elif name == "digest" and isinstance(arguments, Mapping):
+            found |= {f"argument {argument}": value for argument, value in arguments.items()}
+        elif name == "digest" and arguments is not None:
+            found["arguments"] = arguments
+        else:
+            found[name] = data.get(name)
+    return {name: dump_json(value) for name, value in found.items()}
 
 
 def trailing_outside(recorded: deque[Event]) -> int:

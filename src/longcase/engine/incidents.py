@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from longcase.engine.code import WorkflowCode
 from longcase.engine.comparing import Fault, Mismatch
-from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
+from longcase.errors import ActivityFailed, InvalidInput, LongcaseError, UsageError
 from longcase.history.event import Event, instant_text
-from longcase.history.state import CaseState
+from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json
 
 ATTENTION: Final = timedelta(hours=4)  # when an incident is due to be looked at
@@ -55,10 +56,29 @@ class TurnDiscarded(Exception):
         self.item: Any = None
 
 
+def fits(repair: str, call: Call | None, code: WorkflowCode | None) -> bool:
+    """Tell whether a repair that an incident's kind allows fits its call too.
+
+    Both the list an incident opens with and the judgement of a repair go by it: a call whose result is never
+    None cannot be skipped. Leaving a compensation undone is no result.
+    """
+    if repair != "skip" or call is None or call["undoes"]:
+        return True
+    activity = code.activities.get(call["activity"]) if code is not None else None
+    if activity is None:
+        return True
+    try:
+        activity.result_codec.decode(None, "None")
+    except UsageError:
+        return False
+    return True
+
+
 def incident(
     state: CaseState,
     discarded: TurnDiscarded,
     now: datetime,
+    code: WorkflowCode,
     *,
     cause: int | None = None,
     blocks: bool = True,
@@ -66,11 +86,13 @@ def incident(
 ) -> Event:
     """Return the event that opens an incident. Call incidents do not block the rest of the case."""
     number = f"i{state.seq + 1}"
+    call = state.calls.get(discarded.call)
     data: dict[str, Json] = {
         "incident": number, "kind": discarded.kind, "owner": discarded.owner, "message": discarded.message,
         "due": instant_text(now + ATTENTION), "cause": cause or state.seen_seq, "call": discarded.call,
         "blocks": blocks and not discarded.call, "pending": pending,
-        "repairs": _REPAIRS.get(discarded.kind, _OTHERS), "details": discarded.details,
+        "repairs": [repair for repair in _REPAIRS.get(discarded.kind, _OTHERS) if fits(repair, call, code)],
+        "details": discarded.details,
     }  # fmt: skip
     return Event("incident_opened", data, state.visit, cause=cause or state.seen_seq, node=discarded.node)
 

@@ -9,8 +9,9 @@ from longcase.engine.attempts import Failure
 from longcase.engine.clocks import Clocks
 from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.outcomes import for_nobody
-from longcase.engine.work import Accepted, Command, blocked
+from longcase.engine.work import Accepted, Command
 from longcase.history.event import Event, instant_of
+from longcase.history.state import blocked
 from longcase.model.codec import Json
 from longcase.model.workflow import ExceptionPath
 
@@ -119,7 +120,7 @@ class Inputs(Clocks):
         )  # fmt: skip
         now = instant_of(self.work.now)
         # Where stage code waits for the child only a restart, a move or a cancel can go on.
-        event = incident(state, taken, now, cause=child["seq"], blocks=child["awaited"])
+        event = incident(state, taken, now, self.resident.code, cause=child["seq"], blocks=child["awaited"])
         if not child["awaited"]:
             event.data["repairs"] = ["skip", *event.data["repairs"]]
         self.resident.append(event, self.work.now)
@@ -163,7 +164,7 @@ class Inputs(Clocks):
         )
         why = str(data["why"]) if self.resident.code.is_told_why(stage) else ""
         self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body, why=why)
-        self.resident.settle(instant_of(self.work.now))
+        self.resident.conclude(instant_of(self.work.now))
 
     def _moved(self) -> None:
         """Carry out an operator's move: end the visit and enter the stage it names."""
@@ -191,5 +192,5 @@ class Inputs(Clocks):
             stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse,
             signal=told.get("signal", ""), body=told.get("input"), why=told.get("why", ""),
         )  # fmt: skip
-        self.resident.settle(instant_of(self.work.now))
+        self.resident.conclude(instant_of(self.work.now))
         self.result.applied += 1

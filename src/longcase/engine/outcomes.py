@@ -8,9 +8,9 @@ from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Success, Verdict
 from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.undoing import Undoing
-from longcase.engine.work import Accepted, Command, Ended, Verified, blocked
+from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.event import Event, instant_of
-from longcase.history.state import UNKNOWN_KINDS, Call, CaseState
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, blocked
 from longcase.model.codec import Json
 
 _BEGINNING: Final = frozenset({"attempt_started", "activity_scheduled", "undo_started"})  # may begin an attempt
@@ -58,9 +58,9 @@ class Outcomes(Undoing):
                 f"{call['activity']} took effect after the case had stopped waiting for it, and has no undo",
                 owner=activity.owner.name, node=call["node"], details={"result": item.outcome.result},
             )  # fmt: skip
-            self.resident.append(
-                incident(state, late, instant_of(self.work.now), cause=event.seq, blocks=False), self.work.now
-            )
+            now = instant_of(self.work.now)
+            opened = incident(state, late, now, self.resident.code, cause=event.seq, blocks=False)
+            self.resident.append(opened, self.work.now)
         self._undo()
 
     def _failed(self, ref: str, call: Call, failure: Failure, worker: int) -> None:

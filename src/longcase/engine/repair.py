@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from longcase.engine.code import WorkflowCode
+from longcase.engine.incidents import fits
 from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, RepairRefused, UsageError
 from longcase.history.event import Event, instant_of, instant_text
@@ -112,8 +113,13 @@ def set_result(
 def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: WorkflowCode | None) -> Repair:
     """Go on without the call: only where its result type admits None."""
     ref, incident = open_incident(state, number)
-    _allow(state, incident, "skip")
     call = state.calls.get(incident["call"])
+    if call is not None and not fits("skip", call, code):
+        raise RepairRefused(
+            f"{call['activity']} cannot be skipped: its result is never None",
+            hint=f"longcase set-result {state.address} '<json>' --reason ...",
+        )
+    _allow(state, incident, "skip")
     if call is None:
         return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
     if call["undoes"]:
@@ -122,15 +128,6 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
             actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"])
         )
         return Repair([event, _close(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone")
-    activity = code.activities.get(call["activity"]) if code is not None else None
-    if activity is not None:
-        try:
-            activity.result_codec.decode(None, "None")
-        except UsageError:
-            raise RepairRefused(
-                f"{call['activity']} cannot be skipped: its result is never None",
-                hint=f"longcase set-result {state.address} '<json>' --reason ...",
-            ) from None
     return Repair(
         [],
         [("activity_completed", {"call": incident["call"], "result": None, "why": reason})],

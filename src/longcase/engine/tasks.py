@@ -124,17 +124,21 @@ def answer_task(
         if any(vote["by"] == actor.person and vote["answer"] == _text(answer) for vote in task["votes"]):
             return Answered([])  # the same receipt for the same click
         return refuse(
-            AlreadyDecided(f'"{task["question"]}" is already decided by {last["by"]} at {last["at"]}: {last["answer"]}')
+            AlreadyDecided(
+                f'"{task["question"]}" is already decided by {last["by"]} at {last["at"]}: {last["answer"]}',
+                hint=f"longcase history {state.address}",
+            )
         )
     if task["status"] == "expired" or (task["expires_at"] and task["expires_at"] <= now):
         return refuse(
             AlreadyExpired(
-                f'"{task["question"]}" has already expired at {task["expires_at"]}: {task["expires_answer"]} stands'
+                f'"{task["question"]}" has already expired at {task["expires_at"]}: {task["expires_answer"]} stands',
+                hint=f"longcase show {state.address}",
             )
         )
     allowed = _refused_person(task, actor.person)
     if allowed:
-        return refuse(RefusedError(allowed))
+        return refuse(RefusedError(allowed, hint=f"longcase tasks --case {state.address}"))
     events: list[Event] = []
     fresh = shown_again(state, ref)
     if fresh is not None:
@@ -154,7 +158,8 @@ def answer_task(
         if earlier["answer"] == _text(answer):
             return Answered(events)
         error = AlreadyDecided(
-            f'{actor.person} has already answered "{task["question"]}" at {earlier["at"]}: {earlier["answer"]}'
+            f'{actor.person} has already answered "{task["question"]}" at {earlier["at"]}: {earlier["answer"]}',
+            hint=f"longcase history {state.address}",
         )
         refusal = refuse(error)
         return Answered([*events, *refusal.events], refusal=error)
@@ -207,7 +212,7 @@ def claim_task(state: CaseState, ref: str, actor: Actor) -> Event:
     task = _open(state, ref)
     why = _refused_person(task, actor.person)
     if why:
-        raise RefusedError(why)
+        raise RefusedError(why, hint=f"longcase tasks --case {state.address}")
     if task["claimed_by"] and task["claimed_by"] != actor.person:
         raise AlreadyDecided(f'"{task["question"]}" is taken by {task["claimed_by"]}', hint="ask them to release it")
     return _event(state, "task_claimed", {"task": ref, "by": actor.person}, task, actor.name, actor)

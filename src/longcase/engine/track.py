@@ -19,9 +19,10 @@ from typing import Any, Literal, cast
 
 from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
-from longcase.engine.comparing import Fault, Mismatch, is_same, outline, trailing_outside, where
+from longcase.engine.comparing import Fault, Mismatch, beside, is_same, outline, trailing_outside, where
 from longcase.engine.loop import UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
 from longcase.errors import ActivityFailed, BugError, Nondeterministic, VisitInterrupted
+from longcase.history.calls import last_attempt
 from longcase.history.event import CATALOGUE, Event, instant_of, instant_text
 from longcase.history.state import CaseState, apply
 from longcase.model.calendar import due
@@ -40,9 +41,7 @@ Begin = Callable[..., int]  # (activity, granted=False, lost=0): the worker that
 
 
 class Track:
-    """The engine's half of a visit. `Visit` makes the case that stage code is given."""
-
-    case: Case[Any]
+    """The engine's half of a visit."""
 
     def __init__(
         self, code: WorkflowCode, stage: Stage[Any], state: CaseState, begin: Begin, emitted: list[Event]
@@ -81,7 +80,8 @@ class Track:
         self._set_now(at)
         context = self.loop.context
         context.run(current_host.set, cast(Host, self))
-        coroutine = self.stage.fn(self.case) if argument is None else self.stage.fn(self.case, argument)
+        case: Case[Any] = Case(cast(Host, self), self.code.workflow)  # the coroutine's alone: it would keep the visit
+        coroutine = self.stage.fn(case) if argument is None else self.stage.fn(case, argument)
         self.root = cast(VisitTask, context.run(lambda: self.loop.create_task(coroutine, context=context)))
         self._run()
 
@@ -176,6 +176,7 @@ class Track:
         """Destroy the coroutine at once; its cleanup changes nothing and is not heard (A8)."""
         self.mode = "dead"
         self.loop.destroy()
+        self.root = None
         self._waiting.clear()
         self._fires.clear()
 
@@ -235,7 +236,7 @@ class Track:
             error = data["error"]
             future.set_exception(
                 ActivityFailed(
-                    data["activity"], error["type"], error["message"], attempts=data.get("runs", data.get("attempt")),
+                    data["activity"], error["type"], error["message"], attempts=last_attempt(data),
                     bases=error.get("bases", ()), call=ref,
                 )
             )  # fmt: skip
@@ -309,7 +310,7 @@ class Track:
             return data
         event = recorded[0]
         if not is_same(event, kind, data, node, n):
-            self._mismatch(outline(event.type, event.data, event.node, event.n), outline(kind, data, node, n))
+            self._mismatch(*beside(event, kind, data, node, n))
             return data
         recorded.popleft()
         apply(self.state, event)
@@ -364,6 +365,7 @@ class Track:
             return await future
         finally:
             self._waiting.pop(ref, None)
+            del future  # an error that it brings would hold this frame, and this frame it, until the collector came
 
     def _guard(self) -> None:
         if self.mode == "unwinding":

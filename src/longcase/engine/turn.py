@@ -20,6 +20,7 @@ from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exceptio
 from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
+from longcase.history.calls import last_attempt
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import UNKNOWN_KINDS, CaseState, Incident, apply
 from longcase.model.calendar import due
@@ -75,7 +76,7 @@ class Resident:
         self.state = base
         self.visit = visit
         if visit.fault is not None or visit.finished or self.emitted:
-            self.settle(now)
+            self.conclude(now)
 
     def discard(self) -> None:
         """Drop the coroutine without letting it change anything (A8)."""
@@ -138,12 +139,12 @@ class Resident:
         self.append(event, at)
         if self.visit is not None:
             self.visit.feed(event)
-        self.settle(instant_of(event.at), event)
+        self.conclude(instant_of(event.at), event)
 
     def enter_first(self, at: str) -> None:
         """Begin the first visit of a case that has only been accepted so far."""
         self.enter(self.stage_named(self.code.workflow.entry.name), "start", "", at, cause=self.state.seq)
-        self.settle(instant_of(self.state.at))
+        self.conclude(instant_of(self.state.at))
 
     def enter(
         self,
@@ -248,7 +249,7 @@ class Resident:
     def _placed(self, kind: str, data: dict[str, Json], place: Any, cause: int) -> Event:
         return Event(kind, data, cause=cause, node=place["node"], n=place.get("n", 1), strand=place.get("strand", "0"))
 
-    def settle(self, now: datetime, event: Event | None = None) -> None:
+    def conclude(self, now: datetime, event: Event | None = None) -> None:
         """Look at what the visit came to: still waiting, a next stage, a close, or nothing to commit."""
         for _ in range(VISITS_A_TURN):
             visit = self.visit
@@ -294,7 +295,7 @@ class Resident:
             return TurnDiscarded(
                 "activity_failed", f"{data['activity']} failed: {data['error']['type']}: {data['error']['message']}",
                 owner=activity.owner.name if activity else owner, node=event.node, call=data["call"],
-                details={"error": data["error"], "attempt": data.get("runs", data.get("attempt"))},
+                details={"error": data["error"], "attempt": last_attempt(data)},
             )  # fmt: skip
         return from_exception(error, owner)
 
@@ -302,7 +303,7 @@ class Resident:
         stage = visit.stage
         owner = stage.owner.name
         at = visit.at
-        visit.loop.destroy()
+        visit.discard()
         match exit_:
             case Close():
                 self._close(visit, exit_, at)

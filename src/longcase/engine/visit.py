@@ -22,7 +22,6 @@ from longcase.errors import ActivityFailed
 from longcase.history.event import Event, later_text
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
-from longcase.model.case import Case
 from longcase.model.codec import Json, digest, dump_json
 from longcase.model.decision import Decision
 from longcase.model.host import RequireRequest, TaskRequest
@@ -43,7 +42,6 @@ class Visit(Track):
         super().__init__(code, stage, state, begin, emitted)
         self._random: Random | None = None
         self._uuids = 0
-        self.case = Case(self, code.workflow)
 
     # -- what is known -----------------------------------------------------------------------------------
 

@@ -103,11 +103,6 @@ class Stopped(Exception):
     """The limit of this advance is reached."""
 
 
-def blocked(state: CaseState) -> bool:
-    """Tell whether an incident keeps every input waiting."""
-    return bool(state.incidents) and any(opened["blocks"] for opened in state.incidents.values())
-
-
 def wake_at(state: CaseState, now: str) -> str:
     """Return when the case wants to be advanced again by its clocks alone, or "".
 

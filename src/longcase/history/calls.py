@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from longcase.history.event import Event
 from longcase.history.records import UNKNOWN_KINDS, Call, CaseState, UndoEntry
 from longcase.history.reducers import on
+from longcase.model.codec import Json
 
 
 @on("activity_scheduled", "undo_started")
@@ -70,6 +73,15 @@ def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
 def _close_call_incidents(state: CaseState, call: str) -> None:
     if state.incidents:
         state.incidents = {k: incident for k, incident in state.incidents.items() if incident["call"] != call}
+
+
+def last_attempt(failed: Mapping[str, Json]) -> Json:
+    """Return the number of a failed call's last attempt, which may run on: it was asked to stop.
+
+    Args:
+        failed: the data of `activity_failed`.
+    """
+    return failed.get("runs", failed.get("attempt"))
 
 
 @on("activity_failed")

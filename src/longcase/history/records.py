@@ -179,7 +179,7 @@ class Incident(TypedDict):
 
 # Failures after which the world may have changed although no answer came.
 UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
-_TRANSIENT: Final = frozenset({"settled_tasks"})
+TRANSIENT: Final = frozenset({"ended_tasks"})
 
 
 @dataclass(slots=True)
@@ -226,7 +226,7 @@ class CaseState:
     move: dict[str, Json] | None = None
     cancel: dict[str, Json] | None = None
     history_warned: bool = False
-    settled_tasks: dict[str, Task] = field(default_factory=dict)  # closed since the row was last written
+    ended_tasks: dict[str, Task] = field(default_factory=dict)  # closed since the row was last written
 
     @property
     def address(self) -> str:
@@ -249,5 +249,5 @@ class CaseState:
         return state
 
 
-_FIELDS: Final = tuple(f.name for f in fields(CaseState) if f.name not in _TRANSIENT)
+_FIELDS: Final = tuple(f.name for f in fields(CaseState) if f.name not in TRANSIENT)
 _values: Final = attrgetter(*_FIELDS)

@@ -228,6 +228,11 @@ def _incident_closed(state: CaseState, event: Event) -> None:
         state.move["past"] = [*state.move.get("past", ()), refused]
 
 
+def blocked(state: CaseState) -> bool:
+    """Tell whether an incident keeps the case from taking inputs."""
+    return bool(state.incidents) and any(opened["blocks"] for opened in state.incidents.values())
+
+
 @on("visit_warned")
 def _visit_warned(state: CaseState, event: Event) -> None:
     state.history_warned = True
@@ -260,6 +265,7 @@ __all__ = [
     "UndoEntry",
     "Vote",
     "apply",
+    "blocked",
     "fold",
     "leave_visit",
     "undo_entry",

@@ -1,4 +1,4 @@
-"""The fold of tasks: asked, taken, answered, reminded, settled."""
+"""The fold of tasks: asked, taken, answered, reminded, ended."""
 
 from __future__ import annotations
 
@@ -74,23 +74,23 @@ def _task_escalated(state: CaseState, event: Event) -> None:
 
 @on("task_decided")
 def _task_decided(state: CaseState, event: Event) -> None:
-    _settle_task(state, event, "decided")
+    _end_task(state, event, "decided")
 
 
 @on("task_met")
 def _task_met(state: CaseState, event: Event) -> None:
-    _settle_task(state, event, "decided")
+    _end_task(state, event, "decided")
 
 
 @on("task_withdrawn")
 def _task_withdrawn(state: CaseState, event: Event) -> None:
-    _settle_task(state, event, "withdrawn")
+    _end_task(state, event, "withdrawn")
 
 
-def _settle_task(state: CaseState, event: Event, status: str) -> None:
+def _end_task(state: CaseState, event: Event, status: str) -> None:
     task = state.tasks.pop(event.data["task"], None)
     if task is None:
         return
     task["status"] = status
     task["outcome"] = {**{k: v for k, v in event.data.items() if k != "task"}, "at": event.at, "seq": event.seq}
-    state.settled_tasks[event.data["task"]] = task
+    state.ended_tasks[event.data["task"]] = task

@@ -22,11 +22,13 @@ from typing import Any, Final
 from longcase.history.event import HISTORY_FORMAT, Event
 from longcase.insight.invariants import CHECKS, CaseFacts, Finding
 from longcase.model.codec import Json
+from longcase.model.names import counted
 from longcase.store.auditing import folded_row, folded_tasks
-from longcase.store.port import Stored
+from longcase.store.records import Stored
 
 FORMAT: Final = 1
 FILE: Final = "the file"
+HEAD: Final = f'{{"export": {FORMAT}, ...}}'
 _COLUMNS: Final = (
     "visit", "type", "version", "at", "actor", "on_behalf", "channel", "cause", "map", "node", "n", "strand",
 )  # fmt: skip
@@ -88,6 +90,15 @@ def _event_line(event: Event) -> dict[str, Json]:
     }  # fmt: skip
 
 
+def is_a_line(line: bytes) -> bool:
+    """Tell whether a line may stand in an export at all: of another file, each would be a finding."""
+    try:
+        value = json.loads(line.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return False
+    return isinstance(value, dict) and next(iter(value), "") in ("export", "case", "event", "task", "case_end", "end")
+
+
 # -- verifying ---------------------------------------------------------------------------------------
 
 
@@ -135,7 +146,7 @@ class Examination:
         if self.read.complete:
             yield self._wrong("stands behind the last line")
         elif (self._line == 1) != (kind == "export"):
-            yield self._wrong(f"expected the head, {{'export': {FORMAT}, ...}}" if self._line == 1 else "a second head")
+            yield self._wrong(f"expected the head, {HEAD}" if self._line == 1 else "a second head")
         try:
             yield from self._taken(kind, value)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -182,8 +193,8 @@ class Examination:
         if self._open is not None:
             yield self._wrong(f"case {self._open.case_no} has no end")
         if (end["cases"], end["events"]) != (len(self.read.cases), self.read.events):
-            counted = f"{len(self.read.cases)} cases and {self.read.events} events"
-            yield self._wrong(f"says {end['cases']} cases and {end['events']} events, the file has {counted}")
+            there = f"{counted(len(self.read.cases), 'case')} and {counted(self.read.events, 'event')}"
+            yield self._wrong(f"says {end['cases']} cases and {end['events']} events, the file has {there}")
         if end["sha256"] != self._inner.hexdigest():
             yield self._wrong("the bytes above are not those that were sealed")
 

@@ -18,7 +18,7 @@ from longcase.history.event import CATALOGUE, Event
 from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
-from longcase.store.port import Stored
+from longcase.store.records import Stored
 
 # How long a case may want a turn while others get theirs: no worker, a store read while it is in use, a clock
 # that runs a thousand times as fast are none of them findings.

@@ -32,8 +32,8 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias, final
 
 from longcase.errors import DefinitionError, UsageError
+from longcase.model.hours import Ranges, parse_hours
 from longcase.model.names import printable
-from longcase.model.opening import Ranges, parse_hours
 from longcase.model.region import PublicHolidays, is_region
 from longcase.model.zone import first_instant, load_zone
 
@@ -62,6 +62,7 @@ FIRST_YEAR, LAST_YEAR = 1900, 9900
 """The years instants may lie in, so that no arithmetic here can overflow."""
 NAME_LIMIT = 128
 """The longest calendar name, in characters."""
+_AS_WRITTEN = "calendar_to_json writes it"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MICROS_PER_HOUR = 3_600_000_000
@@ -90,7 +91,9 @@ class BusinessSpan:
 
     def __post_init__(self) -> None:
         if self.unit not in ("hours", "days"):
-            raise DefinitionError(f'expected the unit "hours" or "days", got {printable(self.unit)}')
+            raise DefinitionError(
+                f'expected the unit "hours" or "days", got {printable(self.unit)}', hint="business_hours(8)"
+            )
         limit = MAX_DAYS * 24 if self.unit == "hours" else MAX_DAYS
         amount = check_amount(f"business {self.unit}", self.amount, limit)
         if amount == int(amount):
@@ -224,7 +227,10 @@ class Calendar:
             return -self.business_time_between(b, a)
         first, last = self._local_day(start), self._local_day(end) + 1
         if last - first > BETWEEN_LIMIT_DAYS:
-            raise UsageError(f"expected two instants within a hundred years, got {a.isoformat()} and {b.isoformat()}")
+            raise UsageError(
+                f"expected two instants within a hundred years, got {a.isoformat()} and {b.isoformat()}",
+                hint="look at the units: milliseconds taken for seconds lead thousands of years away",
+            )
         total = 0
         for day in range(first, last + 1):
             for opens, closes in self._open_ranges(day):
@@ -344,10 +350,12 @@ def calendar_from_json(data: object) -> Calendar:
         UsageError: the data is not what `calendar_to_json` writes; nothing is guessed.
     """
     if not isinstance(data, Mapping) or set(data) != {"name", "hours", "tz", "holidays"}:
-        raise UsageError(f"expected a calendar of name, hours, tz and holidays, got {printable(data)}")
+        raise UsageError(
+            f"expected a calendar of name, hours, tz and holidays, got {printable(data)}", hint=_AS_WRITTEN
+        )
     name, hours, tz, days = data["name"], data["hours"], data["tz"], data["holidays"]
     if not (isinstance(days, list) and all(isinstance(text, str) for text in (name, hours, tz, *days))):
-        raise UsageError(f"expected a calendar of texts and a list of dates, got {printable(data)}")
+        raise UsageError(f"expected a calendar of texts and a list of dates, got {printable(data)}", hint=_AS_WRITTEN)
     try:
         return _shared_calendar(name, hours, tz, tuple(_stored_date(day) for day in days))
     except DefinitionError as error:
@@ -358,9 +366,9 @@ def _stored_date(text: str) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"expected a holiday like 2026-12-25, got {printable(text)}") from error
+        raise UsageError(f"expected a holiday like 2026-12-25, got {printable(text)}", hint=_AS_WRITTEN) from error
     if day.isoformat() != text:  # Python also reads 20261225 and 2026-W52-5
-        raise UsageError(f"expected a holiday like 2026-12-25, got {printable(text)}")
+        raise UsageError(f"expected a holiday like 2026-12-25, got {printable(text)}", hint=_AS_WRITTEN)
     return day
 
 
@@ -372,21 +380,25 @@ def _shared_calendar(name: str, hours: str, tz: str, days: tuple[date, ...]) -> 
 def check_amount(what: str, amount: float, limit: float) -> float:
     """Return `amount` if it is a number from 0 to `limit`, else raise a DefinitionError naming `what`."""
     if isinstance(amount, bool) or not isinstance(amount, (int, float)):
-        raise DefinitionError(f"{what}: expected a number, got {printable(amount)}")
+        raise DefinitionError(f"{what}: expected a number, got {printable(amount)}", hint="days(3), hours(1.5)")
     if amount > limit:
         raise DefinitionError(
             f"{what}: expected at most {limit} (ten years), got {_shown(amount)}",
             hint="a wait that long has no deadline: say so with a reason, or name a nearer review",
         )
     if not amount >= 0:  # written so that NaN, which compares false, is caught
-        raise DefinitionError(f"{what}: expected a number from 0 to {limit}, got {_shown(amount)}")
+        raise DefinitionError(
+            f"{what}: expected a number from 0 to {limit}, got {_shown(amount)}", hint="days(3), hours(1.5)"
+        )
     return amount
 
 
 def check_elapsed(span: timedelta) -> timedelta:
     """Return `span` if it is a length from zero to ten years, else raise a DefinitionError."""
     if not timedelta() <= span <= _LONGEST:
-        raise DefinitionError(f"expected a span from zero to ten years ({MAX_DAYS} days), got {span}")
+        raise DefinitionError(
+            f"expected a span from zero to ten years ({MAX_DAYS} days), got {span}", hint="days(3), hours(1.5)"
+        )
     return span
 
 
@@ -399,14 +411,20 @@ def _shown(number: float) -> str:
 
 def _micros(instant: datetime) -> int:
     if not isinstance(instant, datetime):
-        raise UsageError(f"expected an instant (an aware datetime), got {printable(instant)}")
+        raise UsageError(
+            f"expected an instant (an aware datetime), got {printable(instant)}",
+            hint="datetime(2026, 1, 31, 12, tzinfo=UTC)",
+        )
     if instant.utcoffset() is None:
         raise UsageError(
             f"expected an instant with a time zone, got the naive {instant.isoformat()}",
             hint="say whose time it is: instant.replace(tzinfo=UTC)",
         )
     if not FIRST_YEAR <= instant.year <= LAST_YEAR:
-        raise UsageError(f"expected an instant in the years {FIRST_YEAR} to {LAST_YEAR}, got {instant.isoformat()}")
+        raise UsageError(
+            f"expected an instant in the years {FIRST_YEAR} to {LAST_YEAR}, got {instant.isoformat()}",
+            hint="for no end at all leave the field empty",
+        )
     return (instant - _EPOCH) // _MICROSECOND
 
 
@@ -420,7 +438,9 @@ def _checked_name(name: str) -> str:
             f"expected a calendar's name or region, got {printable(name)}", hint='Calendar("NL") or Calendar("desk")'
         )
     if len(name) > NAME_LIMIT:
-        raise DefinitionError(f"expected a calendar's name of at most {NAME_LIMIT} characters, got {len(name)}")
+        raise DefinitionError(
+            f"expected a calendar's name of at most {NAME_LIMIT} characters, got {len(name)}", hint='Calendar("desk")'
+        )
     if not is_region(name) and is_region(name.upper()):
         # Else `Calendar("nl")` would work through every public holiday, and nobody would be told.
         raise DefinitionError(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import json.encoder
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -20,7 +21,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from longcase.errors import InvalidInput
 from longcase.model.names import printable
+from longcase.nearest import nearest
 
+_QUOTED = re.compile(r"valid (?:integer|number|boolean), got '(-?\d[\d.]*|true|false)'$")
+_BARE = re.compile(r"valid string, got (-?\d[\d.]*)$")
 T = TypeVar("T")
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]; recursion confuses user types
 
@@ -102,7 +106,7 @@ class Codec:
             valid = self._adapter.validate_python(value, strict=True)
         except pydantic.ValidationError as error:
             if not isinstance(value, (dict, list)):
-                raise invalid(error, what) from None
+                raise invalid(error, what, self._fields) from None
             valid = self.decode(value, what)
         dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
         if self._has_sets:
@@ -117,12 +121,18 @@ class Codec:
         try:
             value = self._adapter.validate_json(_dump(data), strict=True, extra="forbid")
         except pydantic.ValidationError as error:
-            raise invalid(error, what) from None
+            raise invalid(error, what, self._fields) from None
         except ValueError as error:
-            raise InvalidInput(f"{what}: {error}", reason="not_json") from None
+            raise InvalidInput(
+                f"{what}: {error}", reason="not_json", hint="send JSON data: text, numbers, lists"
+            ) from None
         if self._has_decimals:
             _refuse_rounded_decimals(value, data, what, "")
         return value
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(getattr(self.type, "model_fields", ()))
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the type (for forms and `describe`)."""
@@ -147,14 +157,34 @@ def pointer(location: tuple[Any, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
-def invalid(error: pydantic.ValidationError, what: str) -> InvalidInput:
-    """Turn a validation error into our own: every place by JSON pointer, no pydantic wording around it."""
+def invalid(error: pydantic.ValidationError, what: str, fields: Sequence[str] = ()) -> InvalidInput:
+    """Turn a validation error into our own: every place by JSON pointer, no pydantic wording around it.
+
+    Args:
+        fields: those the type has, for the hint.
+    """
     problems = [
         (pointer(item["loc"]), _wording(item)) for item in error.errors(include_url=False, include_context=False)
     ]
     listed = "; ".join(f"{place or '/'}: {problem}" for place, problem in problems[:8])
     more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-    return InvalidInput(f"{what}: {listed}{more}", problems=problems, reason="does_not_fit")
+    hint = _mend(problems, fields)
+    return InvalidInput(f"{what}: {listed}{more}", problems=problems, reason="does_not_fit", hint=hint)
+
+
+def _mend(problems: Sequence[tuple[str, str]], fields: Sequence[str]) -> str:
+    place, problem = problems[0]
+    name = place.removeprefix("/")
+    if problem == "unknown field" and fields:
+        close = nearest(name, fields)
+        return f"did you mean {close[0]}?" if close else f"its fields: {', '.join(fields)}"
+    if problem == "missing":
+        return f'add "{name}"'
+    if unquoted := _QUOTED.search(problem):
+        return f'without quotes: "{name}": {unquoted[1]}'
+    if bare := _BARE.search(problem):
+        return f'in quotes: "{name}": "{bare[1]}"'
+    return "longcase describe --json  # has the schema of every type"
 
 
 def _wording(item: Mapping[str, Any]) -> str:
@@ -169,7 +199,8 @@ def _wording(item: Mapping[str, Any]) -> str:
 def _refuse_non_finite(value: Json, what: str) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidInput(f"{what}: {value} is not a finite number", reason="non_finite_number")
+            hint = "send None, or the word as text"
+            raise InvalidInput(f"{what}: {value} is not a finite number", reason="non_finite_number", hint=hint)
     elif isinstance(value, dict):
         for item in value.values():
             _refuse_non_finite(item, what)

@@ -10,7 +10,6 @@ import inspect
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, get_origin
 from uuid import UUID
@@ -18,6 +17,7 @@ from uuid import UUID
 from longcase.errors import DefinitionError
 from longcase.model.calendar import BusinessSpan
 from longcase.model.names import printable
+from longcase.nearest import nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +45,7 @@ def check_one_of(what: str, name: str, value: object, allowed: tuple[str, ...]) 
     """Refuse a word that is none of those allowed; the hint is the nearest."""
     if value is None or (isinstance(value, str) and value in allowed):
         return
-    near = (get_close_matches(value, allowed, 1) if isinstance(value, str) else []) or allowed[:1]
+    near = (nearest(value, allowed) if isinstance(value, str) else []) or allowed[:1]
     raise DefinitionError(
         f"{what}: {name}={printable(value)}, expected one of {', '.join(allowed)}", hint=f'{name}="{near[0]}"'
     )
@@ -88,7 +88,7 @@ def declared_with(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise DefinitionError(f"@{name} on {told}: expected its options in parentheses", hint=example)
             for option in kwargs:
                 if option not in options:
-                    near = get_close_matches(option, options, 1)
+                    near = nearest(option, options)
                     mend = f"did you mean {near[0]}=?" if near else f"its options: {', '.join(options)}"
                     raise DefinitionError(f"@{name}({option}=...): no such option", hint=mend)
             missing = [option for option in needed if option not in kwargs]

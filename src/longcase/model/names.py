@@ -40,6 +40,11 @@ def check_idempotency_key(key: object) -> str:
     return key
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 case", "2 cases"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def printable(value: object, limit: int = 60) -> str:
     """Quote a value for a message: escapes control and bidi characters, cut at `limit`."""
     text = ascii(value)

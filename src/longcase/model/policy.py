@@ -8,7 +8,7 @@ from typing import Literal
 
 from longcase.errors import DefinitionError
 from longcase.model.expected import check_span
-from longcase.model.names import printable
+from longcase.model.names import counted, printable
 from longcase.model.span import describe_span
 
 Jitter = Literal["full", "none"]
@@ -86,7 +86,7 @@ class Retry:
     def describe(self) -> str:
         """Say the policy in one line."""
         first, longest = describe_span(self.initial), describe_span(self.cap)
-        text = f"at most {self.max_attempts} attempts, {first} x{self.factor:g} up to {longest}"
+        text = f"at most {counted(self.max_attempts, 'attempt')}, {first} x{self.factor:g} up to {longest}"
         if self.budget is not None:
             text += f", within {describe_span(self.budget)}"
         if self.non_retryable:

@@ -158,7 +158,7 @@ def span_from_json(data: object) -> Span:
         UsageError: the data is not what `span_to_json` writes; nothing is guessed.
     """
     if not isinstance(data, Mapping):
-        raise UsageError(f"expected a span of unit and amount, got {printable(data)}")
+        raise UsageError(f"expected a span of unit and amount, got {printable(data)}", hint="span_to_json writes it")
     unit, amount = data.get("unit"), data.get("amount")
     try:
         if unit == "seconds" and set(data) == {"unit", "amount"}:
@@ -169,7 +169,7 @@ def span_from_json(data: object) -> Span:
             return make(amount, calendar)  # type: ignore[arg-type]  # likewise
     except DefinitionError as error:
         raise UsageError(error.message, hint=error.hint) from error
-    raise UsageError(f"expected a span of unit and amount, got {printable(data)}")
+    raise UsageError(f"expected a span of unit and amount, got {printable(data)}", hint="span_to_json writes it")
 
 
 def _short_span(amount: str, unit: str) -> Span:

@@ -35,6 +35,15 @@ REASONS: Final = {
     "too_large": "more bytes than the door takes",
 }
 """Every `reason` that `parse_json` and `check_json` give, with its meaning."""
+_MENDS: Final = {
+    "invalid_json": """like '{"id": "C-1", "amount": 70}': keys and texts in double quotes, all of it in single ones""",
+    "invalid_text": "save it as UTF-8, without NUL characters",
+    "duplicate_key": "keep one of them",
+    "non_finite_number": "send null, or the word as text",
+    "number_out_of_range": "send it as text",
+    "too_deep": "send the inner part as text",
+    "too_large": "keep the large part elsewhere, and send where it is",
+}
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?[0-9][0-9.eE+-]*|[\[\]{}:,]', re.DOTALL)
 _MAYBE_UNSTORABLE: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -67,7 +76,13 @@ def parse_json(text: str | bytes, *, max_bytes: int = BODY_BYTES, what: str = "J
     try:
         value = _DECODER.decode(source)
     except json.JSONDecodeError as error:
-        _refuse(what, "invalid_json", f"{error.msg[:1].lower()}{error.msg[1:]}", error.pos, _hint(source))
+        _refuse(
+            what,
+            "invalid_json",
+            f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at"),
+            error.pos,
+            _hint(source),
+        )
     except _Refused as error:
         _refuse(what, error.reason, str(error), _offset(source, error))
     if _MAYBE_UNSTORABLE.search(source):
@@ -215,7 +230,7 @@ def _second_keys(source: str, key: str) -> Iterator[int]:
 
 def _refuse(what: str, reason: str, message: str, offset: int | None = None, hint: str = "") -> NoReturn:
     place = f" at offset {offset}" if offset is not None else ""
-    error = InvalidInput(f"{what}: {message}{place}", reason=reason, hint=hint)
+    error = InvalidInput(f"{what}: {message}{place}", reason=reason, hint=hint or _MENDS[reason])
     if offset is not None:
         error.details["offset"] = offset
     raise error

@@ -7,12 +7,12 @@ Source: names retired by the tz database in release 2024b (its NEWS), and what r
 
 from __future__ import annotations
 
-import difflib
 import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 from longcase.errors import DefinitionError
 from longcase.model.names import printable
+from longcase.nearest import nearest
 
 _NAME_LIMIT = 128
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,9 +70,9 @@ def _near_zones(tz: str) -> list[str]:
     exact = whole.get(wanted) or cities.get(city)
     if exact:
         return [exact]
-    found = [whole[near] for near in difflib.get_close_matches(wanted, whole, n=3, cutoff=0.6)]
-    found += [cities[near] for near in difflib.get_close_matches(city, cities, n=2, cutoff=0.75)]
-    found = found or [whole[near] for near in difflib.get_close_matches(wanted, whole, n=3, cutoff=0.3)]
+    found = [whole[near] for near in nearest(wanted, whole, 3)]
+    found += [cities[near] for near in nearest(city, cities, 2, likeness=0.75)]
+    found = found or [whole[near] for near in nearest(wanted, whole, 3, likeness=0.3)]
     return list(dict.fromkeys(found))[:4]
 
 

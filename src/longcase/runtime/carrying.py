@@ -82,7 +82,7 @@ class Carrier:
                         self._begin(self._verify(moved, command, call))
                     case "stop":
                         self.stop((moved.case_no, command.call, command.number))
-        self._beats.settle(moved.case_no, moved.state)
+        self._beats.forget_ended(moved.case_no, moved.state)
 
     def stop(self, key: Key) -> None:
         """Ask an attempt to stop; it is cut off if it has not ended in STOP_GRACE."""

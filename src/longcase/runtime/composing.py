@@ -15,7 +15,7 @@ from longcase.errors import BugError, DefinitionError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.runtime.queues import Queues, queued_calls, stands_in_queue
-from longcase.store.port import CaseRow, CaseWrite, DedupKey, Input, NewCase
+from longcase.store.records import CaseRow, CaseWrite, DedupKey, Input, NewCase
 
 
 class Writes:

@@ -59,7 +59,7 @@ class Doubt:
                 self._slots.give_up(activity)
         self._begun.clear()
 
-    def settle(self, case_no: int, state: CaseState, commanded: Sequence[Command] = ()) -> list[Command]:
+    def resolve(self, case_no: int, state: CaseState, commanded: Sequence[Command] = ()) -> list[Command]:
         """Return what must still be carried out of commits whose answer was lost, beside what is `commanded` now."""
         again = {(command.call, command.number) for command in commanded if command.kind == "perform"}
         commands: list[Command] = []

@@ -44,14 +44,14 @@ class Heartbeats:
 
     async def hand_over(self, case_no: int, call: Call, running: Running) -> None:
         """Give an attempt the details of the last one, where they are newer than those its failure left."""
-        kept = await self._store.last_beat(case_no, running.call)
+        kept = await self._store.last_heartbeat(case_no, running.call)
         if kept is not None:
             self._kept.setdefault(case_no, set()).add(running.call)
             # The details of a failure are the last of its attempt; those kept of a later one are newer.
             if kept[0] > call.get("details_of", 0):
                 running.previous_details = kept[1]
 
-    def settle(self, case_no: int, state: CaseState) -> None:
+    def forget_ended(self, case_no: int, state: CaseState) -> None:
         """Remove the kept heartbeats of the case's calls that are over."""
         kept = self._kept.get(case_no)
         if kept is None:
@@ -70,14 +70,14 @@ class Heartbeats:
 
     async def _write(self, case_no: int, running: Running, details: Json) -> None:
         try:
-            await self._store.keep_beat(case_no, running.call, running.number, details)
+            await self._store.keep_heartbeat(case_no, running.call, running.number, details)
             if running.call not in self._kept.get(case_no, ()):  # the call has ended meanwhile
-                await self._store.forget_beats(case_no, [running.call])
+                await self._store.forget_heartbeats(case_no, [running.call])
         except LongcaseError as error:
             log.warning("%s: heartbeat details not kept: %s", running.case, error.message)
 
     async def _remove(self, case_no: int, calls: list[str]) -> None:
         try:
-            await self._store.forget_beats(case_no, calls)
+            await self._store.forget_heartbeats(case_no, calls)
         except LongcaseError as error:
             log.warning("case %d: heartbeats of calls that are over stay: %s", case_no, error.message)

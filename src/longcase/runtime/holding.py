@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from longcase.engine.advance import Advance, Item, blocked
+from longcase.engine.advance import Advance, Item
 from longcase.engine.code import WorkflowCode
 from longcase.engine.held import keep_ended
 from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.history.event import instant_of
-from longcase.history.state import CaseState
+from longcase.history.state import CaseState, blocked
 from longcase.runtime.composing import Writes
 from longcase.runtime.moved import Prepared, Refused, Reserved
 from longcase.runtime.performing import storable
 from longcase.runtime.queues import stands_in_queue
 from longcase.runtime.residents import Residents
-from longcase.store.port import CaseRow
+from longcase.store.records import CaseRow
 
 
 class Holding:
@@ -65,6 +65,6 @@ class Holding:
         resident = self._residents.new(row.case_no, code, state)
         result = keep_ended(resident, self._residents.work(now, items))
         if discarded is not None and not blocked(state):
-            resident.append(incident(state, discarded, instant_of(now)), now)
+            resident.append(incident(state, discarded, instant_of(now), code), now)
         write = self._writes.of(resident, result, base_seq, base_seen, now, False, row, queued)
         return Prepared(resident, result, list(items), write, Reserved(), [], False, 0)

@@ -37,7 +37,7 @@ class Slots:
         self._running = 0
         self._counts: Counter[str] = Counter()
         self._begun: dict[str, deque[datetime]] = {}
-        self._held: dict[str, OrderedDict[int, None]] = {}
+        self._waiting: dict[str, OrderedDict[int, None]] = {}
         self._unused: list[Activity[..., Any]] = []  # whose slots came free without an attempt's end
         self._named: dict[int, list[str]] = {}  # cases that were told of a free slot, and the limits of that
         self.closed = False  # a draining worker begins nothing new
@@ -83,11 +83,11 @@ class Slots:
         unused, self._unused = self._unused, []
         return [case_no for activity in unused for case_no in self.freed_by(activity)]
 
-    def hold(self, case_no: int, limits: Iterable[str]) -> None:
+    def keep_waiting(self, case_no: int, limits: Iterable[str]) -> None:
         """Keep a case that found no slot in the queues of the limits that refused it: first, if it was named."""
         was_named = self._named.pop(case_no, None) is not None
         for name in limits:
-            queue = self._held.setdefault(name, OrderedDict())
+            queue = self._waiting.setdefault(name, OrderedDict())
             queue[case_no] = None
             if was_named:
                 queue.move_to_end(case_no, last=False)
@@ -103,7 +103,7 @@ class Slots:
 
     def freed_by(self, activity: Activity[..., Any]) -> list[int]:
         """Return the cases that may begin since an attempt of `activity` ended: the first of each queue."""
-        if not self._held:
+        if not self._waiting:
             return []
         return [
             case_no
@@ -116,14 +116,14 @@ class Slots:
         if self.retry_at is None or self.retry_at > self._now():
             return []
         self.retry_at = None
-        cases = [case_no for name in list(self._held) for case_no in self._first(name, AT_A_TIME)]
-        if self._held:
+        cases = [case_no for name in list(self._waiting) for case_no in self._first(name, AT_A_TIME)]
+        if self._waiting:
             # Those behind them are looked at next, unless a limit refuses again and says when.
             self.retry_at = self._now()
         return cases
 
     def _first(self, name: str, count: int) -> list[int]:
-        queue = self._held.get(name)
+        queue = self._waiting.get(name)
         if queue is None:
             return []
         taken = [case_no for case_no, _ in zip(queue, range(count), strict=False)]
@@ -131,7 +131,7 @@ class Slots:
             del queue[case_no]
             self._named.setdefault(case_no, []).append(name)
         if not queue:
-            del self._held[name]
+            del self._waiting[name]
         return taken
 
     @property

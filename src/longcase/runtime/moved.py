@@ -12,7 +12,7 @@ from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
-from longcase.store.port import CaseWrite
+from longcase.store.records import CaseWrite
 
 
 @dataclass(slots=True)

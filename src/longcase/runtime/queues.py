@@ -13,7 +13,9 @@ from longcase.engine.code import WorkflowCode
 from longcase.errors import DefinitionError
 from longcase.history.state import Call, CaseState
 from longcase.model.queue import DEFAULT_QUEUE, Queue
-from longcase.store.port import QueuedCall, QueueLimits, Taken
+from longcase.store.records import QueuedCall, QueueLimits, Taken
+
+Claim = tuple[int, str, int]  # case, call, number of the taking
 
 
 class Queues:
@@ -24,8 +26,8 @@ class Queues:
         self.serves = tuple(dict.fromkeys(serves))
         self.general = DEFAULT_QUEUE in self.serves  # moves cases, and runs what is bound to no queue
         self.limits = [_limits(declared.get(name) or Queue(name)) for name in self.serves if name != DEFAULT_QUEUE]
-        self._granted: dict[int, dict[str, int]] = {}
-        self._returning: set[tuple[int, str]] = set()  # given up, and perhaps still claimed in the store
+        self._granted: dict[int, dict[str, tuple[int, int]]] = {}  # attempt, and number of the taking
+        self._returning: set[Claim] = set()  # given up, and perhaps still claimed in the store
         self._shut: set[str] = set()  # queues whose calls found no slot here; until an attempt ends
 
     @property
@@ -36,27 +38,28 @@ class Queues:
     @property
     def known(self) -> list[tuple[int, str]]:
         """The claims the store is not to give once more: those granted, and those it is being told to take back."""
-        return [*((number, ref) for number, calls in self._granted.items() for ref in calls), *self._returning]
+        granted = [(number, ref) for number, calls in self._granted.items() for ref in calls]
+        return [*granted, *((number, ref) for number, ref, _ in self._returning)]
 
     def grant(self, taken: Taken) -> list[int]:
         """Remember what was taken; returns the cases to move."""
         for case_no, call, attempt in taken.calls:
-            self._granted.setdefault(case_no, {})[call] = attempt
+            self._granted.setdefault(case_no, {})[call] = (attempt, taken.claim)
         return list(dict.fromkeys(case_no for case_no, _, _ in taken.calls))
 
     def may_run(self, case_no: int, ref: str, call: Call) -> bool:
         """Tell whether this worker may begin the call's next attempt, or ask about its last one."""
         if not call.get("queue"):
             return self.general
-        calls = self._granted.get(case_no)
-        return calls is not None and calls.get(ref) == _number(call)
+        attempt, _ = self._granted.get(case_no, {}).get(ref, (0, 0))
+        return attempt == _number(call)
 
-    def settle(self, case_no: int, state: CaseState) -> None:
+    def forget_used(self, case_no: int, state: CaseState) -> None:
         """Forget the grants of a case that are used, or that its state has overtaken."""
         calls = self._granted.get(case_no)
         if calls is None:
             return
-        for ref, attempt in list(calls.items()):
+        for ref, (attempt, _) in list(calls.items()):
             call = state.calls.get(ref)
             if call is None or call["status"] not in ("ready", "backoff", "unknown") or _number(call) != attempt:
                 del calls[ref]
@@ -68,14 +71,14 @@ class Queues:
         """The queues worth asking for more."""
         return [queue for queue in self.limits if queue.name not in self._shut] if self._shut else self.limits
 
-    def refuse(self, case_no: int, state: CaseState) -> list[tuple[int, str]]:
+    def refuse(self, case_no: int, state: CaseState) -> list[Claim]:
         """Give up the grants of a case that found no slot here: another worker may have one."""
         back = self.give_up(case_no)
         self._returning.update(back)
-        self._shut.update(state.calls[ref].get("queue", "") for _, ref in back if ref in state.calls)
+        self._shut.update(state.calls[ref].get("queue", "") for _, ref, _ in back if ref in state.calls)
         return back
 
-    def returned(self, calls: Iterable[tuple[int, str]]) -> None:
+    def returned(self, calls: Iterable[Claim]) -> None:
         """Note that the store was told of grants that were refused, or could not be."""
         self._returning.difference_update(calls)
 
@@ -83,10 +86,10 @@ class Queues:
         """Ask the queues again: a slot has come free."""
         self._shut.clear()
 
-    def give_up(self, case_no: int | None = None) -> list[tuple[int, str]]:
+    def give_up(self, case_no: int | None = None) -> list[Claim]:
         """Forget the grants of a case, or all; returns them, for `Store.give_back`."""
         numbers = list(self._granted) if case_no is None else [case_no]
-        return [(number, ref) for number in numbers for ref in self._granted.pop(number, ())]
+        return [(number, ref, claim) for number in numbers for ref, (_, claim) in self._granted.pop(number, {}).items()]
 
 
 def stands_in_queue(state: CaseState) -> bool:

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from longcase.engine.advance import blocked
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded
 from longcase.engine.turn import Resident
 from longcase.env import Env
 from longcase.history.event import Event
+from longcase.history.state import blocked
 from longcase.model.codec import Json
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
-from longcase.store.port import CaseRow, Store
+from longcase.store.port import Store
+from longcase.store.records import CaseRow
 
 CASES: Final = 100  # read at once: bounds memory
 _OPEN: Final = """

@@ -12,10 +12,11 @@ from longcase.history.event import instant_text
 from longcase.history.state import CaseState, apply
 from longcase.runtime.composing import Writes
 from longcase.runtime.doubt import Doubt
+from longcase.runtime.landing import Landing
 from longcase.runtime.moved import Moved, Prepared, Reserved
 from longcase.runtime.residents import Residents
-from longcase.runtime.settling import Settling
-from longcase.store.port import CaseRef, Edit, NewCase, Started, Store, Written, differing
+from longcase.store.port import Store
+from longcase.store.records import CaseRef, Edit, NewCase, Started, Written, differing
 
 log = logging.getLogger("longcase.runtime")
 
@@ -25,14 +26,14 @@ class Starts:
 
     def __init__(
         self, env: Env, codes: Mapping[str, WorkflowCode], residents: Residents, writes: Writes, doubt: Doubt,
-        settling: Settling,
+        landing: Landing,
     ) -> None:  # fmt: skip
         self._env = env
         self._codes = codes
         self._residents = residents
         self._writes = writes
         self._doubt = doubt
-        self._settling = settling
+        self._landing = landing
         self._unsure: list[Prepared] = []
         self._given_up = False
 
@@ -52,7 +53,7 @@ class Starts:
             for entry in entries.values():
                 entry.resident.discard()
                 if refused or self._given_up:
-                    self._residents.release(entry.reserved)
+                    self._residents.give_back(entry.reserved)
                 else:
                     self._unsure.append(entry)
             raise
@@ -89,7 +90,7 @@ class Starts:
         except Exception as error:
             log.info("%s: first turn left for later: %s", state.address, error)
             resident.discard()
-            self._residents.release(reserved)
+            self._residents.give_back(reserved)
             started.seq, started.at = 0, ""
             return None
         assert write is not None
@@ -101,7 +102,7 @@ class Starts:
         state = outcome.state or resident.state
         if outcome.outcome != "done":
             resident.discard()
-            self._residents.release(entry.reserved)
+            self._residents.give_back(entry.reserved)
             if outcome.outcome != "existing":
                 return None  # accepted without its first turn
             return Started(outcome.case_no, True, state, differing(state.object, new.started.data["object"]))
@@ -109,17 +110,17 @@ class Starts:
         for command in entry.result.commands:
             command.case_no = outcome.case_no
         self._residents.put(resident)  # in place of another, if the worker's own round has read the case meanwhile
-        moved.append(self._settling.written(entry, outcome))
+        moved.append(self._landing.written(entry, outcome))
         return Started(outcome.case_no, False, state)
 
     def give_up(self) -> None:
         """Give back every slot, also of starts that fail later: the worker was forgotten, others go on with them."""
         self._given_up = True
         for entry in self._unsure:
-            self._residents.release(entry.reserved)
+            self._residents.give_back(entry.reserved)
         self._unsure.clear()
 
-    async def settle(self, store: Store) -> list[int]:
+    async def look_up(self, store: Store) -> list[int]:
         """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
         found: list[int] = []
         for entry in list(self._unsure):
@@ -133,7 +134,7 @@ class Starts:
             if self._given_up:
                 break
             if entry not in self._unsure:
-                continue  # settled by another call meanwhile
+                continue  # looked up by another call meanwhile
             self._unsure.remove(entry)
             if uid == state.uid:
                 entry.resident.case_no = found_no
@@ -141,7 +142,7 @@ class Starts:
                 self._residents.evict(found_no)
                 found.append(found_no)
             else:
-                self._residents.release(entry.reserved)
+                self._residents.give_back(entry.reserved)
         return found
 
 

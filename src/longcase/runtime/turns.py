@@ -11,25 +11,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from longcase.engine.advance import Accepted, Item, blocked, refuse_input
+from longcase.engine.advance import Accepted, Item, refuse_input
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded
 from longcase.env import Env
 from longcase.errors import BugError, UnavailableError
 from longcase.history.event import Event, instant_text
-from longcase.history.state import CaseState
+from longcase.history.state import CaseState, blocked
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.runtime.composing import Writes
 from longcase.runtime.doubt import Doubt
 from longcase.runtime.holding import Holding
+from longcase.runtime.landing import Landing
 from longcase.runtime.limits import Slots
 from longcase.runtime.moved import Batch, Moved, Prepared, Refused, Reserved
 from longcase.runtime.queues import Queues, stands_in_queue
 from longcase.runtime.residents import Residents
-from longcase.runtime.settling import Settling
 from longcase.runtime.starts import Starts
 from longcase.runtime.watchdog import Watchdog
-from longcase.store.port import CaseRow, Input, NewCase, Started, Store
+from longcase.store.port import Store
+from longcase.store.records import CaseRow, Input, NewCase, Started
 
 log = logging.getLogger("longcase.runtime")
 
@@ -65,13 +66,9 @@ class Turns:
         self.residents = Residents(store, env, worker, slots, live, queues)
         self._doubt = Doubt(worker, slots)
         self._writes = Writes(env, codes, worker, queues, store.is_dead)
-        self._settling = Settling(self.residents, self._doubt, queues)
+        self._landing = Landing(self.residents, self._doubt, queues)
         self._holding = Holding(codes, self.residents, self._writes, self.now)
-        self._starts = Starts(env, codes, self.residents, self._writes, self._doubt, self._settling)
-
-    @property
-    def resident_count(self) -> int:
-        return len(self.residents)
+        self._starts = Starts(env, codes, self.residents, self._writes, self._doubt, self._landing)
 
     @property
     def watchdog(self) -> Watchdog:
@@ -104,9 +101,9 @@ class Turns:
         """
         return await self._starts.start(self.store, new)
 
-    async def settle_starts(self) -> list[int]:
+    async def look_up_starts(self) -> list[int]:
         """Look up starts whose commit's answer was lost; returns the cases whose attempts must be carried out."""
-        return await self._starts.settle(self.store)
+        return await self._starts.look_up(self.store)
 
     async def advance(
         self, cases: Mapping[int, Sequence[Item]], look: frozenset[int] | set[int] = frozenset()
@@ -136,7 +133,7 @@ class Turns:
         again = Batch()
         prepared = await self._prepare(todo, again)
         writes = [entry for entry in prepared if entry.write is not None]
-        moved.extend(self._settling.unwritten(entry) for entry in prepared if entry.write is None)
+        moved.extend(self._landing.unwritten(entry) for entry in prepared if entry.write is None)
         try:
             batch = [entry.write for entry in writes if entry.write is not None]
             outcomes = await self.store.write(batch, partial=True) if batch else []
@@ -149,9 +146,9 @@ class Turns:
         for entry, outcome in zip(writes, outcomes, strict=True):
             case_no, error = entry.resident.case_no, outcome.error
             if outcome.outcome == "done":
-                moved.append(self._settling.written(entry, outcome))
+                moved.append(self._landing.written(entry, outcome))
                 continue
-            self.residents.release(entry.reserved)
+            self.residents.give_back(entry.reserved)
             self.residents.evict(case_no)
             if isinstance(error, UnavailableError):
                 again.unavailable = error
@@ -222,12 +219,12 @@ class Turns:
                         case_no, row, items, inboxes.get(case_no, ()), recorded.get(case_no), now, reserved, again
                     )
                 except UnavailableError:
-                    residents.release(reserved)
+                    residents.give_back(reserved)
                     raise
                 except Exception as error:
                     # One case that breaks a promise of ours must not stop the others: it is held, with its owner.
                     log.exception("case %d cannot be moved", case_no)
-                    residents.release(reserved)
+                    residents.give_back(reserved)
                     residents.evict(case_no)
                     again.add(case_no, items, Refused("engine_fault", error))
                     continue
@@ -236,7 +233,7 @@ class Turns:
         except BaseException:
             # None of it is written: the coroutines are ahead of their rows, and what they began begins anew.
             for entry in prepared:
-                residents.release(entry.reserved)
+                residents.give_back(entry.reserved)
                 residents.evict(entry.resident.case_no)
             raise
         return prepared
@@ -314,7 +311,7 @@ class Turns:
                 resident.discard()
                 recorded = None  # the discarded state grew on their snapshot
                 residents.evict(case_no)
-                residents.release(reserved)
+                residents.give_back(reserved)
                 row = await self._load(case_no)
                 if row is None:
                     return None

@@ -7,7 +7,6 @@ becomes an incident (SEMANTICS B13).
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from types import TracebackType
 
@@ -52,7 +51,7 @@ class Watchdog:
         with self._lock:
             raised, self._since = self._since < 0, 0.0
             if raised:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
+                _raise_in(self._thread, None)
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
@@ -60,6 +59,12 @@ class Watchdog:
                 since = abs(self._since)
                 if since and self._monotonic() - since > self._limit:
                     self._since = -since
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(self._thread), ctypes.py_object(StageNeverYields)
-                    )
+                    _raise_in(self._thread, StageNeverYields)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise an error in a thread at its next instruction; None takes back one that has not come up yet."""
+    import ctypes  # here, because hardly any worker ever needs it, and every start would pay for it
+
+    raised = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)

@@ -12,7 +12,7 @@ from longcase.history.state import CaseState, apply
 from longcase.model.codec import Json
 from longcase.model.strict_json import check_json
 from longcase.service.door import Accepted, Door, TaskView, same_case
-from longcase.store.port import CaseRow, Edit, Input, Locked
+from longcase.store.records import CaseRow, Edit, Input, Locked
 
 
 class Answering(Door):
@@ -198,10 +198,10 @@ class Answering(Door):
                     hint=f"longcase show {address}",
                 ), event
             if event.data["expired"]:
-                return AlreadyExpired(f"{address}: already expired at {event.at}: {event.data['answer']} stands"), event
-            return AlreadyDecided(
-                f"{address}: already decided by {', '.join(event.data['by'])} at {event.at}: {event.data['answer']}"
-            ), event
+                told = f"{address}: already expired at {event.at}: {event.data['answer']} stands"
+                return AlreadyExpired(told, hint=f"longcase history {address}"), event
+            told = f"{address}: already decided by {', '.join(event.data['by'])} at {event.at}: {event.data['answer']}"
+            return AlreadyDecided(told, hint=f"longcase history {address}"), event
         return None
 
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
@@ -210,9 +210,10 @@ class Answering(Door):
         check_json(answer, what="answer")
         if record["kind"] != "task":
             return answer
+        hint = f"longcase tasks --case {state.address} --json  # has the form"
         if not isinstance(answer, Mapping):
             raise InvalidInput(
-                f'"{record["question"]}": expected the filled form as a JSON object', reason="not_an_object"
+                f'"{record["question"]}": expected the filled form as a JSON object', reason="not_an_object", hint=hint
             )
         form = record["form"] or {}
         properties = form.get("properties", {})
@@ -220,5 +221,6 @@ class Answering(Door):
         problems += [(f"/{name}", "unknown field") for name in answer if name not in properties]
         if problems:
             listed = "; ".join(f"{place}: {problem}" for place, problem in problems)
-            raise InvalidInput(f'"{record["question"]}": {listed}', problems=problems, reason="does_not_fit")
+            told = f'"{record["question"]}": {listed}'
+            raise InvalidInput(told, problems=problems, reason="does_not_fit", hint=hint)
         return dict(answer)

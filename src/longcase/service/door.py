@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
-from longcase.engine.advance import blocked
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
 from longcase.env import Env
 from longcase.errors import CaseNotFound, UsageError, WorkflowNotFound
 from longcase.history.event import Event
-from longcase.history.state import CaseState, Task
+from longcase.history.state import CaseState, Task, blocked
 from longcase.history.waits import Wait
 from longcase.model.codec import Json
 from longcase.model.names import check_key, check_name
+from longcase.nearest import nearest
 from longcase.service.retention import tombstone
-from longcase.store.port import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started, Store
+from longcase.store.port import Store
+from longcase.store.records import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class CaseView:
     wake_at: str
     exits: tuple[str, ...] = field(default=())
     unserved: bool = False  # it waits for a worker, and none that lives has its workflow loaded
+    untaken: Mapping[str, str] = field(default_factory=dict)  # queues from which no living worker takes its calls: why
 
     @property
     def blocked(self) -> bool:
@@ -105,14 +106,10 @@ class Door:
         workflow, slash, key = address.partition("/")
         if not slash:
             raise UsageError(
-                f"{address!r} addresses no case, expected workflow/key", hint="longcase show client-onboarding/C-1042"
+                f"{address!r} addresses no case, expected workflow/key", hint="longcase list  # has the addresses"
             )
         check_name(workflow, "workflow")
         return CaseRef(0, workflow, check_key(key), self.tenant)
-
-    def code_of(self, workflow: str) -> WorkflowCode | None:
-        """Return the workflow's code if it is loaded here."""
-        return self.codes.get(workflow)
 
     def loaded(self, workflow: str) -> WorkflowCode:
         """Return the workflow's code.
@@ -122,7 +119,7 @@ class Door:
         """
         code = self.codes.get(workflow)
         if code is None:
-            near = get_close_matches(workflow, self.codes, 1)
+            near = nearest(workflow, self.codes)
             others = f"loaded: {', '.join(self.codes) or 'none'}; name its module with --app"
             raise WorkflowNotFound(
                 f"workflow {workflow} is not loaded", hint=f"did you mean {near[0]}?" if near else others

@@ -13,9 +13,10 @@ from longcase.env import Env
 from longcase.errors import StorageFull, StoreCorrupt, UsageError
 from longcase.history.event import instant_text
 from longcase.insight.export import Examination, Sealed
+from longcase.service import queries
 from longcase.service.retention import KeptStore, Retention
 from longcase.store.durable import rename_durably
-from longcase.store.port import Exported, Stored
+from longcase.store.records import Exported, Stored
 
 PAGE: Final = 500  # case numbers looked up at a time
 TOGETHER: Final = 50  # cases read at once where they stand close together: bounds memory
@@ -40,7 +41,12 @@ class Exporter:
             workflow: only of this one.
             due: only those that are older than the period of their workflow.
             again: also those that an export holds already.
+
+        Raises:
+            WorkflowNotFound: nothing here is of that workflow.
         """
+        if workflow:
+            await queries.check_workflow(self._store, self._tenant, workflow, ())
         parts: list[Wanted] = []
         if not due:
             parts.append(Wanted("workflow = :workflow" if workflow else "1 = 1", {"workflow": workflow}))

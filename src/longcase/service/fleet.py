@@ -9,6 +9,8 @@ from typing import Final
 from longcase.history.event import instant_of
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.store.port import Store
+from longcase.store.records import CaseRow
+from longcase.store.serving import why_unserved
 from longcase.store.settings import clock_from
 
 _RUNNING: Final = "SELECT worker, count(*) AS n FROM running_attempts GROUP BY worker"
@@ -29,7 +31,7 @@ class WorkerView:
     host: str
     pid: int
     since: str
-    last_beat: str
+    last_heartbeat: str
     silent: float
     code: str
     codes: dict[str, str]
@@ -89,6 +91,18 @@ async def fleet(store: Store) -> FleetView:
         for found in [waiting.get(name, empty)]
     ]
     return FleetView(workers, queues)
+
+
+async def untaken(store: Store, row: CaseRow) -> dict[str, str]:
+    """Return the queues in which calls of a case wait although no living worker will take them, and why."""
+    state = row.state
+    queues = {call.get("queue", "") for call in state.calls.values() if call["status"] in ("ready", "backoff")} - {""}
+    if not queues:
+        return {}
+    living = [worker for worker in await store.workers() if worker.alive]
+    declined = await store.declined(row.case_no, state.visit)
+    found = {queue: why_unserved(queue, state.workflow, declined, living) for queue in sorted(queues)}
+    return {queue: why for queue, why in found.items() if why}
 
 
 def _short(codes: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from longcase.model.codec import Json, codec_for
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage
 from longcase.service.door import Accepted, Door, same_case
-from longcase.store.port import CaseRow, Edit, Input, Locked
+from longcase.store.records import CaseRow, Edit, Input, Locked
 
 
 class Mending(Door):
@@ -53,7 +53,11 @@ class Mending(Door):
         if code is None:
             unknown = [name for name in fields if name not in state.object]
             if unknown:
-                raise InvalidInput(f"{state.address}: unknown field {', '.join(unknown)}", reason="does_not_fit")
+                raise InvalidInput(
+                    f"{state.address}: unknown field {', '.join(unknown)}",
+                    reason="does_not_fit",
+                    hint=f"its fields: {', '.join(state.object)}",
+                )
             return dict(fields)
         codec = codec_for(code.workflow.object)
         what = f"correction of {state.address}"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 from longcase.errors import UsageError, WorkflowNotFound
 from longcase.history.state import CaseState
 from longcase.history.waits import Wait, waits
 from longcase.model.codec import dump_json
-from longcase.store.port import CaseRef, Store
+from longcase.nearest import nearest
+from longcase.store.port import Store
+from longcase.store.records import CaseRef
 
 MOST: Final = 1_000  # rows of one answer
 CHILDREN: Final = 50  # waits of one case among which its child cases are looked up
@@ -62,7 +63,7 @@ class Which:
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST:
-            raise UsageError(f"limit {self.limit}, expected 1 to {MOST}", hint="--limit 200, then --after CASE_NO")
+            raise UsageError(f"limit {self.limit}, expected 1 to {MOST}", hint="--limit 200")
         if not 0 <= self.after < 2**63:
             raise UsageError(f"after {self.after}, expected a case number", hint="--after 200")
         if self.status not in ("open", "closed", "all"):
@@ -140,7 +141,7 @@ async def check_workflow(store: Store, tenant: str, workflow: str, loaded: Itera
     known = {row["workflow"] for row in await store.query(_WORKFLOWS, {"tenant": tenant})} | set(loaded)
     if workflow in known:
         return
-    near = get_close_matches(workflow, sorted(known), 3)
+    near = nearest(workflow, sorted(known), 3)
     there = f"there: {', '.join(sorted(known))}" if known else "no case was started yet: longcase start WORKFLOW JSON"
     raise WorkflowNotFound(
         f"no workflow {workflow} is known here", hint=f"did you mean {' or '.join(near)}?" if near else there

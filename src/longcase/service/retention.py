@@ -17,7 +17,8 @@ from longcase.errors import CasePurged, UsageError
 from longcase.history.event import instant_text
 from longcase.model.names import check_name
 from longcase.service import queries
-from longcase.store.port import Audited, CaseRef, Keeping, Purge, Purged, Store
+from longcase.store.port import Audited, Keeping, Store
+from longcase.store.records import CaseRef, Purge, Purged
 
 KEYS_REMEMBERED: Final = timedelta(days=30)  # a message repeated within it gets the answer it had
 BATCH: Final = 100  # cases of one transaction

@@ -22,12 +22,12 @@ from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Workflow
-from longcase.service import queries
+from longcase.service import known, queries
 from longcase.service.answering import Answering
 from longcase.service.door import Accepted, CaseView, Receipt, TaskView
-from longcase.service.fleet import FleetView, fleet
+from longcase.service.fleet import FleetView, fleet, untaken
 from longcase.service.mending import Mending
-from longcase.store.port import CaseRow, DedupKey, Edit, Input, Locked, NewCase
+from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase
 
 __all__ = ["Accepted", "CaseView", "Receipt", "Service", "TaskView"]
 
@@ -121,7 +121,10 @@ class Service(Answering, Mending):
         identity = f"{name}:{idempotency_key}" if idempotency_key is not None else self.env.new_id()
 
         def closed(close: str) -> CaseClosed:
-            return CaseClosed(f"{address} is closed: {close}; the signal {name} stands in its history as refused")
+            return CaseClosed(
+                f"{address} is closed: {close}; the signal {name} stands in its history as refused",
+                hint=f"longcase history {address}",
+            )
 
         def decide(locked: Locked) -> Edit[Accepted]:
             state = locked.state
@@ -166,7 +169,10 @@ class Service(Answering, Mending):
         exits = await queries.next_steps(self.store, state)
         found = await queries.with_children(self.store, state, waits(state) or for_a_worker(state))
         unserved = await self._unserved(row, bool(found) and found[0].kind == "worker")
-        return CaseView(state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits, unserved)
+        return CaseView(
+            state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits, unserved,
+            await untaken(self.store, row),
+        )  # fmt: skip
 
     async def _unserved(self, row: CaseRow, wanted: bool) -> bool:
         """Tell whether a case waits for a worker, or is held by a dead one, and no living one has its workflow."""
@@ -179,10 +185,20 @@ class Service(Answering, Mending):
         return not any(worker.serves(DEFAULT_QUEUE) and worker.loads(row.state.workflow) for worker in living)
 
     async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
-        """Return cases as one line each says of them, oldest first; one more than asked for if there are more."""
+        """Return cases as one line each says of them, oldest first; one more than asked for if there are more.
+
+        Raises: WorkflowNotFound, NotFoundError: nothing here has that workflow, or that stage.
+        """
         if which.workflow:
             await queries.check_workflow(self.store, self.tenant, which.workflow, self.codes)
-        return await queries.list_cases(self.store, self.tenant, which)
+        rows = await queries.list_cases(self.store, self.tenant, which)
+        if which.stage and not rows:
+            await known.check_stage(self.store, self.tenant, which.stage, which.workflow, self.codes)
+        return rows
+
+    async def strangers(self, *names: str) -> list[str]:
+        """Return a sentence for each name, if given, that is neither a team's nor a person's of this store."""
+        return await known.strangers(self.store, self.tenant, [name for name in names if name], self.codes)
 
     async def tasks(self, *, of: str = "", limit: int = 200, address: str = "") -> Sequence[dict[str, Any]]:
         """Return open tasks of all cases, or of one, the earliest expected first."""

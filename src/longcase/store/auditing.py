@@ -26,7 +26,7 @@ def folded_row(state: CaseState) -> dict[str, Json]:
 
 def folded_tasks(state: CaseState) -> dict[str, dict[str, Json]]:
     """Return what the tasks projection must hold for a state folded from the first event."""
-    tasks = {**state.settled_tasks, **state.tasks}
+    tasks = {**state.ended_tasks, **state.tasks}
     return {name: decoded(rows.TASK_COLUMNS, rows.task_values(task)) for name, task in tasks.items()}
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 from longcase.history.chain import link, payload_digest
 from longcase.history.event import BESIDE, TASK_CLOCKS, Event
-from longcase.history.state import CaseState, Task, apply
+from longcase.history.state import CaseState, Task, apply, blocked
 from longcase.store import rows
-from longcase.store.port import CaseRow, CaseWrite, Input, NewCase
+from longcase.store.records import CaseRow, CaseWrite, Input, NewCase
 from longcase.store.rows import Row, text_of
 
 
@@ -45,11 +45,6 @@ def tasks_of(case_no: int, tasks: Mapping[str, Task]) -> list[Row]:
 def earliest(*instants: str) -> str:
     """Return the earliest of the instants that are given, or ""."""
     return min((instant for instant in instants if instant), default="")
-
-
-def blocked(state: CaseState) -> bool:
-    """Tell whether an incident keeps the case from taking inputs."""
-    return any(incident["blocks"] for incident in state.incidents.values())
 
 
 def orphaned(write: CaseWrite, gone: Set[int]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from longcase.store.port import Purged
+from longcase.store.records import Purged
 
 MAX_EVENTS: Final = 5_000  # deleted in one transaction, beyond its first case: bounds how long others wait
 

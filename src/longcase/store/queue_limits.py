@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from longcase.history.event import instant_of, instant_text
-from longcase.store.port import QueueLimits
+from longcase.store.records import QueueLimits
 
 T = TypeVar("T")
 

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from longcase.errors import InvalidInput
 from longcase.history.event import Event
+from longcase.history.records import TRANSIENT
 from longcase.history.state import CaseState, Task
 from longcase.history.waits import Wait, waits
 from longcase.model.codec import Json, json_bytes
-from longcase.store.port import CaseRow, Input
+from longcase.store.records import CaseRow, Input
 
 Row = tuple[Any, ...]
 
@@ -31,7 +32,9 @@ def text_of(value: Json, what: str) -> str:
     try:
         return str(json_bytes(value), "utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{what}: the data cannot be kept as JSON: {error}", reason="not_json") from None
+        hint = "send JSON data: text, whole and broken numbers, lists, objects with text for keys"
+        told = f"{what}: the data cannot be kept as JSON: {error}"
+        raise InvalidInput(told, reason="not_json", hint=hint) from None
 
 
 # -- cases ---------------------------------------------------------------------------------------
@@ -46,9 +49,8 @@ _FOLDED: Final = (
 _DERIVED: Final = (
     "close_name", "wait_kind", "wait_what", "wait_whose", "wait_since", "wait_expected", "wait_count", "incident_count",
 )  # fmt: skip
-_TRANSIENT: Final = {"settled_tasks"}
 _REST: Final = tuple(
-    f.name for f in fields(CaseState) if f.name not in {field for _, field in _FOLDED} | _TRANSIENT | {"object"}
+    f.name for f in fields(CaseState) if f.name not in {field for _, field in _FOLDED} | TRANSIENT | {"object"}
 )
 _folded_values = attrgetter(*(field for _, field in _FOLDED))
 _rest_values = attrgetter(*_REST)
@@ -175,7 +177,7 @@ TASK_COLUMNS: Final = (
 
 def touched_tasks(state: CaseState, events: Iterable[Event]) -> dict[str, Task]:
     """Return the tasks that `events` changed, as they stand after them."""
-    found: dict[str, Task] = dict(state.settled_tasks)
+    found: dict[str, Task] = dict(state.ended_tasks)
     if not found and not state.tasks:
         return found
     for event in events:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from longcase.model.queue import DEFAULT_QUEUE
-from longcase.store.port import WorkerRow
+from longcase.store.records import WorkerRow
 from longcase.store.symptom import SILENT_SECONDS, Symptom
 
 NAMED: Final = 20  # stuck cases that are named one by one
@@ -33,6 +33,7 @@ class Due:
     count: int
     since: str  # the one that waits longest
     queue: str = DEFAULT_QUEUE
+    declined: str = ""  # the codes that do not replay the visits of just these, one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ def movers_and_what_waits(
     for mover in movers:
         if not mover.row.alive:
             yield from _dead(mover, [one for one in holdings if one.worker == mover.row.no], living)
+    rows = [mover.row for mover in living]
     for one in due:
-        reason = _unserved(one, living)
+        reason = why_unserved(one.queue, one.workflow, one.declined.split(), rows)
         if reason:
             well = False
             yield _waits(one, reason)
@@ -91,19 +93,27 @@ def _dead(mover: Mover, holdings: Sequence[Holding], living: Sequence[Mover]) ->
     yield Symptom("warning", "worker", told, hint)
 
 
-def _unserved(due: Due, living: Sequence[Mover]) -> str:
-    """Return why no living worker will take what is due, "" if one will."""
+def why_unserved(queue: str, workflow: str, declined: Collection[str], living: Sequence[WorkerRow]) -> str:
+    """Return why no living worker will take what is due, "" if one will.
+
+    Args:
+        declined: the codes that do not replay the visit it is of.
+    """
     if not living:
         return "no worker is alive"
-    serving = [mover for mover in living if mover.row.serves(due.queue)]
-    if any(mover.row.loads(due.workflow) for mover in serving):
-        return ""
+    it = "it" if queue != DEFAULT_QUEUE else "the queue default"
+    serving = [row for row in living if row.serves(queue)]
     if not serving:
-        return f"no living worker serves {'it' if due.queue != DEFAULT_QUEUE else 'the queue default'}"
-    names = ", ".join(str(mover.row.no) for mover in serving)
-    one = len(serving) == 1
-    where = f"serve{'s' * one} {'it' if due.queue != DEFAULT_QUEUE else 'the queue default'}, but "
-    return f"worker{'s' * (not one)} {names} {where}{'has' if one else 'have'} not loaded {due.workflow}"
+        return f"no living worker serves {it}"
+    loading = [row for row in serving if row.loads(workflow)]
+    if any(row.codes.get(workflow, "") not in declined for row in loading):
+        return ""
+    those = loading or serving
+    one = len(those) == 1
+    told = f"worker{'s' * (not one)} {', '.join(str(row.no) for row in those)} serve{'s' * one} {it}, but "
+    if loading:
+        return f"{told}{'its' if one else 'their'} code does not replay the visit: one of another release is missing"
+    return f"{told}{'has' if one else 'have'} not loaded {workflow}"
 
 
 def _waits(due: Due, reason: str) -> Symptom:
@@ -126,7 +136,7 @@ def stuck(found: Sequence[Sequence[str]]) -> Iterator[Symptom]:
     if len(found) > NAMED:
         yield Symptom("error", "stuck", f"and {len(found) - NAMED} more cases that nothing will ever move")
     if not found:
-        yield Symptom("ok", "stuck", "every open case has something that will move it")
+        yield Symptom("ok", "stuck", "no open case has lost what will move it")
 
 
 def _cases(count: int) -> str:

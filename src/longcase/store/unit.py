@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from longcase.errors import BugError, InvalidInput
 from longcase.store.folding import prepare
-from longcase.store.port import CaseWrite, Written
+from longcase.store.records import CaseWrite, Written
 
 
 class Entry:
@@ -48,7 +48,7 @@ class WriteUnit:
         return [entry for place, entry in enumerate(self.entries) if place not in self.failed]
 
     def answer(self) -> list[Written]:
-        """Return the outcomes, once they are durable; the states' settled tasks are in their table now."""
+        """Return the outcomes, once they are durable; the states' ended tasks are in their table now."""
         written = []
         for place, entry in enumerate(self.entries):
             if place in self.failed:
@@ -56,7 +56,7 @@ class WriteUnit:
                 continue
             outcome = entry.outcome
             assert outcome is not None
-            if outcome.state is not None and outcome.state.settled_tasks:
-                outcome.state.settled_tasks.clear()
+            if outcome.state is not None and outcome.state.ended_tasks:
+                outcome.state.ended_tasks.clear()
             written.append(outcome)
         return written

@@ -126,7 +126,7 @@ class Job:
 
 
 class ShuffledMover:
-    """Moves the cases of a store. `await mover.settle()` after whatever a test does through the door."""
+    """Moves the cases of a store. `await mover.come_to_rest()` after whatever a test does through the door."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class ShuffledMover:
         if self._chance("double"):
             self.hints.append(case_no)
 
-    async def settle(self) -> None:
+    async def come_to_rest(self) -> None:
         """Go on until nothing is left to do at this instant."""
         for _ in range(STEPS):
             if not await self.step() and not await self.sweep():

@@ -312,7 +312,7 @@ class Simulation:
             outcomes: dict[int, list[Item]] = {}
             for entry in moved:
                 if entry.refused:
-                    self._slots.hold(entry.case_no, entry.refused)
+                    self._slots.keep_waiting(entry.case_no, entry.refused)
                 items = outcomes.setdefault(entry.case_no, list(entry.left))
                 for command in entry.commands:
                     item = await self._command(entry, command)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.support.cases import corrected, do, entered, first_turn, new_case, noted, receive, signal, turn
 from tests.support.postgres import database_of, run_sql
@@ -15,10 +16,10 @@ from longcase.env import Env
 from longcase.errors import InvalidInput, StoreUnavailable, UsageError
 from longcase.insight.verify import verify
 from longcase.opening import open_store
-from longcase.store.port import CaseRef, DedupKey
 from longcase.store.postgres import PostgresStore, open_postgres
 from longcase.store.postgres.connection import ENDS_TRANSACTIONS, Address
 from longcase.store.postgres.statement import flush
+from longcase.store.records import CaseRef, DedupKey
 
 CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -46,6 +47,31 @@ async def test_inv_06_after_its_connections_are_cut_the_store_goes_on(store: Pos
     assert row is not None
     assert row.state.seq >= 4
     assert await findings(store) == []
+
+
+async def test_a_connection_whose_end_is_noticed_in_the_middle_is_not_lent_again_and_a_hint_over_it_is_just_lost(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    lent: list[Any] = []
+
+    async def lend() -> None:
+        async with store._loose.use() as connection:
+            lent.append(connection)
+            raise ends
+
+    with pytest.raises(asyncpg.InternalClientError):
+        await lend()
+    async with store._loose.use() as connection:
+        assert connection not in lent
+
+    async def ended(*about: Any) -> None:
+        lent.append(about)
+        raise ends
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", ended)
+    await store._hints._send()
+    assert len(lent) == 2
 
 
 async def test_a_server_that_is_not_there_is_named_without_its_password(env: Env) -> None:
@@ -234,8 +260,8 @@ async def test_a_parent_that_is_numbered_anew_is_the_parent_its_child_knows(
     # The first try is rolled back, as when another process takes a key meanwhile; the second gets other numbers.
     tried: list[int] = []
 
-    async def missing_once(connection: Any, drafts: Any) -> list[bool]:
-        landed = await flush(connection, drafts)
+    async def missing_once(connection: Any, drafts: Any, fence: int) -> list[bool]:
+        landed = await flush(connection, drafts, fence)
         tried.append(len(drafts))
         return landed if len(tried) > 1 else [False] * len(landed)
 

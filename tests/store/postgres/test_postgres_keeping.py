@@ -17,7 +17,7 @@ from longcase.app import Longcase
 from longcase.env import Env, VirtualClock
 from longcase.insight.verify import verify
 from longcase.service.retention import Period
-from longcase.store.port import CaseRef
+from longcase.store.records import CaseRef
 
 CASES = 60
 PURGING = """

@@ -101,7 +101,10 @@ async def test_cases_of_one_key_that_were_there_before_are_numbered_in_their_ord
         await store.start([new_case(key, again=True)])
         await asyncio.to_thread(run_sql, postgres_url, close)
     await store.close()
-    before = ("ALTER TABLE cases DROP COLUMN nth", "CREATE INDEX cases_by_key ON cases (tenant, workflow, key)")
+    before = (
+        "ALTER TABLE queued DROP COLUMN claim", "ALTER TABLE workers DROP COLUMN fence",
+        "ALTER TABLE cases DROP COLUMN nth", "CREATE INDEX cases_by_key ON cases (tenant, workflow, key)",
+    )  # fmt: skip
     await asyncio.to_thread(run_sql, postgres_url, *before, "DELETE FROM schema_migrations WHERE version >= 5")
     connection = await connect(Address.of(postgres_url))
     await migrate(connection, "here", "now")

@@ -9,9 +9,9 @@ import pytest
 from tests.support.cases import new_case, receive, turn
 from tests.support.postgres import run_sql
 
-from longcase.store.port import CaseRef
 from longcase.store.postgres import PostgresStore
 from longcase.store.postgres.statement import _SEPARATORS, _parameters
+from longcase.store.records import CaseRef
 
 
 async def test_texts_that_hold_the_separator_are_kept_as_they_are(store: PostgresStore) -> None:

@@ -69,7 +69,7 @@ def test_what_a_dba_runs_by_hand_is_accepted_by_the_store(cli: Cli, empty: str, 
     by_hand(empty, text)
     assert cli.ok("migrate", "--check", "--store", empty).out == "the schema is this release's; nothing to do\n"
     assert cli.ok("migrate", "--sql", "--store", empty).out == "-- the schema is this release's; nothing to do\n"
-    assert cli.ok("list", "--store", empty).out == "no case\n"
+    assert cli.ok("list", "--store", empty).out == "no open case\n"
     other = databases.new(empty=True)
     try:
         assert cli.ok("migrate", "--store", other).out.startswith("migrated: 0001 first, 0002 views")
@@ -272,16 +272,22 @@ def test_backup_and_restore_are_postgresqls_own(cli: Cli, postgres_url: str) -> 
 
 def test_verify_finds_on_postgresql_what_it_finds_on_sqlite(cli: Cli, postgres_url: str) -> None:
     asyncio.run(fill(postgres_url))
-    assert cli.ok("verify").out == "1 cases, 0 findings\n"
+    assert cli.ok("verify").out == "1 case, 0 findings\n"
     run_sql(postgres_url, "UPDATE cases SET owner = 'mallory'")
     found = cli("verify")
     assert found.status == 6
     assert "I3: onboarding/k1 (case 1): column owner holds mallory" in found.out
     assert cli.ok("rebuild").out == "onboarding/k1: rebuilt from its history\n"
-    assert cli.ok("verify").out == "1 cases, 0 findings\n"
+    assert cli.ok("verify").out == "1 case, 0 findings\n"
 
 
 def test_the_roles_are_printed(cli: Cli) -> None:
     text = cli.ok("migrate", "--roles").out
     assert "GRANT INSERT ON history" in text
     by_hand(os.environ["LONGCASE_DATABASE_URL"], text)
+
+
+def test_the_server_is_named_by_the_version_it_says_it_has(postgres_url: str) -> None:
+    said = run_sql(postgres_url, "SHOW server_version")[0]["server_version"].split()[0]
+    (server,) = [one for one in examine_store(postgres_url, Env()) if one.name == "server"]
+    assert server.message == f"PostgreSQL {said}"

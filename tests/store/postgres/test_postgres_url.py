@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from tests.support.postgres import run_sql
 
 from longcase.errors import StoreUnavailable, UsageError
 from longcase.opening import open_store
-from longcase.store.postgres.connection import Address, connect
+from longcase.store.postgres.connection import Address, connect, our_error
 
 HOST = "postgresql://ann:secret@127.0.0.1:1/cases"
 
@@ -139,3 +142,40 @@ async def test_a_write_that_is_cut_off_says_that_its_fate_is_unknown_and_a_quest
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """A command line in an empty folder."""
     return Cli(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "message", "hint"),
+    [
+        ("?sslmode=require", b"N", "speaks no TLS, and the URL asks for it (sslmode)", "sslmode=prefer"),
+        ("", b"H", "is no PostgreSQL server", "look at host and port of the URL"),
+    ],
+    ids=["no TLS", "no PostgreSQL"],
+)
+def test_a_server_that_answers_is_not_said_to_be_down(
+    cli: Cli, options: str, answer: bytes, message: str, hint: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse_tls() -> None:  # N is what PostgreSQL says with ssl = off
+            line, _ = server.accept()
+            with line:
+                line.recv(8)
+                line.sendall(answer)
+
+        answering = threading.Thread(target=refuse_tls)
+        answering.start()
+        port = server.getsockname()[1]
+        error = cli.refused(6, "list", "--store", f"postgresql://ann@127.0.0.1:{port}/cases{options}").error
+        answering.join(30)
+    assert message in error["message"]
+    assert hint in error["hint"]
+    assert "PostgreSQL runs" not in error["hint"]
+
+
+def test_a_certificate_that_nobody_known_signed_is_told_as_such() -> None:
+    refused = SSLCertVerificationError(1, "certificate verify failed")
+    error = our_error(refused, "postgresql://db/cases", changing=False)
+    assert isinstance(error, StoreUnavailable)
+    assert "no TLS with the server of the store postgresql://db/cases" in error.message
+    assert "sslrootcert=" in error.hint

@@ -26,10 +26,18 @@ def import_findings(error: BaseException, module: str) -> list[Finding]:
     """
     file, line = _place(error, module)
     summary = error.message if isinstance(error, LongcaseError) else f"{type(error).__name__}: {error}"
-    hint = error.hint if isinstance(error, LongcaseError) else ""
+    hint = error.hint if isinstance(error, LongcaseError) else _mend(error)
     missing = _without_owner(file)
     found = [] if missing and "owner" in summary else [Finding(file, line, "not_importable", summary, hint)]
     return in_order([*found, *missing])
+
+
+def _mend(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"pip install {error.name.partition('.')[0]}, or run it where that module lies beside this one"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "put an empty __init__.py beside it, or import by the whole name"
+    return ""
 
 
 def _place(error: BaseException, module: str) -> tuple[str, int]:
@@ -39,7 +47,7 @@ def _place(error: BaseException, module: str) -> tuple[str, int]:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_PACKAGE, _IMPORTER, "<frozen")) and linecache.getlines(frame.filename)
+        if not frame.filename.startswith((_PACKAGE, _IMPORTER, "<")) and linecache.getlines(frame.filename)
     ]
     return (frames[-1].filename, frames[-1].lineno or 0) if frames else (module, 0)
 

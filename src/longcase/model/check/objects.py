@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterator
 
 from longcase.model.finding import Finding
@@ -15,6 +14,7 @@ from longcase.model.map.scope import own_nodes
 from longcase.model.map.source import TECHNICAL, shown
 from longcase.model.map.waits import field_of
 from longcase.model.workflow import Stage
+from longcase.nearest import nearest
 
 _OWNED = frozenset({"activity", "approval", "choice", "task", "require", "receive", "child", "spawn", "pause", "undo"})
 """What a branch on the object may not choose without an owner: exits come besides."""
@@ -29,7 +29,7 @@ def field_findings(reading: FunctionReading) -> Iterator[Finding]:
     for node, name in _fields_named(reading):
         if name in model.model_fields or hasattr(model, name):
             continue
-        near = difflib.get_close_matches(name, model.model_fields, n=1)
+        near = nearest(name, model.model_fields)
         hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(model.model_fields)}"
         yield reading.finding("unknown_field", node, f"{model.__name__} has no field {name}", hint)
 

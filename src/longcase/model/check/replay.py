@@ -66,8 +66,9 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
             ),
             *("sqlite3", "apsw", "psycopg", "psycopg2", "asyncpg", "sqlalchemy", "pymongo", "redis", "boto3"),
             *(
-                f"pathlib.{kind}.{method}"
-                for kind in ("Path", "PosixPath", "WindowsPath")
+                f"{module}.{kind}.{method}"
+                for module in ("pathlib", "pathlib._local", "pathlib._abc")  # Python 3.13 keeps the classes apart
+                for kind in ("Path", "PosixPath", "WindowsPath", "PathBase")
                 for method in (
                     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir"),
                     *("iterdir", "glob", "rglob", "stat", "mkdir", "rmdir", "unlink", "rename", "replace", "touch"),

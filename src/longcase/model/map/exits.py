@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from typing import Any
 
 from longcase.model.map.answers import answers_of, said, tested, text_of
@@ -13,6 +12,7 @@ from longcase.model.map.expressions import ExpressionReader
 from longcase.model.map.scope import targets_of
 from longcase.model.map.source import shown
 from longcase.model.workflow import Stage, Workflow
+from longcase.nearest import nearest
 
 _FORMS = 'return review   |   return workflow.close("name")   |   return case.again()   |   return a if x else b'
 
@@ -137,7 +137,7 @@ class ExitReader:
 
     def _unreadable(self, value: ast.expr, node: ast.Return) -> Block:
         stages = self._reading.workflow.stages
-        near = difflib.get_close_matches(value.id, stages, n=1) if isinstance(value, ast.Name) else []
+        near = nearest(value.id, stages) if isinstance(value, ast.Name) else []
         hint = f"did you mean {near[0]}?" if near and isinstance(value, ast.Name) and near[0] != value.id else _FORMS
         self._find(
             "exit_not_readable",

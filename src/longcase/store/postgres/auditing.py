@@ -13,8 +13,8 @@ from longcase.history.state import CaseState
 from longcase.store import rows
 from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
 from longcase.store.folding import tasks_of
-from longcase.store.port import Stored
 from longcase.store.postgres.statement import put_tasks, update_row
+from longcase.store.records import Stored
 
 _CASES: Final = f"""
 SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *OPERATION))} FROM cases WHERE case_no > $1 ORDER BY case_no LIMIT $2
@@ -80,7 +80,7 @@ async def rebuild(connection: Any, case_no: int, now: str) -> None:
         state: CaseState = refolded(case_no, events)
         head = events[-1].hash if events else GENESIS
         await update_row(connection, case_no, state, head, now)
-        tasks = {**state.settled_tasks, **state.tasks}
+        tasks = {**state.ended_tasks, **state.tasks}
         others = "DELETE FROM tasks WHERE case_no = $1 AND task <> ALL($2::text[])"
         await connection.execute(others, case_no, list(tasks))
         await put_tasks(connection, tasks_of(case_no, tasks))

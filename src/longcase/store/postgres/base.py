@@ -49,7 +49,7 @@ class Base:
                 raise
             raise ours from error
 
-    async def _fetch(self, sql: str, *values: Any) -> list[Any]:
+    async def _read(self, sql: str, *values: Any) -> list[Any]:
         async with self._using(self._readers, changing=False) as connection:
             found: list[Any] = await connection.fetch(sql, *values)
         return found

@@ -22,10 +22,11 @@ from typing import Any, Final
 
 import asyncpg
 
-from longcase.errors import StoreUnavailable
+from longcase.errors import CaseNotFound, StoreUnavailable
 from longcase.store.postgres.connection import Address, Pool, collided, of_the_store, our_error
+from longcase.store.postgres.fence import OPEN, Fence
 from longcase.store.postgres.pieces import Piece
-from longcase.store.postgres.sheet import Sheet, Wanted
+from longcase.store.postgres.sheet import Sheet, Unread, Wanted
 from longcase.store.postgres.statement import Draft, flush
 from longcase.store.postgres.writing import Head
 
@@ -66,7 +67,7 @@ class Committer:
 
     def __init__(
         self, address: Address, pool: Pool, now: Callable[[], str], salt: Callable[[], str],
-        signal_point: Callable[[str], None], losses: Callable[[], int],
+        signal_point: Callable[[str], None], fence: Fence,
     ) -> None:  # fmt: skip
         self._address = address
         self._pool = pool
@@ -78,8 +79,7 @@ class Committer:
         self._busy: set[Hashable] = set()  # what pieces in flight write to
         self._writers: set[asyncio.Task[None]] = set()
         self._heads: dict[int, Head] = {}
-        self._count_losses = losses
-        self._losses = 0
+        self._fence = fence
         self._closed = False
         self.forgotten: set[int] = set()  # workers whose writes were refused: they are no longer registered
 
@@ -96,11 +96,9 @@ class Committer:
         if len(self._heads) > HEADS:
             del self._heads[next(iter(self._heads))]
 
-    def _forget_after_a_loss(self) -> None:
-        losses = self._count_losses()
-        if self._losses != losses:  # the server may have crashed, and lost what did not wait for the disk
-            self._losses = losses
-            self._heads.clear()
+    async def _after_a_loss(self, connection: Any) -> None:
+        self._heads.clear()  # the server may have crashed, and lost what did not wait for the disk
+        await self._fence.raise_up(connection)
 
     # -- the way in ----------------------------------------------------------------------------------
 
@@ -136,7 +134,8 @@ class Committer:
             while jobs := self._take():
                 try:
                     async with self._pool.use() as connection:
-                        self._forget_after_a_loss()
+                        if not self._fence.holds:
+                            await self._after_a_loss(connection)
                         await self._transact(connection, jobs)
                 except Exception as error:
                     ours = our_error(error, self._address)
@@ -232,7 +231,7 @@ class Committer:
             return []
         try:
             self._point("before_commit")
-            landed = await flush(connection, drafts)
+            landed = await flush(connection, drafts, self._fence.number)
             self._point("after_commit")
         except Exception as error:
             if of_the_store(error) and not collided(error):
@@ -267,7 +266,7 @@ class Committer:
                     reading = True
                     wanted |= piece.wanted()
         if reading:
-            await sheet.read(connection, wanted, lock=False)
+            await sheet.read(connection, wanted, lock=False, inboxes=False)
         return sheet
 
     def _drafts_of(self, job: Job, sheet: Sheet, spent: set[int]) -> list[tuple[Piece, Draft | None]]:
@@ -286,6 +285,10 @@ class Committer:
                     made.append((piece, None))
                     continue
                 piece.judge(sheet)
+            except Unread:
+                piece.inbox = True
+                made.append((piece, None))
+                continue
             except Exception as error:
                 piece.error = self._own(error)
             for held in [held for held in sheet.cases.values() if held.touched and held.row.case_no not in spent]:
@@ -295,6 +298,8 @@ class Committer:
         return [] if job.atomic and any(piece.error is not None for piece in job.pieces) else made
 
     def _own(self, error: Exception) -> Exception:
+        if isinstance(error, CaseNotFound) and not self._fence.holds:
+            return StoreUnavailable(f"{error.message} yet: a start may still be under way", hint="try again")
         ours = our_error(error, self._address)
         assert isinstance(ours, Exception)
         if ours is not error:
@@ -341,7 +346,9 @@ class Committer:
                     return
             except Exception as error:
                 # Somebody was first with a key, or stood in the way: judged anew, he is seen.
-                again = collided(error) or isinstance(error, _RACES)
+                again = collided(error) or isinstance(error, (*_RACES, Unread))
+                for piece in left:
+                    piece.inbox = True  # perhaps an input with its id waits there
                 if again and attempt < ATTEMPTS - 1:
                     continue
                 if of_the_store(error) and not collided(error):
@@ -364,11 +371,11 @@ class Committer:
             if (fenced := self._fenced(pieces, alive)) is not None:
                 raise _Missed(fenced)
             sheet.gone = {worker for piece in pieces for worker in piece.runs} - alive
-            await sheet.read(connection, wanted, lock=True)
+            await sheet.read(connection, wanted, lock=True, inboxes=any(piece.inbox for piece in pieces))
             for piece in pieces:
                 piece.judge(sheet)
             drafts = sheet.drafts()
-            if drafts and not all(await flush(connection, drafts)):
+            if drafts and not all(await flush(connection, drafts, OPEN)):
                 raise _Missed(None)
             self._point("before_commit")
         self._point("after_commit")

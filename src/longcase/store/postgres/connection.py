@@ -11,8 +11,9 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from ssl import SSLError
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
@@ -42,6 +43,7 @@ _SETTINGS: Final = {
     # Our statements go by keys. Their plans are kept, and were perhaps made while the tables were empty.
     "enable_seqscan": "off",
 }
+_STORABLE: Final = "leave out what no text holds (NUL, half a surrogate pair); numbers stay within 64 bits"
 _UNTRUSTED: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncio.TimeoutError)
 Connection = asyncpg.Connection  # the type; asyncpg has no generic one
 
@@ -86,6 +88,12 @@ class Address:
         query = f"?{urlencode(options.driver, safe='/')}" if options.driver else ""
         bare = f"{parts.scheme}://{user}{at}{host}{parts.path}{query}"
         return cls(bare, shown, options.statements, options.patience, options.settings)
+
+    @property
+    def demands_tls(self) -> bool:
+        """Whether a connection without TLS is none."""
+        mode = dict(parse_qsl(urlsplit(self.url).query)).get("sslmode") or os.environ.get("PGSSLMODE", "")
+        return mode in ("require", "verify-ca", "verify-full")
 
     def __str__(self) -> str:
         return self.shown
@@ -213,6 +221,9 @@ class Pool:
             for pool in (self, *self.relatives):
                 pool.distrust()
             return
+        if isinstance(error, asyncpg.InternalClientError):  # the server has ended it, which is about to be noticed
+            self._lost(connection)
+            return
         if isinstance(error, Exception) and not connection.is_closed() and connection.is_in_transaction():
             with suppress(Exception):  # it is closed below if that did not work
                 await connection.execute("ROLLBACK", timeout=CONNECT_SECONDS)
@@ -266,13 +277,35 @@ def our_error(error: BaseException, address: Address | str, *, changing: bool = 
     if isinstance(error, LongcaseError):
         return error
     if isinstance(error, asyncpg.DataError):
-        return InvalidInput(f"the data cannot be kept: {error}", reason="not_storable")
+        return InvalidInput(f"the data cannot be kept: {error}", reason="not_storable", hint=_STORABLE)
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         return _of_the_server(error, str(error.sqlstate), address, changing)
+    tls = _without_tls(error, address)
+    if tls is not None:
+        return tls
     if isinstance(error, (asyncpg.PostgresError, *_UNTRUSTED)):
         why = f"{type(error).__name__}: {error}" if str(error) else "nothing came in time"
         return _lost(f"the store {address} does not answer ({why})", changing)
     return error
+
+
+def _without_tls(error: BaseException, address: Address | str) -> StoreUnavailable | None:
+    """Tell what TLS, and not the server's absence, stood in the way of; asyncpg has no error of its own for it."""
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        if isinstance(address, Address) and not address.demands_tls:  # a server would have gone on without it
+            return StoreUnavailable(
+                f"what answers at the store {address} is no PostgreSQL server", hint="look at host and port of the URL"
+            )
+        return StoreUnavailable(
+            f"the server of the store {address} speaks no TLS, and the URL asks for it (sslmode)",
+            hint="turn it on there (ssl = on in postgresql.conf), or write ?sslmode=prefer where the line is trusted",
+        )
+    if isinstance(error, SSLError):
+        return StoreUnavailable(
+            f"no TLS with the server of the store {address}: {getattr(error, 'reason', None) or error}",
+            hint="give the authority that signed its certificate: ?sslmode=verify-full&sslrootcert=/path/to/ca.crt",
+        )
+    return None
 
 
 def _lost(message: str, changing: bool) -> StoreUnavailable:
@@ -312,7 +345,7 @@ def _of_the_server(error: asyncpg.PostgresError, state: str, address: Address | 
         case _, "XX001" | "XX002":
             return StoreCorrupt(f"the store {address} is damaged: {said}", hint="restore a backup, longcase verify")
         case "22", _:
-            return InvalidInput(f"the data cannot be kept: {said}", reason="not_storable")
+            return InvalidInput(f"the data cannot be kept: {said}", reason="not_storable", hint=_STORABLE)
         case ("08", _) | (_, "57P01" | "57P02"):
             return _lost(f"the connection to the store {address} was lost ({said})", changing)
         case (("40" | "53" | "55" | "57" | "58"), _):

@@ -18,9 +18,9 @@ from longcase.env import Env
 from longcase.errors import LongcaseError
 from longcase.history.event import instant_of, instant_text
 from longcase.store.migrations import Migration
-from longcase.store.port import WorkerRow
 from longcase.store.postgres import migrate as migrations
 from longcase.store.postgres.connection import OLDEST, Address, connect, our_error
+from longcase.store.records import WorkerRow
 from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
 from longcase.store.settings import clock_from
 from longcase.store.symptom import CLOCK_BACK, UNSERVED_SECONDS, Symptom
@@ -57,8 +57,13 @@ SELECT workflow, count(*), min(wake_at) FROM cases WHERE status = 'open' AND wak
 GROUP BY workflow ORDER BY workflow
 """
 _WAITING_CALLS: Final = """
-SELECT c.workflow, count(*), min(q.since), q.queue FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no
-WHERE q.worker = 0 AND q.due <= $1 GROUP BY q.queue, c.workflow ORDER BY q.queue, c.workflow
+SELECT w.workflow, count(*), min(w.since), w.queue, w.declined FROM (
+    SELECT c.workflow, q.since, q.queue, coalesce((
+        SELECT string_agg(d.code, ' ' ORDER BY d.code) FROM declined AS d
+        WHERE d.case_no = c.case_no AND d.visit = c.visit
+    ), '') AS declined
+    FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no WHERE q.worker = 0 AND q.due <= $1
+) AS w GROUP BY w.queue, w.workflow, w.declined ORDER BY w.queue, w.workflow, w.declined
 """
 _HOLDINGS: Final = """
 SELECT worker, workflow, count(*) FROM (
@@ -100,7 +105,8 @@ async def _examine(connection: Any, store: str, env: Env) -> AsyncIterator[Sympt
             "error", "server", f"PostgreSQL {version.major}, expected {OLDEST} or newer", "upgrade the server"
         )
     else:
-        yield Symptom("ok", "server", f"PostgreSQL {version.major}.{version.minor}")
+        number = await connection.fetchval("SHOW server_version")  # the driver does not count as the server does
+        yield Symptom("ok", "server", f"PostgreSQL {number.split()[0]}")
     async for symptom in _durability(connection):
         yield symptom
     async for symptom in _room(connection):

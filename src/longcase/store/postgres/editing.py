@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from longcase.errors import CaseNotFound
-from longcase.history.waits import next_due
-from longcase.store.folding import earliest, prepare
-from longcase.store.port import CaseRef, Decide, DedupKey, Locked
+from longcase.store.editing import not_found, wake_after
+from longcase.store.folding import prepare
 from longcase.store.postgres.sheet import Sheet
+from longcase.store.records import CaseRef, Decide, DedupKey, Locked
 
 T = TypeVar("T")
 
@@ -18,12 +17,11 @@ def edit(sheet: Sheet, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None) 
     held = sheet.find(ref)
     # A number names a case of another tenant only to whoever has not looked: the sender's key is the tenant's.
     if held is None or (ref.case_no and dedup is not None and held.row.state.tenant != ref.tenant):
-        name = f"case {ref.case_no}" if ref.case_no else f"{ref.workflow}/{ref.key}"
-        raise CaseNotFound(f"no case is known as {name}", hint="longcase list")
+        raise not_found(ref)
     row = held.row
     known = sheet.remembered(row.state.tenant, dedup) if dedup is not None else None
     now = max(sheet.now, row.state.at)
-    wanted = decide(Locked(row.case_no, row.state, now, held.pending, known[0] if known else None))
+    wanted = decide(Locked(row.case_no, row.state, now, lambda: held.pending, known[0] if known else None))
     accepted = [sheet.put_input(held, item) for item in wanted.inputs]
     if wanted.events:
         for event in wanted.events:
@@ -31,11 +29,7 @@ def edit(sheet: Sheet, ref: CaseRef, decide: Decide[T], dedup: DedupKey | None) 
         prepare(wanted.events, sheet.salt)
         sheet.append(held, wanted.events)
     before = row.wake_at
-    if wanted.wake or any(accepted):
-        row.wake_at = sheet.now
-    elif row.state.status == "open":
-        # Kept if it was due already: somebody asked for a turn that has not been taken yet.
-        row.wake_at = earliest(row.wake_at, next_due(row.state))
+    row.wake_at = wake_after(row, wanted, any(accepted), sheet.now)
     held.touched = held.touched or row.wake_at != before
     if wanted.dedup is not None and known is None:
         sheet.remember(held, wanted.dedup, wanted.answer)

@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 from longcase.env import Env, RealClock
 from longcase.model.codec import Json
-from longcase.store.port import Heart, QueueLimits, Taken, WorkerRow
+from longcase.store.port import Heart
 from longcase.store.postgres import queues, workers
 from longcase.store.postgres.base import Base
 from longcase.store.postgres.connection import Address, setting_of
 from longcase.store.postgres.hints import Hints
+from longcase.store.records import QueueLimits, Taken, WorkerRow
 from longcase.store.rows import text_of
 
 CLOCK_SLACK: Final = 0.05  # seconds this machine's clock may differ from the database's before it is corrected
@@ -28,21 +30,18 @@ ORDER BY wake_at, case_no LIMIT $3 {lock}
 _ONLY: Final = f"""
 AND workflow = ANY($4::text[]) AND NOT {queues.DECLINED.format(worker="$2")}
 """
-# Two workers never claim one case: what another is about to claim is passed over.
-_CLAIM: Final = """
+# Two workers never lease one case: what another is about to lease is passed over.
+_LEASE: Final = """
 WITH alive AS MATERIALIZED (SELECT no FROM workers WHERE no = $2 AND NOT lapsed FOR SHARE),
 due AS MATERIALIZED ({due}),
-claimed AS (
+leased AS (
     UPDATE cases SET lease = $2, revision = revision + 1 FROM due
     WHERE cases.case_no = due.case_no AND EXISTS (SELECT FROM alive) RETURNING cases.case_no, cases.wake_at
 )
-SELECT case_no, wake_at FROM claimed UNION ALL SELECT 0, '' FROM alive
+SELECT case_no, wake_at FROM leased UNION ALL SELECT 0, '' FROM alive
 """
 _NEXT_WAKE: Final = "SELECT min(wake_at) FROM cases WHERE wake_at <> '' AND wake_at > $1"
-_RELEASE: Final = """
-UPDATE cases SET lease = 0, revision = revision + 1 WHERE case_no = ANY($1::bigint[]) AND lease = $2
-"""
-_BEAT: Final = """
+_HEARTBEAT: Final = """
 INSERT INTO heartbeats (case_no, call, attempt, details, at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (case_no, call) DO UPDATE SET attempt = excluded.attempt, details = excluded.details, at = excluded.at
 WHERE excluded.attempt >= heartbeats.attempt
@@ -57,6 +56,7 @@ class Fleet(Base):
         self._lease = setting_of("LONGCASE_LEASE_SECONDS", workers.LEASE_SECONDS)
         self._hints = Hints(address, self._loose, env.new_id(), env.monotonic)
         self._standing = workers.Standing()
+        self._takings = count(1)
         self._joined: set[int] = set()
         self._own: set[int] = set()  # incarnations that joined here, those that are gone too
 
@@ -67,20 +67,16 @@ class Fleet(Base):
             only = _ONLY
             values.append(list(workflows))
         if not worker:
-            return [row[0] for row in await self._fetch(_DUE.format(only=only, lock=""), *values)]
+            return [row[0] for row in await self._read(_DUE.format(only=only, lock=""), *values)]
         due = _DUE.format(only=only, lock="FOR NO KEY UPDATE SKIP LOCKED")
         async with self._using(self._loose) as connection:
-            found = await connection.fetch(_CLAIM.format(due=due), *values)
+            found = await connection.fetch(_LEASE.format(due=due), *values)
         if not found:  # not even the row that says it is registered
             raise workers.forgotten(worker)
         return [case_no for _, case_no in sorted((wake_at, case_no) for case_no, wake_at in found) if case_no]
 
-    async def release(self, cases: Sequence[int], worker: int) -> None:
-        if cases:
-            await self._change(lambda connection: connection.execute(_RELEASE, list(cases), worker), self._loose)
-
     async def next_wake(self, after: str) -> str:
-        return (await self._fetch(_NEXT_WAKE, after))[0][0] or ""
+        return (await self._read(_NEXT_WAKE, after))[0][0] or ""
 
     async def join(
         self, host: str, pid: int, *, codes: Mapping[str, str] | None = None, serves: Sequence[str] = ()
@@ -140,10 +136,6 @@ class Fleet(Base):
         self._joined.discard(worker)
         self._standing.dead(worker)
 
-    async def clock_offset(self) -> float:
-        """Return the seconds to add to this machine's clock to get the database's."""
-        return await self._change(_offset)
-
     async def _measure_clock(self, connection: Any) -> None:
         clock = self._env.clock
         if isinstance(clock, RealClock):
@@ -154,36 +146,39 @@ class Fleet(Base):
     async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
         return await self._change(lambda connection: workers.decline(connection, case_no, visit, code, worker))
 
+    async def declined(self, case_no: int, visit: int) -> frozenset[str]:
+        return frozenset(row[0] for row in await self._read(workers.DECLINED, case_no, visit))
+
     async def undecline(self, case_no: int) -> None:
-        await self._change(lambda connection: connection.execute("DELETE FROM declined WHERE case_no = $1", case_no))
+        await self._change(lambda connection: workers.undecline(connection, case_no))
 
     async def take(
         self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,
         workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
     ) -> Taken:  # fmt: skip
-        alive = partial(workers.registered, worker=worker)
+        alive, claim = partial(workers.registered, worker=worker), next(self._takings)
         return await self._change(
-            lambda connection: queues.take(connection, alive, worker, served, now, limit, workflows, granted)
+            lambda connection: queues.take(connection, alive, worker, claim, served, now, limit, workflows, granted)
         )
 
-    async def give_back(self, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+    async def give_back(self, worker: int, calls: Sequence[tuple[int, str, int]]) -> None:
         if calls:
             await self._change(lambda connection: queues.give_back(connection, worker, calls))
 
     async def stops(self, worker: int) -> list[tuple[int, str, int]]:
         return await self._change(lambda connection: queues.stops(connection, worker))
 
-    async def keep_beat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
+    async def keep_heartbeat(self, case_no: int, call: str, attempt: int, details: Json) -> None:
         values = (case_no, call, attempt, text_of(details, "heartbeat details"), self._now())
-        await self._change(lambda connection: connection.execute(_BEAT, *values))
+        await self._change(lambda connection: connection.execute(_HEARTBEAT, *values))
 
-    async def last_beat(self, case_no: int, call: str) -> tuple[int, Json] | None:
-        found = await self._fetch(
+    async def last_heartbeat(self, case_no: int, call: str) -> tuple[int, Json] | None:
+        found = await self._read(
             "SELECT attempt, details FROM heartbeats WHERE case_no = $1 AND call = $2", case_no, call
         )
         return (found[0][0], json.loads(found[0][1])) if found else None
 
-    async def forget_beats(self, case_no: int, calls: Sequence[str]) -> None:
+    async def forget_heartbeats(self, case_no: int, calls: Sequence[str]) -> None:
         sql = "DELETE FROM heartbeats WHERE case_no = $1 AND call = ANY($2::text[])"
         await self._change(lambda connection: connection.execute(sql, case_no, list(calls)))
 
@@ -194,12 +189,11 @@ class Fleet(Base):
         return False  # a database that was dropped answers no more, and that is told by every call
 
 
-async def _offset(connection: Any, clock: RealClock | None = None) -> float:
+async def _offset(connection: Any, clock: RealClock) -> float:
     """Return the seconds the database's clock is ahead of this machine's, as far as a round trip tells."""
-    machine = clock or RealClock()
-    before = machine.uncorrected()
+    before = clock.uncorrected()
     there = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-    after = machine.uncorrected()
+    after = clock.uncorrected()
     trip = (after - before).total_seconds()
     offset = float(there) - before.timestamp() - trip / 2
     return offset if abs(offset) > trip / 2 else 0.0

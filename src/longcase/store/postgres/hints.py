@@ -13,8 +13,6 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import asyncpg
-
 from longcase.errors import LongcaseError
 from longcase.store.postgres.connection import Address, Pool, connect, of_the_store
 
@@ -75,7 +73,9 @@ class Hints:
             self._sending = None  # what comes from here on is for the next one
             async with self._pool.use() as connection:
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._me)
-        except (LongcaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except Exception as error:
+            if not isinstance(error, LongcaseError) and not of_the_store(error):
+                raise
             log.debug("no hint was sent: %s", error)
         finally:
             if self._sending is asyncio.current_task():

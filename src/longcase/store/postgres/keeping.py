@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from longcase.store.port import Exported, Purge, Purged
 from longcase.store.purging import bounded
+from longcase.store.records import Exported, Purge, Purged
 
 _RECEIPT: Final = """
 INSERT INTO exports (file, digest, cases, events, at, actor) VALUES ($1, $2, $3, $4, $5, $6) RETURNING export_no

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 from urllib.parse import parse_qsl
 
 from longcase.errors import UsageError
+from longcase.nearest import nearest
 
 CONNECT_SECONDS: Final = 10  # for a connection to be made, unless the URL says otherwise
 CACHED_STATEMENTS: Final = 200
@@ -61,7 +61,7 @@ def read_options(query: str) -> Options:
 
 def _check(name: str, value: str) -> None:
     if name not in _TAKEN:
-        near = get_close_matches(name, _TAKEN, 1)
+        near = nearest(name, _TAKEN)
         taken = f"taken: {', '.join(_TAKEN)}; a setting of the server: options=-c%20NAME=VALUE"
         raise UsageError(
             f"the store's URL has the option {name}, which is not taken",

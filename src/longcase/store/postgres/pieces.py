@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from longcase.history.chain import GENESIS
 from longcase.history.state import CaseState
 from longcase.store.folding import prepare, refold
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, Decide, DedupKey, NewCase, Started, Written
 from longcase.store.postgres import writing
 from longcase.store.postgres.editing import edit
 from longcase.store.postgres.sheet import Sheet, Wanted, check_key, needs
 from longcase.store.postgres.statement import Draft
 from longcase.store.postgres.workers import forgotten
 from longcase.store.postgres.writing import Head
+from longcase.store.records import CaseRef, CaseRow, CaseWrite, Decide, DedupKey, NewCase, Started, Written
 from longcase.store.unit import Entry
 
 
@@ -37,6 +37,7 @@ class Piece(Protocol):
     error: Exception | None
     reads: bool  # the fast road needs a sheet, read without locks
     alone: bool  # it writes to the case of its number, and to nothing else
+    inbox: bool  # the careful road reads what waits in the inboxes of its cases
 
     @property
     def workers(self) -> set[int]:
@@ -72,6 +73,7 @@ class TurnPiece:
     """A CaseWrite."""
 
     reads = False
+    inbox = True
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -119,7 +121,7 @@ class TurnPiece:
 class StartPiece:
     """A NewCase, only accepted."""
 
-    reads = alone = False
+    reads = alone = inbox = False
     workers: set[int] = set()  # noqa: RUF012 - nobody's, and never changed
     runs = workers
 
@@ -169,6 +171,7 @@ class EditPiece:
         self.ref = ref
         self.decide = decide
         self.dedup = dedup
+        self.inbox = False  # ten thousand inputs may wait there, and few edits ask for them
         self.result: Any = None
         self.refusal: Exception | None = None
         self.error: Exception | None = None

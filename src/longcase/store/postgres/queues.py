@@ -16,8 +16,8 @@ from typing import Any, Final
 import asyncpg
 
 from longcase.history.event import instant_of, instant_text
-from longcase.store.port import QueueLimits, Taken
 from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
+from longcase.store.records import QueueLimits, Taken
 from longcase.store.rows import text_of
 
 PATIENCE: Final = 0.2  # seconds for a lock: whoever holds one for longer stands still inside its transaction
@@ -41,6 +41,7 @@ SELECT case_no, call, attempt FROM queued
 WHERE worker = $1 AND worker <> 0 AND NOT begun AND queue = ANY($2::text[])
   AND (case_no, call) NOT IN (SELECT * FROM unnest($3::bigint[], $4::text[]))
 ORDER BY due, case_no LIMIT $5
+FOR UPDATE
 """
 _MAKE: Final = "INSERT INTO queue_rates VALUES ($1, '[]') ON CONFLICT DO NOTHING"
 _LOCK: Final = "SELECT begun FROM queue_rates WHERE queue = $1 FOR UPDATE"
@@ -72,7 +73,7 @@ ORDER BY due, case_no LIMIT $5
 FOR UPDATE
 """
 _CLAIM: Final = """
-UPDATE queued SET worker = $1 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
+UPDATE queued SET worker = $1, claim = $4 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
 WHERE queued.case_no = t.case_no AND queued.call = t.call
 """
 _SERVE: Final = """
@@ -80,10 +81,11 @@ INSERT INTO queue_tenants VALUES ($1, $2, (SELECT coalesce(max(served), 0) + 1 F
 ON CONFLICT (queue, tenant) DO UPDATE SET served = excluded.served
 """
 _KEEP_BEGUN: Final = "UPDATE queue_rates SET begun = $2 WHERE queue = $1"
-_UNCLAIM: Final = "UPDATE queued SET worker = 0 WHERE worker = $1 AND NOT begun"
+_CLAIMED: Final = "SELECT case_no, call, claim FROM queued WHERE worker = $1 AND worker <> 0 AND NOT begun"
 _GIVE_BACK: Final = """
-UPDATE queued SET worker = 0 FROM unnest($2::bigint[], $3::text[]) AS t (case_no, call)
+UPDATE queued SET worker = 0 FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS t (case_no, call, claim)
 WHERE queued.worker = $1 AND NOT queued.begun AND queued.case_no = t.case_no AND queued.call = t.call
+  AND queued.claim = t.claim
 RETURNING queued.queue, queued.case_no, queued.call
 """
 _LOCK_RATES: Final = """
@@ -107,13 +109,14 @@ Pick = Callable[[str, str, int], Awaitable[tuple[list[tuple[int, str, int]], lis
 
 
 async def take(
-    connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, queues: Sequence[QueueLimits], now: str,
-    limit: int, workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+    connection: Any, alive: Callable[[Any], Awaitable[None]], worker: int, claim: int, queues: Sequence[QueueLimits],
+    now: str, limit: int, workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
 ) -> Taken:  # fmt: skip
     """Claim calls of several queues, one queue after the other; one that somebody has locked is left for later.
 
     Args:
         alive: holds the worker's registration for the transaction, or raises.
+        claim: number of this taking.
         workflows: only calls of cases of these.
         granted: the claims the worker knows it has; the others are given to it once more, first of all.
     """
@@ -130,7 +133,8 @@ async def take(
                 await connection.execute(PATIENT)
                 await alive(connection)
                 forgotten = [] if granted is None else await _forgotten(connection, worker, names, granted, limit)
-                taken = await _take(connection, worker, left, now, limit - len(forgotten), pick, at)
+                await _claim(connection, worker, claim, forgotten)
+                taken = await _take(connection, worker, claim, left, now, limit - len(forgotten), pick, at)
         except asyncpg.LockNotAvailableError:
             later.append(instant_text(instant_of(now) + timedelta(seconds=LATER)))
             left = [queue for queue in left if queue not in at]
@@ -138,7 +142,7 @@ async def take(
                 return Taken((), later[0])
             continue
         again = min([taken.again, *later] if taken.again else later, default="")
-        return Taken((*forgotten, *taken.calls), again)
+        return Taken((*forgotten, *taken.calls), again, claim)
 
 
 async def _forgotten(
@@ -148,8 +152,13 @@ async def _forgotten(
     return [tuple(row) for row in await connection.fetch(_FORGOTTEN, worker, queues, *known, limit)]
 
 
+async def _claim(connection: Any, worker: int, claim: int, calls: Sequence[tuple[int, str, int]]) -> None:
+    if calls:
+        await connection.execute(_CLAIM, worker, [one[0] for one in calls], [one[1] for one in calls], claim)
+
+
 async def _take(
-    connection: Any, worker: int, queues: Sequence[QueueLimits], now: str, limit: int, pick: Pick,
+    connection: Any, worker: int, claim: int, queues: Sequence[QueueLimits], now: str, limit: int, pick: Pick,
     at: list[QueueLimits],
 ) -> Taken:  # fmt: skip
     taken: list[tuple[int, str, int]] = []
@@ -167,7 +176,7 @@ async def _take(
         again += later
         if not found:
             continue
-        await connection.execute(_CLAIM, worker, [one[0] for one in found], [one[1] for one in found])
+        await _claim(connection, worker, claim, found)
         taken += found
         if queue.rate is not None:
             kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
@@ -210,18 +219,22 @@ async def _pick(
     return found, later
 
 
-async def give_back(connection: Any, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+async def give_back(connection: Any, worker: int, calls: Sequence[tuple[int, str, int]]) -> None:
     """End claims that were not begun; what a rate has counted for them is free again."""
-    which = [case_no for case_no, _ in calls], [call for _, call in calls]
     async with connection.transaction():
         await connection.execute(PATIENT)
-        rates = {queue: json.loads(begun) for queue, begun in await connection.fetch(_LOCK_RATES, *which)}
-        back: dict[str, list[tuple[int, str]]] = {}
-        for queue, case_no, call in await connection.fetch(_GIVE_BACK, worker, *which):
-            back.setdefault(queue, []).append((case_no, call))
-        for queue, ended in back.items():
-            if begun := rates.get(queue):
-                await connection.execute(_KEEP_BEGUN, queue, text_of(uncounted(begun, ended), "a queue's rate"))
+        await _give_back(connection, worker, calls)
+
+
+async def _give_back(connection: Any, worker: int, calls: Sequence[tuple[int, str, int]]) -> None:
+    cases, names, claims = [one[0] for one in calls], [one[1] for one in calls], [one[2] for one in calls]
+    rates = {queue: json.loads(begun) for queue, begun in await connection.fetch(_LOCK_RATES, cases, names)}
+    back: dict[str, list[tuple[int, str]]] = {}
+    for queue, case_no, call in await connection.fetch(_GIVE_BACK, worker, cases, names, claims):
+        back.setdefault(queue, []).append((case_no, call))
+    for queue, ended in back.items():
+        if begun := rates.get(queue):
+            await connection.execute(_KEEP_BEGUN, queue, text_of(uncounted(begun, ended), "a queue's rate"))
 
 
 async def stops(connection: Any, worker: int) -> list[tuple[int, str, int]]:
@@ -231,6 +244,7 @@ async def stops(connection: Any, worker: int) -> list[tuple[int, str, int]]:
 
 async def left(connection: Any, worker: int, now: str) -> None:
     """Free what an incarnation that is gone had claimed, and have its attempts settled."""
-    await connection.execute(_UNCLAIM, worker)
+    if claimed := [tuple(row) for row in await connection.fetch(_CLAIMED, worker)]:
+        await _give_back(connection, worker, claimed)
     await connection.execute(_DROP_CLOSED, worker)
     await connection.execute(_WAKE_RUNNING, worker, now)

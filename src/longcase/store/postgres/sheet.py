@@ -18,8 +18,8 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.folding import prepare, refold
-from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, QueuedCall, Started, differing
 from longcase.store.postgres.statement import Draft
+from longcase.store.records import CaseRef, CaseRow, DedupKey, Input, NewCase, QueuedCall, Started, differing
 
 Key = tuple[str, str, str]  # tenant, workflow, key
 
@@ -46,7 +46,10 @@ CROSS JOIN LATERAL (
     ORDER BY (c.status = 'open') DESC, c.case_no DESC LIMIT 1
 ) AS f
 """
-_ROWS: Final = f"{SELECT_WITH_INBOX} WHERE case_no = ANY(ARRAY({_NEWEST}) || $4::bigint[])"
+_THOSE: Final = f"WHERE case_no = ANY(ARRAY({_NEWEST}) || $4::bigint[])"
+_ROWS: Final = f"{SELECT_WITH_INBOX} {_THOSE}"
+# Without the inbox: a signal to a case that ten thousand wait for must not read them all.
+_BARE_ROWS: Final = f"SELECT NULL::json, {', '.join(rows.LOADED)}, 0::bigint, revision, 0::bigint FROM cases {_THOSE}"
 _DEDUPS: Final = """
 SELECT d.tenant, d.scope, d.key, d.body, d.answer, d.case_no, d.at
 FROM unnest($1::text[], $2::text[], $3::text[]) AS t (tenant, scope, key)
@@ -60,6 +63,10 @@ WHERE (case_no, seq) IN (
     generate_series(t.first, t.last) AS s
 )
 """
+
+
+class Unread(Exception):
+    """An inbox was asked for that was not read."""
 
 
 @dataclass(slots=True)
@@ -88,7 +95,7 @@ class Held:
     row: CaseRow
     revision: int
     base_seq: int
-    inputs: list[Input]
+    inputs: list[Input] | None  # None: not read
     events: list[Event] = field(default_factory=list)
     puts: list[Input] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
@@ -101,7 +108,13 @@ class Held:
 
     @property
     def pending(self) -> list[Input]:
-        """The inputs no turn has applied, as they will stand when this is written."""
+        """The inputs no turn has applied, as they will stand when this is written.
+
+        Raises:
+            Unread: the sheet was filled without them.
+        """
+        if self.inputs is None:
+            raise Unread
         taken = set(self.taken)
         return [item for item in self.inputs if item.no not in taken] + self.puts
 
@@ -129,7 +142,7 @@ class Sheet:
 
     # -- reading -------------------------------------------------------------------------------------
 
-    async def read(self, connection: Any, wanted: Wanted, *, lock: bool) -> None:
+    async def read(self, connection: Any, wanted: Wanted, *, lock: bool, inboxes: bool) -> None:
         """Fill the sheet; with `lock` its cases stay as they are until the transaction ends."""
         numbers = set(wanted.cases)
         if wanted.dedups:
@@ -141,7 +154,7 @@ class Sheet:
                 numbers |= {row[0] for row in await connection.fetch(_NEWEST, *keys)}
             await connection.execute(_LOCK, sorted(numbers))
         if numbers or wanted.keys:
-            await self._read_cases(connection, keys, sorted(numbers))
+            await self._read_cases(connection, _ROWS if inboxes else _BARE_ROWS, keys, sorted(numbers))
         if wanted.fresh:
             self.numbers = [row[0] for row in await connection.fetch(_FRESH, wanted.fresh)]
         ranges = [
@@ -153,9 +166,9 @@ class Sheet:
             for case_no, type_ in await connection.fetch(_TYPES, *map(list, zip(*ranges, strict=True))):
                 self.between.setdefault(case_no, []).append(type_)
 
-    async def _read_cases(self, connection: Any, keys: list[list[str]], numbers: list[int]) -> None:
-        for found in await connection.fetch(_ROWS, *keys, numbers):
-            held = held_from(found)
+    async def _read_cases(self, connection: Any, sql: str, keys: list[list[str]], numbers: list[int]) -> None:
+        for found in await connection.fetch(sql, *keys, numbers):
+            held = held_from(found, bare=sql is _BARE_ROWS)
             self.cases[held.row.case_no] = held
         # A key names its live case, else its newest.
         for held in sorted(self.cases.values(), key=lambda held: (held.row.state.status == "open", held.row.case_no)):
@@ -205,10 +218,13 @@ class Sheet:
             held.touched = True
 
     def put_input(self, held: Held, item: Input) -> bool:
-        """Accept an input; returns False if one with its id waits already."""
+        """Accept an input; returns False if one with its id waits already.
+
+        Where the inbox was not read, the table finds that out: no id stands in it twice.
+        """
         item.accepted_at = item.accepted_at or self.now
         # A taken one still stands in the table when this is written: its id is not free before.
-        if any(waiting.id == item.id for waiting in (*held.inputs, *held.puts)):
+        if any(waiting.id == item.id for waiting in (*(held.inputs or ()), *held.puts)):
             return False
         held.puts.append(item)
         held.touched = True
@@ -276,11 +292,11 @@ class Sheet:
         return [held.draft() for held in sorted(touched, key=lambda held: held.row.case_no)]
 
 
-def held_from(found: Any) -> Held:
-    """Return the case of a row of SELECT_WITH_INBOX."""
+def held_from(found: Any, *, bare: bool) -> Held:
+    """Return the case of a row of SELECT_WITH_INBOX; `bare`: its inbox was not read."""
     inputs, *row, revision, _ = found
     case = rows.case_from(tuple(row))
-    return Held(case, revision, case.state.seq, inputs_from(inputs))
+    return Held(case, revision, case.state.seq, None if bare else inputs_from(inputs))
 
 
 def inputs_from(inputs: str | None) -> list[Input]:

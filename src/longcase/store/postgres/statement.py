@@ -1,6 +1,7 @@
 """The one statement that writes: many cases and all that belongs to them, in one round trip and one commit.
 
-    alive    which of the workers that write, or shall hold a lease, are still registered (the fence)
+    alive    which of the workers that write, or shall hold a lease, are still registered, and let through
+             what is sent now (`fence`)
     turns, wide, operated
              update the rows of cases that still stand as they were read: `revision` and `seq` are compared
     fresh    insert cases whose key is free: each is numbered on from its key's newest, so that of two
@@ -26,7 +27,7 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.folding import task_rows
-from longcase.store.port import DedupKey, Input, QueuedCall
+from longcase.store.records import DedupKey, Input, QueuedCall
 from longcase.store.rows import Row, text_of
 
 _NUMBERS: Final = {"visit", "seq", "seen_seq", "wait_count", "incident_count", "version", "cause", "map", "n", "round"}
@@ -199,7 +200,7 @@ def _text(kinds: tuple[str, ...], fenced: bool, counts: tuple[tuple[str, int], .
         # Their rows stay locked to the end: a worker is forgotten before this commits, or after, never beside it.
         text.parts.append(
             f"alive AS MATERIALIZED (SELECT no FROM workers WHERE no = ANY({text.next()}::bigint[]) "
-            "AND NOT lapsed FOR SHARE)"
+            f"AND NOT lapsed AND fence <= {text.next()}::bigint FOR SHARE)"
         )
     for kind in kinds:
         if kind == "fresh":
@@ -326,7 +327,7 @@ class Batch:
     values: list[Any]
 
     @classmethod
-    def of(cls, drafts: Iterable[Draft]) -> Batch:
+    def of(cls, drafts: Iterable[Draft], number: int) -> Batch:
         """Lay out drafts; no case may stand in two of them, no key in two that are fresh."""
         cases: dict[str, list[Row]] = {}
         around: dict[str, list[Row]] = {}
@@ -337,7 +338,7 @@ class Batch:
             _lay_out(draft, around)
         kinds = tuple(kind for kind in COLUMNS if kind in cases)
         names = tuple(sorted(around))
-        fence: list[Any] = [sorted(workers)] if workers else []
+        fence: list[Any] = [sorted(workers), number] if workers else []
         if len(cases) == 1 and len(cases[kinds[0]]) == 1 and sum(map(len, around.values())) <= LONE_ROWS:
             counts = tuple((name, len(around[name])) for name in names)
             values = [*fence, *cases[kinds[0]][0]]
@@ -399,9 +400,13 @@ def _lay_out_queue(draft: Draft, name: Any, around: dict[str, list[Row]]) -> Non
         )  # fmt: skip
 
 
-async def flush(connection: Any, drafts: Sequence[Draft]) -> list[bool]:
-    """Write drafts; tells of each whether it was, and numbers those that are fresh."""
-    batch = Batch.of(drafts)
+async def flush(connection: Any, drafts: Sequence[Draft], fence: int) -> list[bool]:
+    """Write drafts; tells of each whether it was, and numbers those that are fresh.
+
+    Args:
+        fence: they are refused if their workers' is above it.
+    """
+    batch = Batch.of(drafts, fence)
     found = await connection.fetch(batch.sql, *batch.values)
     landed = {case_no for case_no, ref in found if ref is None}
     numbered = {ref: case_no for case_no, ref in found if ref is not None}

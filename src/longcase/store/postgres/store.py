@@ -5,7 +5,6 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,7 +15,14 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.auditing import folded_row, folded_tasks
-from longcase.store.port import (
+from longcase.store.postgres import auditing, keeping, migrate, reading, settings, sheet, workers
+from longcase.store.postgres.commit import Committer
+from longcase.store.postgres.connection import ENDS_TRANSACTIONS, TRANSACTION_SECONDS, Address, connect, our_error
+from longcase.store.postgres.fence import Fence
+from longcase.store.postgres.fleet import Fleet
+from longcase.store.postgres.pieces import EditPiece, StartPiece, TurnPiece
+from longcase.store.postgres.writing import Head
+from longcase.store.records import (
     CaseRef,
     CaseRow,
     CaseWrite,
@@ -31,14 +37,7 @@ from longcase.store.port import (
     Stored,
     Written,
 )
-from longcase.store.postgres import auditing, keeping, migrate, reading, sheet, workers
-from longcase.store.postgres.commit import Committer
-from longcase.store.postgres.connection import ENDS_TRANSACTIONS, TRANSACTION_SECONDS, Address, connect, our_error
-from longcase.store.postgres.fleet import Fleet
-from longcase.store.postgres.pieces import EditPiece, StartPiece, TurnPiece
-from longcase.store.postgres.writing import Head
 from longcase.store.rows import text_of
-from longcase.store.settings import check_history_format
 from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
@@ -65,9 +64,6 @@ SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ANY($1::bigint[]
 _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = $1 AND fingerprint = $2"
 _ADD_MAP: Final = """
 INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
-"""
-_SET: Final = """
-INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 
 
@@ -98,10 +94,9 @@ class PostgresStore(Fleet):
 
     def __init__(self, address: Address, env: Env) -> None:
         super().__init__(address, env)
-        self._committer = Committer(
-            address, self._writers, self._now, env.salt, env.signal_point,
-            lambda: self._writers.losses + self._readers.losses + self._loose.losses,
-        )  # fmt: skip
+        lossy = (self._writers, self._readers, self._loose)
+        fence = Fence(lambda: self._joined, lambda: sum(pool.losses for pool in lossy))
+        self._committer = Committer(address, self._writers, self._now, env.salt, env.signal_point, fence)
         self._closed = False
 
     async def prepare(self, create: bool) -> None:
@@ -115,8 +110,7 @@ class PostgresStore(Fleet):
             if connection.get_server_version().major >= ENDS_TRANSACTIONS:
                 for pool in (self._writers, self._loose):
                     pool.bound_transactions(TRANSACTION_SECONDS)
-            found = await connection.fetchval("SELECT value FROM settings WHERE name = 'history_format'")
-            check_history_format(found, str(self.address))
+            await settings.check_history_format(connection, str(self.address))
         except Exception as error:
             ours = our_error(error, self.address)
             if ours is error:
@@ -199,14 +193,14 @@ class PostgresStore(Fleet):
 
     async def load(self, ref: CaseRef) -> CaseRow | None:
         if ref.case_no:
-            found = await self._fetch(f"{sheet.SELECT_ROW} WHERE case_no = $1", ref.case_no)
+            found = await self._read(f"{sheet.SELECT_ROW} WHERE case_no = $1", ref.case_no)
         else:
-            found = await self._fetch(_BY_KEY, ref.tenant, ref.workflow, ref.key)
+            found = await self._read(_BY_KEY, ref.tenant, ref.workflow, ref.key)
         return self._seen(found[0]) if found else None
 
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
         loaded: dict[int, CaseRow] = {}
-        for inputs, *found in await self._fetch(_WITH_INBOXES, list(cases)):
+        for inputs, *found in await self._read(_WITH_INBOXES, list(cases)):
             row = self._seen(found)
             row.inbox = sheet.inputs_from(inputs)
             loaded[row.case_no] = row
@@ -226,7 +220,7 @@ class PostgresStore(Fleet):
         if visit is not None:
             if visit:
                 # A visit's events begin at its stage_entered: nothing older is read (B2).
-                begin = (await self._fetch(_VISIT_BEGIN, case_no, visit))[0][0]
+                begin = (await self._read(_VISIT_BEGIN, case_no, visit))[0][0]
                 values[1] = max(after, begin - 1)
             values.append(visit)
             sql += f" AND visit = ${len(values)}"
@@ -237,17 +231,17 @@ class PostgresStore(Fleet):
         if limit is not None:
             values.append(limit)
             sql += f" LIMIT ${len(values)}"
-        return [rows.event_from(row) for row in await self._fetch(sql, *values)]
+        return [rows.event_from(row) for row in await self._read(sql, *values)]
 
     async def ranges(self, wanted: Sequence[tuple[int, int, int]]) -> dict[int, list[Event]]:
         found: dict[int, list[Event]] = {case_no: [] for case_no, _, _ in wanted}
         if wanted:
-            for case_no, *row in await self._fetch(_RANGES, *map(list, zip(*wanted, strict=True))):
+            for case_no, *row in await self._read(_RANGES, *map(list, zip(*wanted, strict=True))):
                 found[case_no].append(rows.event_from(tuple(row)))
         return found
 
     async def event(self, case_no: int, seq: int) -> Event:
-        found = await self._fetch(
+        found = await self._read(
             f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = $1 AND seq = $2", case_no, seq
         )
         if not found:
@@ -260,14 +254,14 @@ class PostgresStore(Fleet):
     async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]:
         found: dict[int, list[Input]] = {case_no: [] for case_no in cases}
         if cases:
-            for case_no, *row in await self._fetch(_INBOXES, list(cases)):
+            for case_no, *row in await self._read(_INBOXES, list(cases)):
                 found[case_no].append(rows.input_from(tuple(row)))
         return found
 
     # -- maps and settings ---------------------------------------------------------------------------
 
     async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
-        known = await self._fetch(_FIND_MAP, workflow, fingerprint)
+        known = await self._read(_FIND_MAP, workflow, fingerprint)
         if known:
             return int(known[0][0])
 
@@ -283,12 +277,11 @@ class PostgresStore(Fleet):
 
     async def setting(self, name: str) -> Json:
         """Return a fact of the store itself, None if it was never set."""
-        found = await self._fetch("SELECT value FROM settings WHERE name = $1", name)
-        return json.loads(found[0][0]) if found else None
+        return await settings.read(self._read, name)
 
     async def set_setting(self, name: str, value: Json) -> None:
         """Set a fact of the store itself."""
-        await self._change(lambda connection: connection.execute(_SET, name, text_of(value, name)))
+        await self._change(lambda connection: settings.write(connection, name, value))
 
     # -- asking, auditing, keeping -----------------------------------------------------------------------
 

@@ -21,9 +21,9 @@ from typing import Any, Final
 import asyncpg
 
 from longcase.errors import UnavailableError, WorkerForgotten
-from longcase.store.port import WorkerRow
 from longcase.store.postgres import queues
 from longcase.store.postgres.connection import Address, connect, our_error
+from longcase.store.records import WorkerRow
 from longcase.store.rows import text_of
 
 LEASE_SECONDS: Final = 10.0
@@ -74,6 +74,7 @@ locked AS MATERIALIZED (
 UPDATE cases SET {_CHANGE} FROM locked WHERE cases.case_no = locked.case_no RETURNING cases.case_no
 """
 _FREE_ALL: Final = f"UPDATE cases SET {_CHANGE} WHERE lease = $1 AND lease <> 0"
+DECLINED: Final = "SELECT code FROM declined WHERE case_no = $1 AND visit = $2"
 _FORGET: Final = """
 DELETE FROM workers WHERE no = $1 AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = $1 AND lease <> 0)
 """
@@ -231,8 +232,13 @@ async def decline(connection: Any, case_no: int, visit: int, code: str, worker: 
         await connection.execute(
             "INSERT INTO declined VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", case_no, visit, code
         )
-        found = await connection.fetch("SELECT code FROM declined WHERE case_no = $1 AND visit = $2", case_no, visit)
+        found = await connection.fetch(DECLINED, case_no, visit)
     return frozenset(row[0] for row in found)
+
+
+async def undecline(connection: Any, case_no: int) -> None:
+    """Forget who declined a case."""
+    await connection.execute("DELETE FROM declined WHERE case_no = $1", case_no)
 
 
 # -- a heart of its own ------------------------------------------------------------------------------------

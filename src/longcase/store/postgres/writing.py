@@ -12,10 +12,10 @@ from typing import Any
 from longcase.errors import BugError
 from longcase.history.chain import GENESIS, link
 from longcase.history.event import Event
+from longcase.history.state import blocked
 from longcase.history.waits import next_due
 from longcase.store import rows
 from longcase.store.folding import (
-    blocked,
     earliest,
     is_child,
     may_follow,
@@ -25,9 +25,9 @@ from longcase.store.folding import (
     refused_child,
     shift_causes,
 )
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
 from longcase.store.postgres.sheet import Held, Sheet, Wanted, needs, numbered
 from longcase.store.postgres.statement import Draft
+from longcase.store.records import CaseRef, CaseRow, CaseWrite, Input, Written
 
 
 @dataclass(frozen=True, slots=True)

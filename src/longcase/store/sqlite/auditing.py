@@ -13,7 +13,7 @@ from longcase.errors import CaseNotFound
 from longcase.store import rows
 from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
 from longcase.store.folding import tasks_of
-from longcase.store.port import CaseRow, Stored
+from longcase.store.records import CaseRow, Stored
 from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
@@ -67,7 +67,7 @@ def rebuild(tx: Transaction, case_no: int) -> None:
     state = refolded(case_no, events)
     rebuilt = CaseRow(case_no, state, events[-1].hash, tx.now, row[0], 0)
     tx.execute(UPDATE_CASE, (*rows.state_values(state), rebuilt.hash, rebuilt.wake_at, rebuilt.lease, case_no))
-    tasks = {**state.settled_tasks, **state.tasks}
+    tasks = {**state.ended_tasks, **state.tasks}
     tx.execute(
         "DELETE FROM tasks WHERE case_no = ? AND task NOT IN (SELECT value FROM json_each(?))",
         (case_no, rows.text_of(list(tasks), "tasks")),

@@ -28,7 +28,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import apsw
 
 from longcase.errors import StoreUnavailable
-from longcase.store.port import Written
+from longcase.store.records import Written
 from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
 from longcase.store.sqlite.transaction import Transaction
 from longcase.store.sqlite.writing import run_writes

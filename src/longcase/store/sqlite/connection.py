@@ -27,6 +27,7 @@ MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x4C43_4153  # "LCAS"; tells `file` and us whose database it is
 WAL_LIMIT: Final = 64 * 1024 * 1024  # what the log is cut to when a checkpoint has emptied it
 BUSY_SECONDS: Final = 30.0  # how long a writer waits for another process's transaction
+STATEMENTS: Final = 512  # prepared ones kept, apsw's most: its ring forgets one that was not used for so many others
 _OPEN: Final = apsw.SQLITE_OPEN_READWRITE
 _CREATE: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
@@ -94,7 +95,7 @@ def check_path(path: str, *, create: bool) -> None:
 
 def connect(path: str, *, create: bool = False, synchronous: str = "FULL", vfs: str | None = None) -> apsw.Connection:
     """Open one connection with our pragmas on. The caller maps errors (`mapped`)."""
-    connection = apsw.Connection(path, _CREATE if create else _OPEN, vfs=vfs)
+    connection = apsw.Connection(path, _CREATE if create else _OPEN, vfs=vfs, statementcachesize=STATEMENTS)
     try:
         connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
         if path != MEMORY:

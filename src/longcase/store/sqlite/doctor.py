@@ -42,8 +42,13 @@ SELECT workflow, count(*), min(wake_at) FROM cases WHERE status = 'open' AND wak
 GROUP BY workflow ORDER BY workflow
 """
 WAITING_CALLS: Final = """
-SELECT c.workflow, count(*), min(q.since), q.queue FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no
-WHERE q.worker = 0 AND q.due <= ? GROUP BY q.queue, c.workflow ORDER BY q.queue, c.workflow
+SELECT c.workflow, count(*), min(q.since), q.queue, coalesce((
+    SELECT group_concat(code, ' ') FROM (
+        SELECT code FROM declined AS d WHERE d.case_no = c.case_no AND d.visit = c.visit ORDER BY code
+    )
+), '') AS declined
+FROM queued AS q JOIN cases AS c ON c.case_no = q.case_no
+WHERE q.worker = 0 AND q.due <= ? GROUP BY q.queue, c.workflow, declined ORDER BY q.queue, c.workflow, declined
 """
 HOLDINGS: Final = """
 SELECT worker, workflow, count(*) FROM (

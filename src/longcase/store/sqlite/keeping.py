@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from longcase.store import rows
-from longcase.store.port import Exported, Purge, Purged
 from longcase.store.purging import bounded
+from longcase.store.records import Exported, Purge, Purged
 from longcase.store.sqlite.transaction import Transaction
 
 _RECEIPT: Final = "INSERT INTO exports (file, digest, cases, events, at, actor) VALUES (?, ?, ?, ?, ?, ?)"

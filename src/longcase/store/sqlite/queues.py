@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from longcase.store.port import QueuedCall, QueueLimits, Taken
 from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
+from longcase.store.records import QueuedCall, QueueLimits, Taken
 from longcase.store.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
 
@@ -53,7 +53,7 @@ WHERE worker = ?1 AND worker <> 0 AND begun = 0 AND queue IN (SELECT value FROM 
 ORDER BY due, case_no LIMIT ?4
 """
 _NEXT_DUE: Final = "SELECT min(due) FROM queued WHERE queue = ? AND worker = 0 AND rank = ? AND tenant = ? AND due > ?"
-_CLAIM: Final = "UPDATE queued SET worker = ? WHERE case_no = ? AND call = ?"
+_CLAIM: Final = "UPDATE queued SET worker = ?, claim = ? WHERE case_no = ? AND call = ?"
 _SERVED: Final = "SELECT served FROM queue_tenants WHERE queue = ? AND tenant = ?"
 _SERVE: Final = """
 INSERT INTO queue_tenants VALUES (?1, ?2, (SELECT coalesce(max(served), 0) + 1 FROM queue_tenants WHERE queue = ?1))
@@ -61,7 +61,7 @@ ON CONFLICT (queue, tenant) DO UPDATE SET served = excluded.served
 """
 _BEGUN: Final = "SELECT begun FROM queue_rates WHERE queue = ?"
 _KEEP_BEGUN: Final = "INSERT INTO queue_rates VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET begun = excluded.begun"
-_UNCLAIM: Final = "UPDATE queued SET worker = 0 WHERE worker = ? AND begun = 0"
+_CLAIMED: Final = "SELECT case_no, call, claim FROM queued WHERE worker = ? AND worker <> 0 AND begun = 0"
 # Whoever moves these settles the attempts that ran on the worker: their rows count as running until then.
 _WAKE_RUNNING: Final = """
 UPDATE cases SET wake_at = ? WHERE status = 'open'
@@ -71,7 +71,9 @@ _DROP_CLOSED: Final = """
 DELETE FROM queued WHERE worker = ? AND worker <> 0
   AND EXISTS (SELECT 1 FROM cases WHERE cases.case_no = queued.case_no AND status <> 'open')
 """
-_GIVE_BACK: Final = f"{_UNCLAIM} AND case_no = ? AND call = ? RETURNING queue"
+_GIVE_BACK: Final = """
+UPDATE queued SET worker = 0 WHERE worker = ? AND begun = 0 AND case_no = ? AND call = ? AND claim = ? RETURNING queue
+"""
 # Whether anything waits in the queues, or stands claimed by the worker, perhaps without its knowledge.
 ANY: Final = """
 SELECT EXISTS (SELECT 1 FROM queued WHERE worker = 0 AND queue IN (SELECT value FROM json_each(?1)))
@@ -100,7 +102,7 @@ def replace(tx: Transaction, case_no: int, tenant: str, calls: Sequence[QueuedCa
 
 
 def take(
-    tx: Transaction, worker: int, queues: Sequence[QueueLimits], now: str, limit: int,
+    tx: Transaction, worker: int, claim: int, queues: Sequence[QueueLimits], now: str, limit: int,
     workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
 ) -> Taken:  # fmt: skip
     """Claim calls of several queues, one queue after the other; first what the worker had claimed and knows not of."""
@@ -111,6 +113,7 @@ def take(
         names = text_of([queue.name for queue in queues], "queues")
         known = text_of([*map(list, granted)], "calls")
         forgotten: list[Any] = tx.execute(_FORGOTTEN, (worker, names, known, limit)).fetchall()
+        tx.cursor.executemany(_CLAIM, [(worker, claim, case_no, call) for case_no, call, _ in forgotten])
         taken += forgotten
     for queue in queues:
         running: int = tx.execute(_RUNNING, (queue.name,)).get if queue.concurrency is not None else 0
@@ -122,12 +125,12 @@ def take(
             continue
         found, later = _pick(tx, worker, queue.name, now, room, only)
         again += later
-        tx.cursor.executemany(_CLAIM, [(worker, case_no, call) for case_no, call, _, _ in found])
+        tx.cursor.executemany(_CLAIM, [(worker, claim, case_no, call) for case_no, call, _, _ in found])
         taken += [(case_no, call, attempt) for case_no, call, attempt, _ in found]
         if queue.rate is not None and found:
             kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
             tx.execute(_KEEP_BEGUN, (queue.name, text_of(kept, "a queue's rate")))
-    return Taken(tuple(taken), min(again, default=""))
+    return Taken(tuple(taken), min(again, default=""), claim)
 
 
 def _begun(tx: Transaction, queue: str) -> list[str]:
@@ -176,11 +179,11 @@ def _places(tx: Transaction, queue: str) -> Iterable[tuple[int, list[str]]]:
         yield rank, tenants
 
 
-def give_back(tx: Transaction, worker: int, calls: Sequence[tuple[int, str]]) -> None:
+def give_back(tx: Transaction, worker: int, calls: Iterable[tuple[int, str, int]]) -> None:
     """End claims that were not begun; what a rate has counted for them is free again."""
     back: dict[str, list[tuple[int, str]]] = {}
-    for case_no, call in calls:
-        found: Any = tx.execute(_GIVE_BACK, (worker, case_no, call)).fetchone()
+    for case_no, call, claim in calls:
+        found: Any = tx.execute(_GIVE_BACK, (worker, case_no, call, claim)).fetchone()
         if found is not None:
             back.setdefault(found[0], []).append((case_no, call))
     for queue, ended in back.items():
@@ -190,6 +193,7 @@ def give_back(tx: Transaction, worker: int, calls: Sequence[tuple[int, str]]) ->
 
 def left(tx: Transaction, worker: int) -> None:
     """Free what an incarnation that is gone had claimed, and have its attempts settled."""
-    tx.execute(_UNCLAIM, (worker,))
+    claimed: list[Any] = tx.execute(_CLAIMED, (worker,)).fetchall()
+    give_back(tx, worker, claimed)
     tx.execute(_DROP_CLOSED, (worker,))
     tx.execute(_WAKE_RUNNING, (tx.now, worker))

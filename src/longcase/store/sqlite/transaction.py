@@ -18,7 +18,7 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.folding import prepare, refold, task_rows
-from longcase.store.port import CaseRef, CaseRow, DedupKey, Input, NewCase, Started, differing
+from longcase.store.records import CaseRef, CaseRow, DedupKey, Input, NewCase, Started, differing
 from longcase.store.rows import Row, text_of
 
 # -- statements ------------------------------------------------------------------------------------

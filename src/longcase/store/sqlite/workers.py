@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from longcase.errors import StoreUnavailable
-from longcase.store.port import WorkerRow
+from longcase.errors import StoreUnavailable, WorkerForgotten
+from longcase.store.records import WorkerRow
 from longcase.store.rows import text_of
 from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.queues import left
@@ -37,6 +37,7 @@ _FREE_SOME: Final = """
 UPDATE cases SET lease = 0, wake_at = CASE status WHEN 'open' THEN ? ELSE wake_at END
 WHERE case_no IN (SELECT case_no FROM cases WHERE lease = ? AND lease <> 0 AND workflow = ? LIMIT ?)
 """
+DECLINED: Final = "SELECT code FROM declined WHERE case_no = ? AND visit = ?"
 _FORGET: Final = """
 DELETE FROM workers WHERE no = ? AND NOT EXISTS (SELECT 1 FROM cases WHERE lease = ? AND lease <> 0)
 """
@@ -141,6 +142,13 @@ def leave(tx: Transaction, worker: int) -> None:
     tx.execute("DELETE FROM workers WHERE no = ?", (worker,))
 
 
+def beat(tx: Transaction, worker: int) -> None:
+    """Note that the incarnation is well. For the eye only: the lock says who is alive."""
+    tx.execute("UPDATE workers SET beat_at = ? WHERE no = ?", (tx.now, worker))
+    if not tx.cursor.connection.changes():  # its lock file was taken away, and others took it for dead
+        raise WorkerForgotten(f"worker {worker} is not registered any more", hint="longcase workers")
+
+
 def free_some(tx: Transaction, worker: int) -> int:
     """Void leases of a dead incarnation, some cases at a time; returns how many.
 
@@ -173,7 +181,7 @@ def decline(tx: Transaction, case_no: int, visit: int, code: str, worker: int) -
     """Note that a code does not replay a visit, and give the case back."""
     tx.execute("INSERT INTO declined VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (case_no, visit, code))
     tx.execute("UPDATE cases SET lease = 0 WHERE case_no = ? AND lease = ?", (case_no, worker))
-    found = tx.execute("SELECT code FROM declined WHERE case_no = ? AND visit = ?", (case_no, visit))
+    found = tx.execute(DECLINED, (case_no, visit))
     return frozenset(row[0] for row in found)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from longcase.errors import BugError, CaseNotFound
 from longcase.history.chain import GENESIS, link
 from longcase.history.event import Event
-from longcase.history.state import CaseState
+from longcase.history.state import CaseState, blocked
 from longcase.history.waits import next_due
 from longcase.store import rows
 from longcase.store.folding import (
@@ -27,7 +27,7 @@ from longcase.store.folding import (
     shift_causes,
     task_rows,
 )
-from longcase.store.port import CaseRef, CaseRow, CaseWrite, Input, Written
+from longcase.store.records import CaseRef, CaseRow, CaseWrite, Input, Written
 from longcase.store.rows import Row, text_of
 from longcase.store.sqlite.queues import replace as replace_queued
 from longcase.store.sqlite.transaction import INSERT_EVENT, OPERATION, UPDATE_CASE, UPDATE_OPERATION, Transaction
@@ -175,7 +175,7 @@ def _inbox(tx: Transaction, write: CaseWrite, pending: int, state: CaseState) ->
     for pending, newest in tx.execute(count, (write.case_no,)):
         if write.heard is not None:
             return pending, newest > write.heard
-    return pending, pending > 0 and not any(incident["blocks"] for incident in state.incidents.values())
+    return pending, pending > 0 and not blocked(state)
 
 
 def _may_follow(tx: Transaction, write: CaseWrite) -> bool:

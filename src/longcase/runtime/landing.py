@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from longcase.engine.advance import blocked
+from longcase.history.state import blocked
 from longcase.runtime.doubt import Doubt
 from longcase.runtime.moved import Moved, Prepared
 from longcase.runtime.queues import Queues, stands_in_queue
 from longcase.runtime.residents import Residents
-from longcase.store.port import CaseWrite, Written
+from longcase.store.records import CaseWrite, Written
 
 
-class Settling:
+class Landing:
     """Turns what was prepared, and what the store answered, into what became of a case."""
 
     def __init__(self, residents: Residents, doubt: Doubt, queues: Queues | None) -> None:
@@ -23,9 +23,9 @@ class Settling:
         resident = entry.resident
         case_no, state = resident.case_no, resident.state
         if self._queues is not None:
-            self._queues.settle(case_no, state)
+            self._queues.forget_used(case_no, state)
         if case_no in self._doubt:
-            entry.result.commands += self._doubt.settle(case_no, state)
+            entry.result.commands += self._doubt.resolve(case_no, state)
         queued = self._queues is not None and stands_in_queue(state)
         return Moved(
             case_no, state, resident.code, [], entry.result.commands, entry.left, entry.more,
@@ -39,13 +39,13 @@ class Settling:
         case_no = resident.case_no
         state = outcome.state or resident.state
         if self._queues is not None:
-            self._queues.settle(case_no, state)
+            self._queues.forget_used(case_no, state)
         stopped = blocked(resident.state)
         if outcome.interleaved or resident.state.status == "closed" or stopped:
             # The coroutine's state is no longer the row's; the next advance reads it again.
             self._residents.evict(case_no)
         if case_no in self._doubt:
-            result.commands += self._doubt.settle(case_no, state, result.commands)
+            result.commands += self._doubt.resolve(case_no, state, result.commands)
         self._residents.shrink()
         again = entry.more or result.again
         if outcome.pending and not stopped:

@@ -8,7 +8,6 @@ is not known here; next on the data's way: `calendar`.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import TypeAlias
 
 from longcase.errors import DefinitionError
 from longcase.model.names import printable
+from longcase.nearest import nearest
 
 HOURS_LIMIT = 1000
 """The longest text of hours, in characters."""
@@ -27,6 +27,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FULL_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _DAY_NUMBER = {name: number for number, full in enumerate(_FULL_DAYS) for name in (full, full[:3])}
 _HOURS_EXAMPLE = '"Mon-Fri 09:00-12:30,13:00-17:00; Sat 10:00-14:00"'
+_HOURS_HINT = f"write them like {_HOURS_EXAMPLE}"
 _TIMES = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
 _MINUTES_PER_DAY = 24 * 60
 
@@ -39,9 +40,9 @@ def parse_hours(text: str) -> tuple[Ranges, ...]:
             before they begin or have no length are refused, not mended.
     """
     if not isinstance(text, str):
-        raise DefinitionError(f"expected hours like {_HOURS_EXAMPLE}, got {printable(text)}")
+        raise DefinitionError(f"expected hours like {_HOURS_EXAMPLE}, got {printable(text)}", hint=_HOURS_HINT)
     if len(text) > HOURS_LIMIT:
-        raise DefinitionError(f"expected hours of at most {HOURS_LIMIT} characters, got {len(text)}")
+        raise DefinitionError(f"expected hours of at most {HOURS_LIMIT} characters, got {len(text)}", hint=_HOURS_HINT)
     return _parse(text)
 
 
@@ -72,7 +73,7 @@ def _parse_days(word: str, text: str) -> list[int]:
     for name in word.split("-"):
         number = _DAY_NUMBER.get(name.casefold())
         if number is None:
-            near = difflib.get_close_matches(name.casefold(), _DAY_NUMBER, n=1)
+            near = nearest(name.casefold(), _DAY_NUMBER)
             mend = f", did you mean {near[0].title()}?" if near else ""
             raise _bad_hours(text, f"{printable(name)} is not a day{mend}")
         ends.append(number)
@@ -129,4 +130,4 @@ def _clock(minutes: int) -> str:
 
 
 def _bad_hours(text: str, reason: str) -> DefinitionError:
-    return DefinitionError(f"calendar hours {printable(text)}: {reason}", hint=f"write them like {_HOURS_EXAMPLE}")
+    return DefinitionError(f"calendar hours {printable(text)}: {reason}", hint=_HOURS_HINT)
