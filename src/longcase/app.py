@@ -18,7 +18,7 @@ from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map
-from longcase.model.names import counted
+from longcase.model.names import counted, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
 from longcase.opening import open_store, share_clock, store_url
@@ -27,6 +27,7 @@ from longcase.runtime.limits import ATTEMPTS_AT_ONCE
 from longcase.runtime.queues import declared_queues
 from longcase.runtime.turns import LIVE_CASES
 from longcase.runtime.worker import Worker
+from longcase.service.door import checked_actor
 from longcase.service.service import Service
 from longcase.store.port import Store
 from longcase.store.records import NewCase, Started
@@ -77,7 +78,7 @@ class Longcase:
         self.live = live
         self.codes: dict[str, WorkflowCode] = {}
         self.worker: Worker | None = None
-        self._actor = actor
+        self._actor = checked_actor(actor)
         self._synchronous = synchronous
         self._create = create
         self._store: Store | None = None
@@ -268,7 +269,11 @@ class Longcase:
 def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[Any]]:
     """Return the workflows among objects and modules, each once, in order."""
     found: dict[str, Workflow[Any]] = {}
+    if not isinstance(sources, Iterable) or isinstance(sources, str):
+        raise _no_workflows(sources)
     for source in sources:
+        if not isinstance(source, Workflow | ModuleType):
+            raise _no_workflows(source)
         inside = (
             [source] if isinstance(source, Workflow) else [v for v in vars(source).values() if isinstance(v, Workflow)]
         )
@@ -282,6 +287,13 @@ def collect(sources: Iterable[Workflow[Any] | ModuleType]) -> Sequence[Workflow[
             if other is not workflow:
                 raise DefinitionError(f"two workflows named {workflow.name}", hint="rename one of them")
     return list(found.values())
+
+
+def _no_workflows(given: object) -> UsageError:
+    return UsageError(
+        f"{printable(given)} is given as the workflows, expected a list of workflow objects or modules",
+        hint="Longcase([onboarding])",
+    )
 
 
 @lru_cache(maxsize=256)

@@ -64,7 +64,7 @@ def store_path(url: str | None = None) -> str:
     if not separator or scheme != "sqlite" or not path:
         raise UsageError(
             f"the store's URL is {mask(url)!r}, expected sqlite:///path or postgresql://user@host/database",
-            hint="LONGCASE_DATABASE_URL=sqlite:///longcase.db",
+            hint=f"sqlite:///{'longcase.db' if ':' in url else url}",
         )
     path, mark, options = path.partition("?")
     if mark:

@@ -26,8 +26,8 @@ from tests.simulation import checks
 from tests.simulation.world import Called
 
 from longcase import Case, Next, Retry, Workflow, activity, attempt, days, hours, injected, seconds
-from longcase.engine.advance import Ended
 from longcase.engine.attempts import CRASH_ATTEMPTS, Success
+from longcase.engine.work import Ended
 from longcase.errors import WorkerForgotten
 from longcase.history.event import instant_text
 from longcase.insight import invariants as inv

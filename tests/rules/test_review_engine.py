@@ -9,7 +9,7 @@ import pytest
 from tests.rules.support import Go, Order, banking, credit, desk, every, first, in_both
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days, hours, seconds
-from longcase.engine.advance import Command
+from longcase.engine.work import Command
 from longcase.runtime.moved import Moved
 from longcase.testing import Simulation
 

@@ -11,7 +11,6 @@ from tests.rules.support import Go, Order, banking, closed, credit, desk, every,
 
 from longcase import ActivityFailed, Case, Next, Retry, Stage, Workflow, activity, days, decision, hours, seconds
 from longcase.engine.turn import Resident
-from longcase.history.event import instant_of
 from longcase.history.state import CaseState
 from longcase.testing import Simulation
 
@@ -85,7 +84,7 @@ def test_rule_B2_each_visit_replays_without_older_history() -> None:
             recorded = [event for event in events if event.seq < (following.cause or 0)]
             row = CaseState.from_json({**entered.data["snapshot"]})
             resident = Resident(1, sim._app.codes["order"], row, lambda activity, granted=False: 0)
-            resident.rebuild(recorded, instant_of(recorded[-1].at) if recorded[-1].at else sim.now)
+            resident.rebuild(recorded)
             assert resident.state.seq == recorded[-1].seq
             assert resident.visit is not None
             resident.discard()

@@ -63,8 +63,10 @@ async def test_schedule_to_close_bounds_the_retries(url: str) -> None:
         assert 2 <= attempts <= 11
         scheduled, closed = [await cases.events(flow, kind) for kind in ("activity_scheduled", "case_closed")]
         deadline = instant_of(scheduled[0].data["deadline"])
-        failed = await cases.events(flow, "attempt_failed")
-        assert all(instant_of(event.data["next_try"]) <= deadline for event in failed)
+        # The last one has none, if the deadline came while it ran.
+        tries = [event.data["next_try"] for event in await cases.events(flow, "attempt_failed")]
+        assert all(instant_of(next_try) <= deadline for next_try in tries if next_try)
+        assert any(tries)
         assert instant_of(closed[0].at) < deadline + timedelta(seconds=30), "a thousand retries would take longer"
 
 

@@ -303,6 +303,6 @@ async def test_a_call_of_an_activity_that_the_worker_does_not_find_is_an_inciden
         assert (await cases.incident(concealed))["kind"] == "unknown_activity"
         worker = cases.longcase.worker
         assert worker is not None
-        await until_true(lambda: not worker._carrier.tasks)
+        await until_true(lambda: not worker._carrier.under_way)
         assert worker._slots.running == 0
         assert await cases.events(concealed, "attempt_started") == []

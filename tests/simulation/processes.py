@@ -254,9 +254,10 @@ class SharedStore:
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
         if self._fleet.lapse and worker and worker not in self.beats:
             return []  # before the store leases anything to it
+        held = self._fleet.witness.held()
         found = await self._store.ready(now, worker, limit, workflows)
         if self._fleet.lapse and worker and found:
-            self._fleet.witness.claimed(worker, found)
+            self._fleet.witness.claimed(worker, found, held)
             await self._store._committer.run(
                 lambda tx: tx.cursor.executemany(
                     "UPDATE cases SET lease = ? WHERE case_no = ?", [(worker, case_no) for case_no in found]

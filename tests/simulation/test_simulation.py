@@ -38,6 +38,12 @@ def test_forty_bugs_are_planted() -> None:
     assert len(PLANTED) >= 40
 
 
+@pytest.mark.parametrize("name", sorted(PLANTED))
+def test_planted_bug_finds_the_code_it_changes(name: str) -> None:
+    with planted(PLANTED[name]):
+        pass
+
+
 @pytest.mark.parametrize(("kind", "seed"), KEPT)
 def test_seed_that_found_something_once_holds(kind: str, seed: int) -> None:
     life = LIVES[kind](seed)

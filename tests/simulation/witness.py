@@ -5,7 +5,7 @@ A witness believes neither the workers nor what the store says of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.processes import LEASE
@@ -36,8 +36,8 @@ class Witness:
             self.heard[result if name == "join" else args[0]] = self._fleet.loop.time() + self._fleet.lease_jump
         elif name == "leave":
             self.gone.add(args[0])
-        leases = dict(self._fleet.store._read("SELECT case_no, lease FROM cases WHERE lease <> 0"))
-        if name in ("leave", "recover", "release"):
+        leases = self.held()
+        if name in ("leave", "recover"):
             worker = args[-1]
             for case_no, lease in self.leases.items():
                 if lease != worker and leases.get(case_no, 0) != lease:
@@ -76,13 +76,22 @@ class Witness:
             if int(actor[7:]) not in self.gone:
                 self.accuse(f"I18: an attempt of {actor} is given up for lost, and it was never away")
 
-    def claimed(self, worker: int, found: Sequence[int]) -> None:
-        """I18: nobody is given a case that a worker holds whose lease has not lapsed."""
-        held = self._fleet.store._read("SELECT case_no, lease FROM cases WHERE lease NOT IN (0, ?)", (worker,))
-        for case_no, lease in held:
-            if case_no in found and lease in self._fleet.shared.beats and not self._fleet.shared.lapsed(lease):
-                self.accuse(f"I18: case {case_no} is given to worker {worker}, worker {lease} holds it")
+    def claimed(self, worker: int, found: Sequence[int], held: Mapping[int, int]) -> None:
+        """I18: nobody is given a case that a worker holds whose lease has not lapsed.
+
+        Args:
+            held: who held which case before; the store has leased what it found by now.
+        """
+        for case_no in found:
+            holder = held.get(case_no, worker)
+            if holder != worker and holder in self._fleet.shared.beats and not self._fleet.shared.lapsed(holder):
+                self.accuse(f"I18: case {case_no} is given to worker {worker}, worker {holder} holds it")
+        self.leases = self.held()
         self._fleet.counts["claims"] += len(found)
+
+    def held(self) -> dict[int, int]:
+        """Return who holds which case now."""
+        return dict(self._fleet.store._read("SELECT case_no, lease FROM cases WHERE lease <> 0"))
 
     def _show_events(self) -> None:
         rows = self._fleet.store._read("SELECT case_no, seq FROM cases ORDER BY case_no")

@@ -174,7 +174,7 @@ def test_ctrl_c_is_told_as_such(cli: Cli) -> None:
 
 
 def test_what_a_module_prints_is_no_part_of_the_answer(cli: Cli) -> None:
-    (cli.folder / "chatty_claims.py").write_text('print("loading")\n' + CLAIMS.read_text())
+    (cli.folder / "chatty_claims.py").write_text(CLAIMS.read_text() + 'print("loading")\n')
     told = cli("check", "chatty_claims.py", "--json")
     assert (told.status, told.json, told.err) == (0, [], "loading\n")
 
@@ -188,3 +188,17 @@ def test_a_module_that_lacks_another_one_says_how_to_get_it(cli: Cli, text: str,
     (cli.folder / name).write_text(f"{text}\n")
     (finding,) = cli("check", name, "--json").json
     assert finding["hint"].startswith(hint)
+
+
+def test_a_validator_that_fails_over_its_input_is_not_a_bug_of_ours(cli: Cli) -> None:
+    source = CLAIMS.read_text().replace(
+        "from pydantic import ", "from typing import Annotated\nfrom pydantic import BeforeValidator, "
+    )
+    source = source.replace(
+        '    name: str = ""', '    name: Annotated[str, BeforeValidator(lambda name: name.strip())] = ""'
+    )
+    (cli.folder / "strict_claims.py").write_text(source)
+    error = cli.refused(2, "start", "claims", '{"id": "C-1", "name": 7}', "--app", "strict_claims.py").error
+    assert error["code"] == "invalid_input"
+    assert "a validator of its type raised AttributeError: 'int' object has no attribute 'strip'" in error["message"]
+    assert error["hint"].startswith("raise ValueError in it")

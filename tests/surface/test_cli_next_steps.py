@@ -144,6 +144,8 @@ def test_a_secret_of_the_stores_url_is_not_repeated(cli: Cli) -> None:
     assert session.paste("longcase list") == "longcase list --store 'postgresql://me:***@db/cases'"
     assert Session(store="postgresql://me@db/cases").paste("longcase list").endswith("--store postgresql://me@db/cases")
     assert Session(store="a@b.db").paste("run longcase check x.py") == "run longcase check x.py"
+    told = Session(store="a.db", app="b.py").paste("longcase dev APP makes one there; or mend the path: --store PATH")
+    assert told == "longcase dev --store a.db b.py makes one there; or mend the path: --store PATH"
     assert Session(store="my cases.db").paste("longcase list, then") == "longcase list --store 'my cases.db', then"
 
 

@@ -66,6 +66,20 @@ def test_skip_is_listed_where_it_is_accepted_and_only_there(cli: Cli, result: st
             assert error["hint"].startswith("longcase set-result ")
 
 
+def test_a_result_type_that_fails_over_none_is_one_that_cannot_be_skipped(cli: Cli) -> None:
+    strict = "Annotated[str, BeforeValidator(lambda text: text.strip())]"
+    source = LETTERS.replace("RESULT", strict).replace(
+        "from pydantic import BaseModel",
+        "from typing import Annotated\nfrom pydantic import BaseModel, BeforeValidator",
+    )
+    (cli.folder / "letters_strict.py").write_text(source)
+    with Simulation([load_app(str(cli.folder / "letters_strict.py"))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("letters", {"id": "L-1"})
+        sim.decide("letters/L-1", "approved", by="ann")
+        assert "what applies: retry, set-result, move, cancel\n" in cli.ok("show", "letters/L-1").out
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "recorded", "attempted"),
     [

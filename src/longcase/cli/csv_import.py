@@ -70,7 +70,7 @@ def import_csv(session: Session, workflow: str, file: str, results: str | None, 
         importing = _Import(service, workflow, fields, header, again)
         with _results_file(results) as out, _progress(session, text) as tick, _ctrl_c() as stopped:
             counts = Counter({"started": 0, "existing": 0, "refused": 0})
-            for batch in _batches(importing.rows(text, file)):
+            for batch in _batches(importing.rows(text)):
                 done = importing.accept(batch)
                 counts.update(result.did for result in done)
                 try:
@@ -95,7 +95,7 @@ class _Import:
         self.again = again
         self.key_field = service.codes[workflow].workflow.key_field
 
-    def rows(self, text: str, file: str) -> Iterator[tuple[RowResult, NewCase | None]]:
+    def rows(self, text: str) -> Iterator[tuple[RowResult, NewCase | None]]:
         """Yield each row, validated."""
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         next(reader)

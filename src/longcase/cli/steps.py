@@ -6,6 +6,7 @@ import re
 import shlex
 
 _COMMAND = re.compile(r"\blongcase ([a-z][a-z-]*)( APP\b)?")
+_END = re.compile(r"[;|#\n]|, |longcase ")  # of a command inside a sentence
 _WITHOUT_STORE = frozenset({"check", "describe", "map"})
 _WITH_CODE = frozenset({"start", "signal", "set", "skip", "set-result", "move", "correct"})
 
@@ -26,7 +27,7 @@ def pasteable(text: str, *, store: str | None, app: str | None) -> str:
         name, wants_app = found[1], found[2] or ""
         if name not in commands:
             return found[0]
-        rest = text[found.end() :].partition("longcase ")[0]
+        rest = _END.split(text[found.end() :], maxsplit=1)[0]
         given = ""
         if store and name not in _WITHOUT_STORE and "--store" not in rest:
             given += f" --store {shlex.quote(store)}"

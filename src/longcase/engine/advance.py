@@ -16,7 +16,7 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.inputs import Inputs
 from longcase.engine.tasks import shown_again
 from longcase.engine.turn import Resident
-from longcase.engine.work import Accepted, Advance, Command, Ended, Item, Stopped, Verified, Work, wake_at
+from longcase.engine.work import Accepted, Advance, Ended, Item, Stopped, Verified, Work
 from longcase.history.event import instant_of
 from longcase.history.state import blocked
 from longcase.history.waits import next_due
@@ -145,17 +145,3 @@ class _Run(Inputs):
         asked = {command.call for command in self.result.commands if command.kind == "stop"}
         running = [(ref, call) for ref, call in self.state.calls.items() if call["status"] == "running"]
         self._stop([(ref, call["attempt"]) for ref, call in running if ref not in asked])
-
-
-__all__ = [
-    "Accepted",
-    "Advance",
-    "Command",
-    "Ended",
-    "Item",
-    "Verified",
-    "Work",
-    "advance",
-    "refuse_input",
-    "wake_at",
-]

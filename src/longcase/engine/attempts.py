@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, UndoEntry, undo_entry
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, UndoEntry
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
 
@@ -253,21 +253,3 @@ def left_open(state: CaseState, ref: str) -> bool:
         opened["kind"] == "unsettled_close" and opened["blocks"] and ref in opened["details"].get("calls", ())
         for opened in state.incidents.values()
     )
-
-
-__all__ = [
-    "Failure",
-    "Success",
-    "Verdict",
-    "begun",
-    "completed",
-    "failed_attempt",
-    "judge",
-    "left_open",
-    "lost",
-    "outcome_counts",
-    "refused",
-    "undo_entry",
-    "undo_steps",
-    "unsettled",
-]  # fmt: skip

@@ -164,7 +164,7 @@ class Inputs(Clocks):
         )
         why = str(data["why"]) if self.resident.code.is_told_why(stage) else ""
         self.resident.enter(stage, "exception", "", self.work.now, cause=event.seq, signal=signal, body=body, why=why)
-        self.resident.conclude(instant_of(self.work.now))
+        self.resident.conclude()
 
     def _moved(self) -> None:
         """Carry out an operator's move: end the visit and enter the stage it names."""
@@ -192,5 +192,5 @@ class Inputs(Clocks):
             stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse,
             signal=told.get("signal", ""), body=told.get("input"), why=told.get("why", ""),
         )  # fmt: skip
-        self.resident.conclude(instant_of(self.work.now))
+        self.resident.conclude()
         self.result.applied += 1

@@ -236,9 +236,13 @@ class VisitLoop:
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self.context.copy().run(_end, task.get_coro())
+            for task in self.tasks:
                 awaited: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
-                if awaited is not None:
-                    awaited.cancel()  # wakes nobody on a dead loop, but lets go of the task
+                for future in (task, awaited):
+                    if future is not None:
+                        # Wakes nobody on a dead loop, but lets go of who awaits it. A task's own `cancel` would go down
+                        # a chain of tasks that await each other, however deep.
+                        asyncio.Future.cancel(future)
             for agen in self.generators:
                 try:
                     agen.aclose().send(None)

@@ -10,7 +10,7 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.event import Event, instant_of
-from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, blocked
+from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, blocked, undo_entry
 from longcase.model.codec import Json
 
 _BEGINNING: Final = frozenset({"attempt_started", "activity_scheduled", "undo_started"})  # may begin an attempt
@@ -228,5 +228,5 @@ class Outcomes(Undoing):
 
 def for_nobody(state: CaseState, ref: str, failure: Failure) -> Verdict:
     """Judge the failure of a call that no stage code waits for: it is not tried again, but may need settling."""
-    unknown = failure.kind in UNKNOWN_KINDS and attempts.undo_entry(state, ref) is not None
+    unknown = failure.kind in UNKNOWN_KINDS and undo_entry(state, ref) is not None
     return Verdict("unknown" if unknown else "lost")

@@ -61,7 +61,7 @@ def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Inc
 def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: str) -> Repair:
     """Grant the failed call new attempts under the same key, or apply the refused input again."""
     ref, incident = open_incident(state, number)
-    _allow(state, incident, "retry")
+    _allow(incident, "retry")
     repair = Repair(did=f"retried {incident['kind']}")
     call = state.calls.get(incident["call"])
     if incident["kind"] in _CALL_KINDS and call is not None:
@@ -91,12 +91,10 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
     return repair
 
 
-def set_result(
-    state: CaseState, number: str | None, result: Json, actor: Actor, reason: str, code: WorkflowCode | None
-) -> Repair:
+def set_result(state: CaseState, number: str | None, result: Json, reason: str, code: WorkflowCode | None) -> Repair:
     """Supply the outcome of a call that cannot supply its own; its failed attempts stay on record."""
     ref, incident = open_incident(state, number)
-    _allow(state, incident, "set-result")
+    _allow(incident, "set-result")
     call = state.calls.get(incident["call"])
     if call is None:
         raise RepairRefused(
@@ -119,7 +117,7 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
             f"{call['activity']} cannot be skipped: its result is never None",
             hint=f"longcase set-result {state.address} '<json>' --reason ...",
         )
-    _allow(state, incident, "skip")
+    _allow(incident, "skip")
     if call is None:
         return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
     if call["undoes"]:
@@ -255,7 +253,7 @@ def cancel(state: CaseState, actor: Actor, reason: str) -> Repair:
     return Repair([event], [("interrupted", {"reason": reason})], "asked")
 
 
-def _allow(state: CaseState, incident: Incident, repair: str) -> None:
+def _allow(incident: Incident, repair: str) -> None:
     if repair not in incident["repairs"]:
         raise RepairRefused(
             f"{repair} does not apply to {incident['kind']}", hint=f"what applies: {', '.join(incident['repairs'])}"

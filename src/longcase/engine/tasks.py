@@ -97,7 +97,6 @@ def answer_task(
     reason: str,
     shown_digest: str | None,
     now: str,
-    by_model: bool = True,
 ) -> Answered:
     """Judge one person's answer to an open task. `state` is after the task clocks have run.
 

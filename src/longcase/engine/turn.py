@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from longcase.engine.attempts import completed, unsettled
@@ -51,7 +50,7 @@ class Resident:
 
     # -- rebuilding --------------------------------------------------------------------------------
 
-    def rebuild(self, events: Sequence[Event], now: datetime) -> None:
+    def rebuild(self, events: Sequence[Event]) -> None:
         """Replay the current visit over its events; afterwards `visit` is parked where they end.
 
         Raises:
@@ -76,7 +75,7 @@ class Resident:
         self.state = base
         self.visit = visit
         if visit.fault is not None or visit.finished or self.emitted:
-            self.conclude(now)
+            self.conclude()
 
     def discard(self) -> None:
         """Drop the coroutine without letting it change anything (A8)."""
@@ -139,12 +138,12 @@ class Resident:
         self.append(event, at)
         if self.visit is not None:
             self.visit.feed(event)
-        self.conclude(instant_of(event.at), event)
+        self.conclude(event)
 
     def enter_first(self, at: str) -> None:
         """Begin the first visit of a case that has only been accepted so far."""
         self.enter(self.stage_named(self.code.workflow.entry.name), "start", "", at, cause=self.state.seq)
-        self.conclude(instant_of(self.state.at))
+        self.conclude()
 
     def enter(
         self,
@@ -249,7 +248,7 @@ class Resident:
     def _placed(self, kind: str, data: dict[str, Json], place: Any, cause: int) -> Event:
         return Event(kind, data, cause=cause, node=place["node"], n=place.get("n", 1), strand=place.get("strand", "0"))
 
-    def conclude(self, now: datetime, event: Event | None = None) -> None:
+    def conclude(self, event: Event | None = None) -> None:
         """Look at what the visit came to: still waiting, a next stage, a close, or nothing to commit."""
         for _ in range(VISITS_A_TURN):
             visit = self.visit

@@ -108,6 +108,8 @@ class Codec:
             if not isinstance(value, (dict, list)):
                 raise invalid(error, what, self._fields) from None
             valid = self.decode(value, what)
+        except Exception as error:
+            raise _of_a_validator(error, what) from error
         dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
         if self._has_sets:
             dumped = _with_sorted_sets(valid, dumped)
@@ -119,13 +121,17 @@ class Codec:
         if self._plain is not None and type(data) is self._plain:
             return data
         try:
-            value = self._adapter.validate_json(_dump(data), strict=True, extra="forbid")
-        except pydantic.ValidationError as error:
-            raise invalid(error, what, self._fields) from None
-        except ValueError as error:
+            text = _dump(data)
+        except (TypeError, ValueError) as error:
             raise InvalidInput(
                 f"{what}: {error}", reason="not_json", hint="send JSON data: text, numbers, lists"
             ) from None
+        try:
+            value = self._adapter.validate_json(text, strict=True, extra="forbid")
+        except pydantic.ValidationError as error:
+            raise invalid(error, what, self._fields) from None
+        except Exception as error:
+            raise _of_a_validator(error, what) from error
         if self._has_decimals:
             _refuse_rounded_decimals(value, data, what, "")
         return value
@@ -185,6 +191,15 @@ def _mend(problems: Sequence[tuple[str, str]], fields: Sequence[str]) -> str:
     if bare := _BARE.search(problem):
         return f'in quotes: "{name}": "{bare[1]}"'
     return "longcase describe --json  # has the schema of every type"
+
+
+def _of_a_validator(error: Exception, what: str) -> InvalidInput:
+    """Tell what the author's own code raised over the data; a validator that refuses it raises ValueError."""
+    return InvalidInput(
+        f"{what}: a validator of its type raised {type(error).__name__}: {error}",
+        reason="does_not_fit",
+        hint="raise ValueError in it for data that does not fit",
+    )
 
 
 def _wording(item: Mapping[str, Any]) -> str:

@@ -170,7 +170,7 @@ class Workflow(Generic[O]):
 
         def declare(fn: StageFn[O]) -> Stage[O]:
             stage = Stage(self, fn, name=name, was=was, owner=owner, expect=expect, kind="stage")
-            self._claim(stage.name, stage)
+            self._check_free(stage.name)
             self.stages[stage.name] = stage
             return stage
 
@@ -193,7 +193,7 @@ class Workflow(Generic[O]):
 
         def declare(fn: _Handler[O, S]) -> Stage[O]:
             stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind="path")
-            self._claim(stage.name, stage)
+            self._check_free(stage.name)
             if signal.workflow != self.name:
                 raise DefinitionError(
                     f"{stage.name}: signal {signal.name} belongs to {signal.workflow}, not {self.name}",
@@ -215,7 +215,7 @@ class Workflow(Generic[O]):
 
         def declare(fn: StageFn[O]) -> Stage[O]:
             stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind="path")
-            self._claim(stage.name, stage)
+            self._check_free(stage.name)
             self.paths[""] = ExceptionPath(None, stage, ())
             return stage
 
@@ -261,7 +261,7 @@ class Workflow(Generic[O]):
             return known[name]
         return next((stage for stage in known.values() if name in stage.was), None)
 
-    def _claim(self, name: str, stage: Stage[O]) -> None:
+    def _check_free(self, name: str) -> None:
         for taken in [*self.stages, *(path.stage.name for path in self.paths.values())]:
             if taken.casefold() == name.casefold():
                 raise DefinitionError(

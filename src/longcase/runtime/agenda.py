@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from longcase.engine.advance import Item
+from longcase.engine.work import Item
 
 
 class Agenda:
@@ -23,7 +23,7 @@ class Agenda:
         self.store_at: str | None = None
         self.queues_at: str | None = None
         self._outcomes: dict[int, list[Item]] = {}
-        self._queue: deque[int] = deque()
+        self._line: deque[int] = deque()
         self._named: dict[int, None] = {}
         self._bell = asyncio.Event()
 
@@ -43,7 +43,7 @@ class Agenda:
         waiting = self._outcomes.get(case_no)
         if waiting is None:
             self._outcomes[case_no] = [item]
-            self._queue.append(case_no)
+            self._line.append(case_no)
         else:
             waiting.append(item)
         self._bell.set()
@@ -52,7 +52,7 @@ class Agenda:
         """Have a case looked at again that was taken and not moved; outcomes that came meanwhile stand behind."""
         if items:
             self._outcomes[case_no] = items + self._outcomes.get(case_no, [])
-            self._queue.append(case_no)
+            self._line.append(case_no)
         else:
             self._named[case_no] = None
 
@@ -75,12 +75,12 @@ class Agenda:
     @property
     def busy(self) -> bool:
         """Whether a case waits here."""
-        return bool(self._queue or self._named)
+        return bool(self._line or self._named)
 
     @property
     def ended(self) -> int:
         """How many cases have outcomes that are not applied yet."""
-        return len(self._queue)
+        return len(self._line)
 
     def take(self, places: int, of_outcomes: int) -> tuple[dict[int, list[Item]], set[int]]:
         """Take the next cases with their outcomes, and which of them the store is to be asked about.
@@ -91,8 +91,8 @@ class Agenda:
         """
         cases: dict[int, list[Item]] = {}
         look: set[int] = set()
-        while self._queue and len(cases) < of_outcomes:
-            case_no = self._queue.popleft()
+        while self._line and len(cases) < of_outcomes:
+            case_no = self._line.popleft()
             items = self._outcomes.pop(case_no, None)
             if items:
                 cases[case_no] = items

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
+from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.env import Env
 from longcase.history.event import Event
 from longcase.history.state import Call
@@ -53,7 +53,7 @@ class Carrier:
         self.worker = 0  # the incarnation that attempts begun from now on belong to
         self.leaving = False
         self.running: dict[Key, Running] = {}
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.under_way: set[asyncio.Task[Any]] = set()
         self._store = store
         self._env = env
         self._now = now
@@ -104,10 +104,10 @@ class Carrier:
     async def leave(self) -> None:
         """Cancel what still runs and wait for it a moment; nothing is reported from here on."""
         self.leaving = True
-        for task in list(self.tasks):
+        for task in list(self.under_way):
             task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=LEAVE_GRACE)
+        if self.under_way:
+            await asyncio.wait(self.under_way, timeout=LEAVE_GRACE)
 
     def shut_down(self) -> None:
         """Let go of the threads."""
@@ -134,12 +134,12 @@ class Carrier:
             self._forget(asyncio.current_task())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self.tasks.add(asyncio.get_running_loop().create_task(work))
+        self.under_way.add(asyncio.get_running_loop().create_task(work))
 
     def _forget(self, task: asyncio.Task[Any] | None) -> None:
         # By hand and not by a done callback: that would cost a turn of the loop for every attempt.
         if task is not None:
-            self.tasks.discard(task)
+            self.under_way.discard(task)
 
     # -- attempts ----------------------------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from longcase.engine.advance import Advance, Command, Ended, Item, Verified, wake_at
 from longcase.engine.attempts import Success
 from longcase.engine.code import WorkflowCode
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
 from longcase.engine.turn import Resident
+from longcase.engine.work import Advance, Command, Ended, Item, Verified, wake_at
 from longcase.env import Env
 from longcase.errors import BugError, DefinitionError
 from longcase.history.event import Event

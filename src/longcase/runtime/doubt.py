@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from longcase.engine.advance import Command
+from longcase.engine.work import Command
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots

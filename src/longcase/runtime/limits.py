@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from longcase.engine.advance import Command
+from longcase.engine.work import Command
 from longcase.model.activity import Activity
 
 ATTEMPTS_AT_ONCE = 2_000

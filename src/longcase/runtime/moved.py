@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from longcase.engine.advance import Advance, Command, Item
 from longcase.engine.code import WorkflowCode
 from longcase.engine.turn import Resident
+from longcase.engine.work import Advance, Command, Item
 from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState

@@ -83,7 +83,7 @@ async def rehearse(store: Store, env: Env, codes: Mapping[str, WorkflowCode], wo
             ]
             visits = await store.ranges(wanted) if wanted else {}
             for case_no in sorted(rows):
-                _judge(found, rows[case_no], visits.get(case_no, []), env, codes, watchdog)
+                _judge(found, rows[case_no], visits.get(case_no, []), codes, watchdog)
     finally:
         watchdog.stop()
     return found
@@ -93,7 +93,6 @@ def _judge(
     found: Rehearsal,
     row: CaseRow,
     visit: list[Event],
-    env: Env,
     codes: Mapping[str, WorkflowCode],
     watchdog: Watchdog,
 ) -> None:
@@ -108,7 +107,7 @@ def _judge(
         resident = Resident(row.case_no, code, state, _nobody)
         try:
             with watchdog:
-                resident.rebuild(visit, env.now())
+                resident.rebuild(visit)
             found.fits += 1
         except TurnDiscarded as discarded:
             found.held.append(Held(*place, discarded.kind, discarded.message, discarded.details))

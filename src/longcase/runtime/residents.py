@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from longcase.engine.advance import Advance, Item, Work, advance
+from longcase.engine.advance import advance
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded
 from longcase.engine.turn import Resident
+from longcase.engine.work import Advance, Item, Work
 from longcase.env import Env
 from longcase.errors import BugError
-from longcase.history.event import Event, instant_of
+from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.activity import Activity
 from longcase.runtime.limits import Slots
@@ -96,7 +97,7 @@ class Residents:
         try:
             with self.watchdog:
                 if rebuild:
-                    resident.rebuild(events, instant_of(work.now))
+                    resident.rebuild(events)
                     replayed = resident.state.seq - len(resident.emitted)
                     if replayed != row_seq:
                         raise BugError(f"{resident.state.address}: replay ended at {replayed}, the row says {row_seq}")

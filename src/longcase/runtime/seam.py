@@ -18,8 +18,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
+from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.model.codec import Json
 from longcase.runtime.moved import Moved
 from longcase.runtime.turns import Turns

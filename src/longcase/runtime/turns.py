@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from longcase.engine.advance import Accepted, Item, refuse_input
+from longcase.engine.advance import refuse_input
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded
+from longcase.engine.work import Accepted, Item
 from longcase.env import Env
 from longcase.errors import BugError, UnavailableError
 from longcase.history.event import Event, instant_text
@@ -21,13 +22,13 @@ from longcase.history.state import CaseState, blocked
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.runtime.composing import Writes
 from longcase.runtime.doubt import Doubt
-from longcase.runtime.holding import Holding
 from longcase.runtime.landing import Landing
 from longcase.runtime.limits import Slots
 from longcase.runtime.moved import Batch, Moved, Prepared, Refused, Reserved
 from longcase.runtime.queues import Queues, stands_in_queue
 from longcase.runtime.residents import Residents
 from longcase.runtime.starts import Starts
+from longcase.runtime.unmoved import Unmoved
 from longcase.runtime.watchdog import Watchdog
 from longcase.store.port import Store
 from longcase.store.records import CaseRow, Input, NewCase, Started
@@ -67,7 +68,7 @@ class Turns:
         self._doubt = Doubt(worker, slots)
         self._writes = Writes(env, codes, worker, queues, store.is_dead)
         self._landing = Landing(self.residents, self._doubt, queues)
-        self._holding = Holding(codes, self.residents, self._writes, self.now)
+        self._unmoved = Unmoved(codes, self.residents, self._writes, self.now)
         self._starts = Starts(env, codes, self.residents, self._writes, self._doubt, self._landing)
 
     @property
@@ -210,7 +211,7 @@ class Turns:
                 if row is None and case_no in asked:
                     continue
                 if row is not None and case_no in todo.refused:
-                    held = self._holding.hold(row, items, todo.refused[case_no])
+                    held = self._unmoved.open_incident(row, items, todo.refused[case_no])
                     prepared += [held] if held is not None else []
                     continue
                 reserved = Reserved()
@@ -326,9 +327,9 @@ class Turns:
                     continue
                 if discarded.kind in DECLINED and (others := await self._others(row.state, code)):
                     if local:  # kept first: once the case is given back, another worker's turn may come in between
-                        return self._holding.keep(row, local, len(inbox))
+                        return self._unmoved.keep(row, local, len(inbox))
                     if await self._decline(case_no, row.state, code, others):
-                        return self._holding.nothing(row)
+                        return self._unmoved.nothing(row)
                 resident = residents.new(case_no, code, row.state)
                 base_seq, base_seen = row.state.seq, row.state.seen_seq
                 result = refuse_input(resident, residents.work(now), discarded, discarded.item)

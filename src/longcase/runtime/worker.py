@@ -14,8 +14,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longcase.engine.advance import Item
 from longcase.engine.code import WorkflowCode
+from longcase.engine.work import Item
 from longcase.env import Env
 from longcase.errors import LongcaseError, UnavailableError, WorkerForgotten
 from longcase.history.event import instant_of, instant_text
@@ -158,7 +158,7 @@ class Worker:
 
     @property
     def _drained(self) -> bool:
-        running = self._carrier.running or self._carrier.tasks or self._starting
+        running = self._carrier.running or self._carrier.under_way or self._starting
         return not (running or self.agenda.ended)
 
     def abort(self) -> None:
@@ -201,7 +201,7 @@ class Worker:
         started: list[Started] = []
         for begin in range(0, len(new), self.batch):
             some = new[begin : begin + self.batch]
-            if len(self._carrier.tasks) + self.agenda.ended >= IN_FLIGHT:
+            if len(self._carrier.under_way) + self.agenda.ended >= IN_FLIGHT:
                 started.extend(await self._accept(some))
                 self.agenda.store_at = None
             else:

@@ -46,7 +46,7 @@ class Answering(Door):
         Raises: TaskNotFound, AlreadyDecided, AlreadyExpired, StaleDecision, RefusedError: every one is
             recorded in the case's history.
         """
-        who = actor or self.actor
+        who = self._who(actor)
         row = await self.row(address)
         try:
             target = await self._task_of(row, task)
@@ -126,7 +126,7 @@ class Answering(Door):
         self, address: str, *, task: str | None = None, actor: Actor | None = None, release: bool = False
     ) -> Accepted:
         """Take a task for yourself, or give it back."""
-        who = actor or self.actor
+        who = self._who(actor)
         row = await self.row(address)
         target = await self._task_of(row, task)
 
@@ -181,7 +181,7 @@ class Answering(Door):
         raise (
             over[0]
             if over
-            else TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase show {state.address}")
+            else TaskNotFound(f"{state.address} has no open task {task}", hint=f"longcase tasks --case {state.address}")
         )
 
     async def _last_end(self, row: CaseRow, task: str | None = None) -> tuple[LongcaseError, Event] | None:

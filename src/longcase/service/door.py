@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, blocked
 from longcase.history.waits import Wait
 from longcase.model.codec import Json
-from longcase.model.names import check_key, check_name
+from longcase.model.names import check_key, check_name, printable
 from longcase.nearest import nearest
 from longcase.service.retention import tombstone
 from longcase.store.port import Store
@@ -74,6 +74,19 @@ class CaseView:
         return blocked(self.state)
 
 
+def checked_actor(actor: Actor | None) -> Actor | None:
+    """Return who acts, if anybody is named.
+
+    Raises:
+        UsageError: it is a bare name.
+    """
+    if actor is not None and not isinstance(actor, Actor):
+        raise UsageError(
+            f"{printable(actor)} is given as the actor, expected an Actor", hint='actor=Actor("person:anna.visser")'
+        )
+    return actor
+
+
 def same_case(row: CaseRow) -> CaseRef:
     """Return the reference of just the case that was read; its address may name another one by now."""
     state = row.state
@@ -103,7 +116,7 @@ class Door:
 
     def ref(self, address: str) -> CaseRef:
         """Return the reference of `workflow/key`: the live case of that key, else the newest."""
-        workflow, slash, key = address.partition("/")
+        workflow, slash, key = address.partition("/") if isinstance(address, str) else ("", "", "")
         if not slash:
             raise UsageError(
                 f"{address!r} addresses no case, expected workflow/key", hint="longcase list  # has the addresses"
@@ -134,6 +147,10 @@ class Door:
                 f"no case {address}", hint=f"longcase list --workflow {address.partition('/')[0]}"
             )
         return row
+
+    def _who(self, actor: Actor | None) -> Actor:
+        """Return who acts: the one that a call names, else the one this door was opened for."""
+        return checked_actor(actor) or self.actor
 
     def _changed(self, case_no: int) -> None:
         if self.on_change is not None:

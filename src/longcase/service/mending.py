@@ -36,7 +36,7 @@ class Mending(Door):
         With `pin`, a write of the running visit to the same fields becomes an incident instead of
         overwriting the correction (SEMANTICS B9).
         """
-        who = actor or self.actor
+        who = self._who(actor)
         ref = self.ref(address)
         code = self.codes.get(ref.workflow)
         _stated("correct", reason)
@@ -69,7 +69,7 @@ class Mending(Door):
     ) -> Accepted:
         """Try the incident's call again with fresh attempts under the same key, or its input once more."""
         why = "" if reason is None else _stated("retry", reason)
-        who = actor or self.actor
+        who = self._who(actor)
         return await self._repair(
             address, lambda locked: repairs.retry(locked.state, incident, who, why, locked.now), who
         )
@@ -79,7 +79,7 @@ class Mending(Door):
     ) -> Accepted:
         """Go on without the incident's call, where its result may be None."""
         why = "" if reason is None else _stated("skip", reason)
-        who = actor or self.actor
+        who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(address, lambda locked: repairs.skip(locked.state, incident, who, why, code), who)
 
@@ -95,16 +95,16 @@ class Mending(Door):
         """Supply the result of the incident's call."""
         why = "" if reason is None else _stated("set-result", reason)
         check_json(result, what="result")
-        who = actor or self.actor
+        who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(
-            address, lambda locked: repairs.set_result(locked.state, incident, result, who, why, code), who
+            address, lambda locked: repairs.set_result(locked.state, incident, result, why, code), who
         )
 
     async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Move a case to another stage; its visit ends, nothing is undone."""
         _stated("move", reason)
-        who = actor or self.actor
+        who = self._who(actor)
         name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
@@ -122,7 +122,7 @@ class Mending(Door):
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew, reusing what its calls have already returned."""
         _stated("restart", reason)
-        who = actor or self.actor
+        who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
         events = await self.store.events(row.case_no, visit=row.state.visit)
@@ -137,7 +137,7 @@ class Mending(Door):
     async def cancel(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Cancel a case by its cancel path."""
         _stated("cancel", reason)
-        who = actor or self.actor
+        who = self._who(actor)
         return await self._repair(address, lambda locked: repairs.cancel(locked.state, who, reason), who)
 
     async def _repair(

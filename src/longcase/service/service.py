@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
-from longcase.errors import CaseClosed, UnknownSignal
+from longcase.errors import CaseClosed, InvalidInput, UnknownSignal
 from longcase.history.event import Event, instant_text
 from longcase.history.waits import for_a_worker, waits
 from longcase.model.codec import Codec, Json, digest
-from longcase.model.names import check_idempotency_key, check_key
+from longcase.model.names import check_idempotency_key, check_key, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
 from longcase.model.strict_json import check_json
@@ -76,7 +76,7 @@ class Service(Answering, Mending):
             uid=self.env.new_id(),
             tenant=self.tenant,
             now=self.env.now(),
-            actor=actor or self.actor,
+            actor=self._who(actor),
         )
         dedup = None
         if idempotency_key is not None:
@@ -114,7 +114,7 @@ class Service(Answering, Mending):
         ref = self.ref(address)
         name = signal if isinstance(signal, str) else signal.name
         data = self._signal_body(ref.workflow, name, body)
-        who = actor or self.actor
+        who = self._who(actor)
         dedup = None
         if idempotency_key is not None:
             dedup = DedupKey(f"signal:{address}:{name}", check_idempotency_key(idempotency_key), digest([name, data]))
@@ -223,4 +223,11 @@ def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str) -> J
     """Return a body as it is stored: typed, and storable whatever the type lets pass (NUL, 2^63, NaN)."""
     if isinstance(body, BaseModel):
         return check_json(codec.encode(body, what), what=what)
+    if not isinstance(body, Mapping):
+        fields = ", ".join(f'"{name}": ...' for name in codec.schema().get("properties", {}))
+        raise InvalidInput(
+            f"{what}: expected an object or a dict of its fields, got {printable(body)}",
+            reason="not_an_object",
+            hint=f"{{{fields}}}",
+        )
     return codec.encode(codec.decode(check_json(dict(body), what=what), what), what)

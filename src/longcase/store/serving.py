@@ -14,7 +14,7 @@ NAMED: Final = 20  # stuck cases that are named one by one
 
 
 @dataclass(frozen=True, slots=True)
-class Mover:
+class SeenWorker:
     """A registered worker, as the check-up sees it."""
 
     row: WorkerRow
@@ -45,8 +45,8 @@ class Holding:
     count: int
 
 
-def movers_and_what_waits(
-    movers: Sequence[Mover], due: Sequence[Due], holdings: Sequence[Holding]
+def workers_and_what_waits(
+    workers: Sequence[SeenWorker], due: Sequence[Due], holdings: Sequence[Holding]
 ) -> Iterator[Symptom]:
     """Name workers that are silent or dead, and what no living worker will take.
 
@@ -54,21 +54,21 @@ def movers_and_what_waits(
         due: cases that have been due for a while, and calls that wait in named queues.
         holdings: of every worker, those that are dead too.
     """
-    living = [mover for mover in movers if mover.row.alive]
+    living = [worker for worker in workers if worker.row.alive]
     well = bool(living)
-    for mover in living:
-        if mover.silent > SILENT_SECONDS:
+    for worker in living:
+        if worker.silent > SILENT_SECONDS:
             well = False
-            held = _cases(sum(one.count for one in holdings if one.worker == mover.row.no))
+            held = _cases(sum(one.count for one in holdings if one.worker == worker.row.no))
             yield Symptom(
-                "warning", "worker", f"{mover.name} has been silent for {mover.silent:.0f} s and holds {held}",
-                f"on {mover.row.host}: ps -o pid,stat,etime,args -p {mover.row.pid}; "
-                f"if it hangs: kill -9 {mover.row.pid}, others then go on",
+                "warning", "worker", f"{worker.name} has been silent for {worker.silent:.0f} s and holds {held}",
+                f"on {worker.row.host}: ps -o pid,stat,etime,args -p {worker.row.pid}; "
+                f"if it hangs: kill -9 {worker.row.pid}, others then go on",
             )  # fmt: skip
-    for mover in movers:
-        if not mover.row.alive:
-            yield from _dead(mover, [one for one in holdings if one.worker == mover.row.no], living)
-    rows = [mover.row for mover in living]
+    for worker in workers:
+        if not worker.row.alive:
+            yield from _dead(worker, [one for one in holdings if one.worker == worker.row.no], living)
+    rows = [worker.row for worker in living]
     for one in due:
         reason = why_unserved(one.queue, one.workflow, one.declined.split(), rows)
         if reason:
@@ -80,12 +80,12 @@ def movers_and_what_waits(
         yield Symptom("ok", "worker", f"{len(living)} worker{'s' * (len(living) != 1)} at work")
 
 
-def _dead(mover: Mover, holdings: Sequence[Holding], living: Sequence[Mover]) -> Iterator[Symptom]:
+def _dead(worker: SeenWorker, holdings: Sequence[Holding], living: Sequence[SeenWorker]) -> Iterator[Symptom]:
     if not holdings:
         return
     of = ", ".join(f"{one.count} of {one.workflow}" for one in holdings)
     held = _cases(sum(one.count for one in holdings))
-    told = f"{mover.name} is dead, last heard of at {mover.row.beat_at}, and still holds {held}: {of}"
+    told = f"{worker.name} is dead, last heard of at {worker.row.beat_at}, and still holds {held}: {of}"
     if living:
         hint = "the living workers set them free within seconds; if this stays, look into their logs"
     else:

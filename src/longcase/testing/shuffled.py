@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol, cast
 
-from longcase.engine.advance import Accepted, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.code import WorkflowCode
+from longcase.engine.work import Accepted, Item, Verified
 from longcase.env import Env
 from longcase.errors import BugError, StoreUnavailable, UnavailableError
 from longcase.history.event import instant_text

@@ -24,9 +24,9 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel
 
 from longcase.app import Longcase
-from longcase.engine.advance import Command, Ended, Item, Verified
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.tasks import Actor
+from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.env import Env, VirtualClock
 from longcase.errors import BugError, UsageError
 from longcase.history.event import Event, instant_of, instant_text

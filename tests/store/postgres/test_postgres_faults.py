@@ -74,6 +74,18 @@ async def test_a_connection_whose_end_is_noticed_in_the_middle_is_not_lent_again
     assert len(lent) == 2
 
 
+async def test_a_store_whose_line_breaks_while_it_is_closed_is_closed_all_the_same(
+    postgres_url: str, env: Env, caplog: pytest.LogCaptureFixture
+) -> None:
+    with WireProxy(postgres_url) as wire:
+        store = await open_postgres(wire.url, env)
+        worker = await store.join("here", 1)
+        wire.plan = lambda request: "lose" if request.commits else "pass"
+        await store.close()
+        assert wire.done["lose"] == 1
+    assert f"worker {worker} has gone without a word" in caplog.text
+
+
 async def test_a_server_that_is_not_there_is_named_without_its_password(env: Env) -> None:
     with pytest.raises(StoreUnavailable) as refused:
         await open_postgres("postgresql://ann:secret@127.0.0.1:1/none", env)

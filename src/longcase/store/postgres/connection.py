@@ -42,6 +42,8 @@ _SETTINGS: Final = {
     "jit": "off",
     # Our statements go by keys. Their plans are kept, and were perhaps made while the tables were empty.
     "enable_seqscan": "off",
+    # They take arrays, for which PostgreSQL would plan anew at every use: a quarter of the server's time.
+    "plan_cache_mode": "force_generic_plan",
 }
 _STORABLE: Final = "leave out what no text holds (NUL, half a surrogate pair); numbers stay within 64 bits"
 _UNTRUSTED: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncio.TimeoutError)

@@ -21,7 +21,7 @@ from longcase.store.migrations import Migration
 from longcase.store.postgres import migrate as migrations
 from longcase.store.postgres.connection import OLDEST, Address, connect, our_error
 from longcase.store.records import WorkerRow
-from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
+from longcase.store.serving import Due, Holding, SeenWorker, stuck, workers_and_what_waits
 from longcase.store.settings import clock_from
 from longcase.store.symptom import CLOCK_BACK, UNSERVED_SECONDS, Symptom
 
@@ -202,8 +202,10 @@ async def _clock(connection: Any, env: Env) -> AsyncIterator[Symptom]:
 
 async def _workers(connection: Any) -> Iterator[Symptom]:
     """Read who moves cases, and what is due."""
-    movers = [
-        Mover(WorkerRow(no, host, pid, start, beat, alive, 0, json.loads(codes), tuple(json.loads(queues))), silent)
+    workers = [
+        SeenWorker(
+            WorkerRow(no, host, pid, start, beat, alive, 0, json.loads(codes), tuple(json.loads(queues))), silent
+        )
         for no, host, pid, start, beat, alive, codes, queues, silent in await connection.fetch(_WORKERS)
     ]
     setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
@@ -212,4 +214,4 @@ async def _workers(connection: Any) -> Iterator[Symptom]:
     since = instant_of(now) - timedelta(seconds=UNSERVED_SECONDS * (clock.factor if clock else 1.0))
     due = [Due(*row) for row in await connection.fetch(_DUE, instant_text(since))]
     due += [Due(*row) for row in await connection.fetch(_WAITING_CALLS, now)]
-    return movers_and_what_waits(movers, due, [Holding(*row) for row in await connection.fetch(_HOLDINGS)])
+    return workers_and_what_waits(workers, due, [Holding(*row) for row in await connection.fetch(_HOLDINGS)])

@@ -5,11 +5,12 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import NotFoundError
+from longcase.errors import NotFoundError, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -41,6 +42,7 @@ from longcase.store.rows import text_of
 from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
+log = logging.getLogger("longcase.store")
 
 
 _BY_KEY: Final = f"""
@@ -129,12 +131,18 @@ class PostgresStore(Fleet):
         self._closed = True
         try:
             for worker in sorted(self._joined):
-                await self.leave(worker)
+                await self._leave_if_it_answers(worker)
         finally:
             await self._committer.close()
             await self._hints.close()
             for pool in self._pools:
                 await pool.close()
+
+    async def _leave_if_it_answers(self, worker: int) -> None:
+        try:
+            await self.leave(worker)
+        except UnavailableError as error:  # whoever closes has done his work, and can do no more about it
+            log.warning("worker %d has gone without a word, its lease ends by itself: %s", worker, error.message)
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import apsw
 from longcase.env import Env, ScaledClock
 from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_of, instant_text
-from longcase.store.serving import Due, Holding, Mover, movers_and_what_waits, stuck
+from longcase.store.serving import Due, Holding, SeenWorker, stuck, workers_and_what_waits
 from longcase.store.settings import clock_from
 from longcase.store.sqlite import migrate as migrations
 from longcase.store.sqlite.connection import (
@@ -190,8 +190,10 @@ def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Sympt
     def read(sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
-    movers = [Mover(row, (now - instant_of(row.beat_at)).total_seconds() / pace) for row in rows_of(read, Locks(path))]
+    workers = [
+        SeenWorker(row, (now - instant_of(row.beat_at)).total_seconds() / pace) for row in rows_of(read, Locks(path))
+    ]
     since = instant_text(now - timedelta(seconds=UNSERVED_SECONDS * pace))
     due = [Due(*row) for row in connection.execute(DUE, (since,))]
     due += [Due(*row) for row in connection.execute(WAITING_CALLS, (instant_text(now),))]
-    return movers_and_what_waits(movers, due, [Holding(*row) for row in read(HOLDINGS)])
+    return workers_and_what_waits(workers, due, [Holding(*row) for row in read(HOLDINGS)])

@@ -14,12 +14,12 @@ def keep_ended(resident: Resident, work: Work) -> Advance:
     A failure is judged by its activity's policy as ever: it is tried again, asked about, or becomes an incident. What
     only stage code can take, a result or a final failure, stands in `Advance.kept`. Nothing is begun.
     """
-    held = _Held(resident, work)
-    held.all()
-    return held.result
+    kept = _Kept(resident, work)
+    kept.all()
+    return kept.result
 
 
-class _Held(Outcomes):
+class _Kept(Outcomes):
     def all(self) -> None:
         for item in self.work.items:
             self.current = item

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from longcase.engine.advance import Advance, Item
 from longcase.engine.code import WorkflowCode
-from longcase.engine.held import keep_ended
 from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.kept import keep_ended
+from longcase.engine.work import Advance, Item
 from longcase.history.event import instant_of
 from longcase.history.state import CaseState, blocked
 from longcase.runtime.composing import Writes
@@ -18,7 +18,7 @@ from longcase.runtime.residents import Residents
 from longcase.store.records import CaseRow
 
 
-class Holding:
+class Unmoved:
     """Prepares what is written of such cases."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Holding:
         self._writes = writes
         self._now = now
 
-    def hold(self, row: CaseRow, items: Sequence[Item], refused: Refused) -> Prepared | None:
+    def open_incident(self, row: CaseRow, items: Sequence[Item], refused: Refused) -> Prepared | None:
         """Open an incident on a case that this process cannot move on; its inputs and outcomes are kept.
 
         None: this process does not have its workflow.

@@ -1,0 +1,59 @@
+"""What somebody gets wrong in the first hour with the Python API is named, with the mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.cli import Cli
+from tests.surface import claims as module
+from tests.surface.claims import claims
+
+from longcase import Actor, Longcase
+from longcase.errors import InvalidInput, UsageError
+
+
+@pytest.mark.parametrize("given", [claims, module, None, "claims", ["claims"], [Any]], ids=repr)
+def test_workflows_are_given_as_a_list_of_them(given: Any) -> None:
+    with pytest.raises(UsageError, match="expected a list of workflow objects or modules") as error:
+        Longcase(given)
+    assert error.value.hint == "Longcase([onboarding])"
+
+
+@pytest.mark.parametrize("body", [None, 3, "C-1", ["C-1"]])
+async def test_an_object_is_a_model_or_a_dict(store_url: str, body: Any) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(InvalidInput, match="object of claims: expected an object or a dict of its fields") as error:
+            await longcase.service.start(claims, body)
+        assert error.value.hint.startswith('{"id": ..., "name": ...')
+        await longcase.service.start(claims, {"id": "C-1"})
+        with pytest.raises(InvalidInput, match="signal noted: expected an object"):
+            await longcase.service.signal("claims/C-1", "noted", body)
+
+
+async def test_an_address_is_a_text(store_url: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        address: Any = 7
+        with pytest.raises(UsageError, match="7 addresses no case, expected workflow/key"):
+            await longcase.service.show(address)
+
+
+def test_a_path_that_is_given_as_a_url_is_told_how_it_is_written(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGCASE_DATABASE_URL", "my/cases.db")
+    assert cli.refused(2, "list").error["hint"] == "sqlite:///my/cases.db"
+    monkeypatch.setenv("LONGCASE_DATABASE_URL", "mysql://me:secret@host/db")
+    error = cli.refused(2, "list").error
+    assert error["hint"] == "sqlite:///longcase.db"
+    assert "secret" not in str(error)
+
+
+async def test_an_actor_is_no_bare_name(store_url: str) -> None:
+    name: Any = "ann"
+    async with Longcase([claims], url=store_url) as longcase:
+        await longcase.service.start(claims, {"id": "C-1"})
+        with pytest.raises(UsageError, match="'ann' is given as the actor, expected an Actor") as error:
+            await longcase.service.cancel("claims/C-1", reason="x", actor=name)
+        assert error.value.hint == 'actor=Actor("person:anna.visser")'
+        await longcase.service.cancel("claims/C-1", reason="x", actor=Actor("person:ann"))
+    with pytest.raises(UsageError, match="is given as the actor"):
+        Longcase([claims], url=store_url, actor=name)
