@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from longcase.env import Env, RealClock
 from longcase.errors import UsageError
@@ -14,6 +15,7 @@ from longcase.store.sqlite import open_sqlite
 from longcase.store.sqlite.connection import MEMORY
 
 DEFAULT_URL = "sqlite:///longcase.db"
+_SECRET_OPTIONS: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 
 
 async def open_store(
@@ -94,7 +96,8 @@ async def share_clock(store: Store, env: Env) -> None:
 
 
 def mask(url: str) -> str:
-    """Return a URL without the secret in its user part."""
+    """Return a URL without the secrets in its user part and its options."""
+    url = _SECRET_OPTIONS.sub(r"\1***", url)
     head, at, tail = url.rpartition("@")
     if not at:
         return url

@@ -72,7 +72,9 @@ def test_fault_F1_a_storm_of_kills_over_three_workers_on_one_file(
             alive = [place for place, worker in enumerate(workers) if worker.poll() is None]
             if not alive:
                 break
-            victim = draw.choice(alive)
+            with fire.client() as client:
+                holding = [place for place in alive if client.query(HELD, [workers[place].pid])[0]["n"]]
+            victim = draw.choice(holding or alive)
             workers[victim].kill()
             workers[victim].wait()
             fire.deaths += 1

@@ -32,7 +32,7 @@ with LongcaseClient([signing], url=url, actor=f"person:{arg1}") as client:
             answer = client.decide(f"signing/{n}", "approved", reason=f"by {arg1}")
             say(n, "repeated" if answer.duplicate else answer.did)
         except LongcaseError as error:
-            say(n, error.code, str(error))
+            say(n, error.code, error.message)
 """
 
 

@@ -102,3 +102,21 @@ def test_rule_A6_a_change_that_replay_cannot_see_does_not_hold_the_case(tmp_path
     with upgrade(tmp_path / "cases.db", FIRST, later) as sim:
         sim.signal("order/1", "go", {"n": 1})
         assert closed(sim, "order/1") == "finished"
+
+
+def test_rule_A6_of_long_arguments_the_place_is_shown_where_they_differ(tmp_path: Path) -> None:
+    said = BASE.replace("check(amount: int)", "check(text: str)").replace("return amount\n", "return 0\n", 1) + """
+    await check("a" * 300_000 + "{end}" + "z" * 300_000)
+    await case.receive(go)
+    return wf.close("done")
+"""  # fmt: skip
+    path = tmp_path / "cases.db"
+    with upgrade(path, said.replace("{end}", "before"), said.replace("{end}", "after")) as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        opened = incident(sim, "order/1")
+        assert "aaabeforezzz" in opened["details"]["recorded"]
+        assert "aaaafterzzz" in opened["details"]["attempted"]
+        assert len(opened["message"]) < 1_000
+    with upgrade(tmp_path / "other.db", said, BASE + "    return wf.close('done')") as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        assert len(incident(sim, "order/1")["message"]) < 1_000, "also where nothing stands beside it"

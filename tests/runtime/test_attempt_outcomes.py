@@ -20,6 +20,7 @@ from longcase import (
 from longcase.errors import StoreUnavailable
 from longcase.history.event import Event
 from longcase.model.activity import Activity
+from longcase.runtime import carrying
 from longcase.runtime.performing import RESULT_LIMIT
 
 # -- effect="once" ------------------------------------------------------------------------------------
@@ -132,20 +133,21 @@ async def test_a_verify_that_does_not_answer_in_time_holds_up_nobody(url: str) -
         assert (await cases.closed(other))[0] == "done"
 
 
-async def test_a_verify_that_the_store_keeps_from_being_asked_opens_the_incident(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_verify_waits_for_a_store_that_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "READ_AGAIN", 0.01)
     flow = calling(happened)
     async with at_work(url, flow) as cases:
+        read, failures = cases.longcase.store.event, [StoreUnavailable("the disk is gone")] * 3
 
         async def unreadable(case_no: int, seq: int) -> Event:
-            raise StoreUnavailable("the disk is gone")
+            if failures:
+                raise failures.pop()
+            return await read(case_no, seq)
 
         monkeypatch.setattr(cases.longcase.store, "event", unreadable)
         await cases.start(flow)
-        opened = await cases.incident(flow)
-        assert opened["kind"] == "outcome_unknown"
-        assert "verify could not be asked: the disk is gone" in opened["message"]
+        assert (await cases.closed(flow))[0] == "done"
+        assert not failures
 
 
 # -- results and errors that do not fit ---------------------------------------------------------------

@@ -276,6 +276,37 @@ async def test_an_attempt_that_is_cut_off_while_the_store_hangs_is_settled(
         assert world.notes["began"] == [1]
 
 
+@activity(owner=desk, retry=Retry(max_attempts=2, initial=ms(1), factor=1, jitter="none"))
+async def needs_two(key: str) -> str:
+    world.notes["began"].append(attempt().number)
+    if attempt().number == 1:
+        raise OSError("the line is down")
+    return "done"
+
+
+needing_two = calling(needs_two)
+
+
+async def test_a_store_that_is_away_before_an_attempt_begins_costs_none_of_its_attempts(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longcase.runtime.carrying.READ_AGAIN", 0.01)
+    async with at_work(url, needing_two) as cases:
+        read, refusals = cases.longcase.store.event, iter(range(3))
+
+        async def away(case_no: int, seq: int) -> Any:
+            for number in refusals:
+                raise StoreUnavailable(f"the server is restarted ({number})")
+            return await read(case_no, seq)
+
+        monkeypatch.setattr(cases.longcase.store, "event", away)
+        await cases.start(needing_two)
+        assert (await cases.closed(needing_two))[:2] == ("done", "done")
+        assert [error["type"] for error in await cases.errors(needing_two)] == ["OSError"]
+        assert world.notes["began"] == [1, 2]
+        assert next(refusals, None) is None, "it was away when the second attempt was to begin"
+
+
 # -- an activity that nobody finds --------------------------------------------------------------------------
 
 

@@ -170,7 +170,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
         plant("tests:processes:SharedStore.recover", "or not self.lapsed(worker)", ""),
     ),
     "writes_of_the_forgotten_not_fenced": (
-        plant("tests:processes:SharedStore.write", "if write.lease and", "if False and"),
+        plant("tests:processes:SharedStore.write", "if {write.lease, write.worker} - {", "if False and {"),
     ),
     "leases_of_others_given_up": (instead("store.sqlite.workers:leave", _frees_all),),
     "freed_and_not_woken": (

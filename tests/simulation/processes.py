@@ -266,10 +266,10 @@ class SharedStore:
         return found
 
     async def write(self, writes: Sequence[CaseWrite], *, partial: bool = False) -> list[Written]:
-        """Write; what a forgotten incarnation is to hold is refused as stale."""
+        """Write; what a forgotten incarnation writes, or is to hold, is refused as stale."""
         if not self._fleet.lapse:
             return await self._store.write(writes, partial=partial)
-        fenced = {place for place, write in enumerate(writes) if write.lease and write.lease not in self.beats}
+        fenced = {place for place, write in enumerate(writes) if {write.lease, write.worker} - {0, *self.beats}}
         if not fenced:
             return await self._store.write(writes, partial=partial)
         self._fleet.faults.counts["fenced"] += len(fenced)

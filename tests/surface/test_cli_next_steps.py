@@ -140,8 +140,15 @@ def test_the_object_that_dev_offers_is_one_the_workflow_takes(cli: Cli, first: s
 def test_a_secret_of_the_stores_url_is_not_repeated(cli: Cli) -> None:
     from longcase.cli.frame import Session
 
-    session = Session(store="postgresql://me:secret@db/cases")
-    assert session.paste("longcase list") == "longcase list --store 'postgresql://me:***@db/cases'"
+    for given, shown in (
+        ("postgresql://me:secret@db/cases", "postgresql://me:***@db/cases"),
+        ("postgresql://db/cases?password=secret", "postgresql://db/cases?password=***"),
+        (
+            "postgresql://me:pw@db/cases?sslpassword=p@secret&port=1",
+            "postgresql://me:***@db/cases?sslpassword=***&port=1",
+        ),
+    ):
+        assert Session(store=given).paste("longcase list") == f"longcase list --store '{shown}'"
     assert Session(store="postgresql://me@db/cases").paste("longcase list").endswith("--store postgresql://me@db/cases")
     assert Session(store="a@b.db").paste("run longcase check x.py") == "run longcase check x.py"
     told = Session(store="a.db", app="b.py").paste("longcase dev APP makes one there; or mend the path: --store PATH")

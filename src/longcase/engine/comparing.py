@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
@@ -32,6 +32,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "undo_requested": ("undo", "since"),
 }
 
+MOST_SHOWN: Final = 200  # characters of a recorded fact: an argument may be a megabyte, and incidents are listed
+_BEFORE: Final = 40  # of them before the place where two facts begin to differ
 # What the shape of a task is taken of, in words.
 _SHAPE = {"quorum": "quorum", "answers": "answers", "fields": "shows", "field": "field"}
 
@@ -72,7 +74,7 @@ def is_same(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int
 
 def outline(kind: str, data: Mapping[str, Json], node: str, n: int) -> str:
     """Say in one line what was done: the type, the place and what must be the same."""
-    return _told(kind, node, n, _facts(kind, data))
+    return _told(kind, node, n, {name: _part(text) for name, text in _facts(kind, data).items()})
 
 
 def beside(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int) -> tuple[str, str]:
@@ -81,13 +83,32 @@ def beside(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int)
     if (event.type, event.node, event.n) == (kind, node, n):
         differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if differing:
-            before = {name: before.get(name, "null") for name in differing}
-            now = {name: now.get(name, "null") for name in differing}
-    return _told(event.type, event.node, event.n, before), _told(kind, node, n, now)
+            pairs = {name: (before.get(name, "null"), now.get(name, "null")) for name in differing}
+            starts = {name: max(0, _alike(*pair) - _BEFORE) for name, pair in pairs.items()}
+            before = {name: _part(one, starts[name]) for name, (one, _) in pairs.items()}
+            now = {name: _part(other, starts[name]) for name, (_, other) in pairs.items()}
+            return _told(event.type, event.node, event.n, before), _told(kind, node, n, now)
+    return outline(event.type, event.data, event.node, event.n), outline(kind, data, node, n)
 
 
 def _told(kind: str, node: str, n: int, facts: Mapping[str, str]) -> str:
     return f"{kind} {node}#{n} ({', '.join(f'{name}={text}' for name, text in facts.items())})"
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two texts have in common before they differ."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def _part(text: str, start: int = 0) -> str:
+    """Return a text, of a long one what stands from `start` on."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    shown = text[start : start + MOST_SHOWN]
+    more = "..." if start + MOST_SHOWN < len(text) else ""
+    return f"{'...' if start else ''}{shown}{more} [{len(text)} characters]"
 
 
 def _facts(kind: str, data: Mapping[str, Json]) -> dict[str, str]:

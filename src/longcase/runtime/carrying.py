@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.env import Env
+from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import Call
 from longcase.model.activity import Activity
@@ -29,7 +30,9 @@ log = logging.getLogger("longcase.worker")
 
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 LEAVE_GRACE = 1.0  # seconds a cancelled attempt has to end when the worker leaves
+READ_AGAIN = 0.5  # seconds before an attempt that has not begun asks a store anew that was away
 
+T = TypeVar("T")
 Key = tuple[int, str, int]  # case, call, number of the attempt
 
 
@@ -167,13 +170,13 @@ class Carrier:
             outcome: Success | Failure
             if worker != self.worker:
                 raise asyncio.CancelledError  # abandoned between its commit and its first step
-            commanded = commanded or await self._store.event(case_no, call["seq"])
+            commanded = commanded or await self._event(case_no, call["seq"])
             if number > 1 and activity.heartbeat is not None:
-                await self._beats.hand_over(case_no, call, running)
+                await self._read(lambda: self._beats.hand_over(case_no, call, running))
             self._env.signal_point("before_effect")
             if call["undoes"]:
-                original = await self._store.event(case_no, commanded.data["of"])
-                done = await self._store.event(case_no, commanded.data["result"])
+                original = await self._event(case_no, commanded.data["of"])
+                done = await self._event(case_no, commanded.data["result"])
                 outcome = await perform(
                     activity, running, original.data["input"], done.data["result"], True, self._executor
                 )
@@ -196,6 +199,20 @@ class Carrier:
             return  # the incarnation is leaving: whoever takes the case over settles the attempt
         self._report(case_no, Ended(command.call, number, outcome, worker, self._now()))
 
+    async def _event(self, case_no: int, seq: int) -> Event:
+        return await self._read(lambda: self._store.event(case_no, seq))
+
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read what an attempt begins with. A store that is away is waited for: nobody has been asked yet."""
+        while True:
+            try:
+                return await read()
+            except UnavailableError as error:
+                if not error.retryable:
+                    raise
+                log.warning("an attempt waits for the store: %s", error.message)
+            await asyncio.sleep(READ_AGAIN)
+
     async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
         try:
             activity = moved.code.activities.get(call["activity"])
@@ -204,7 +221,7 @@ class Carrier:
                     command.call, command.number, "unknown", None, "there is no verify function", self._now()
                 )
             else:
-                commanded = await self._store.event(moved.case_no, call["seq"])
+                commanded = await self._event(moved.case_no, call["seq"])
                 running = Running(moved.state.address, command.call, command.number, call["key"])
                 told, result, why = await verify(activity, running, commanded.data["input"], self._executor)
                 answer = Verified(command.call, command.number, told, result, why, self._now())

@@ -320,7 +320,8 @@ class Turns:
                     # Another process moved the case meanwhile: what was discarded may not be so any more.
                     again.add(case_no, local)
                     return None
-                log.info("%s: turn discarded: %s: %s", row.state.address, discarded.kind, discarded.message)
+                # What it says more may quote the case's data: that is kept with the incident, and is in no log.
+                log.info("%s: turn discarded: %s", row.state.address, discarded.kind)
                 resident = None
                 if discarded.applied:
                     limit = discarded.applied
