@@ -68,14 +68,20 @@ class Ships:
         while len(self.workers) < self._size:
             self.start_one()
 
-    async def at_work(self, life: Life, orders: Iterator[str]) -> tuple[subprocess.Popen[bytes], int]:
-        """Send orders until a worker is met that holds one; returns it and the number of its incarnation."""
+    async def at_work(
+        self, life: Life, orders: Iterator[str], *among: subprocess.Popen[bytes]
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """Send orders until a worker, one of these if any are named, is met that holds one.
+
+        Returns:
+            it and the number of its incarnation.
+        """
         for _ in range(TRIES):
             await life.order(next(orders))
             while await life.open_orders():
                 rows = await life.insist(lambda: life.longcase.service.query(_AT_WORK))
                 numbers = {row["pid"]: int(row["no"]) for row in rows}
-                for worker in self.workers:
+                for worker in among or self.workers:
                     if worker.pid in numbers and worker.poll() is None:
                         return worker, numbers[worker.pid]
                 self.keep_up()

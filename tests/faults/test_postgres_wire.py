@@ -168,16 +168,13 @@ def test_fault_F21_a_worker_cut_off_past_its_lease_comes_back_and_breaks_nothing
         async with door(postgres_url) as life:
             number = held = 0
             for _ in range(TRIES):
-                worker, number = await ships.at_work(life, orders)
-                if worker is cut_off:
-                    wire.refusing = True
-                    cut = await asyncio.to_thread(wire.cut_all)
-                    (row,) = await life.longcase.service.query(
-                        "SELECT count(*) AS n FROM cases WHERE lease = ?", [number]
-                    )
-                    if held := int(row["n"]):
-                        break
-                    wire.refusing = False
+                _, number = await ships.at_work(life, orders, cut_off)
+                wire.refusing = True
+                cut = await asyncio.to_thread(wire.cut_all)
+                (row,) = await life.longcase.service.query("SELECT count(*) AS n FROM cases WHERE lease = ?", [number])
+                if held := int(row["n"]):
+                    break
+                wire.refusing = False
             assert held, "it was cut off when it had nothing to do: the test would prove nothing"
             heal_at = time.monotonic() + seconds
 
