@@ -16,7 +16,7 @@ from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any, cast
 
-LIMIT = 30_000  # steps of one life; a life of a seed takes some hundreds, a long one some thousands
+LIMIT = 8_000  # steps of one life; a life of a seed takes some hundreds, a long one two thousand
 STEP = 0.00005  # seconds a step takes, so that nobody can wait without time going on
 
 
