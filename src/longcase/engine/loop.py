@@ -16,6 +16,7 @@ import sys
 from asyncio import events, futures
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn, Protocol, cast
 
 from longcase.errors import Nondeterministic
@@ -211,6 +212,12 @@ class VisitLoop:
     def live_tasks(self) -> list[VisitTask]:
         """Return the tasks that are not done, in creation order."""
         return [task for task in self.tasks if not task.done()]
+
+    def cancel_live(self) -> None:
+        """Cancel the tasks that are not done, in creation order."""
+        for task in self.live_tasks():
+            with suppress(RecursionError):  # above a thousand that await each other; the last ones take it all the same
+                task.cancel()
 
     def forget_done(self) -> None:
         """Drop references to finished tasks, so that a long visit does not keep them all."""

@@ -13,7 +13,6 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal, cast
@@ -163,9 +162,7 @@ class Track:
     def interrupt(self) -> bool:
         """End the visit: cancel every task in creation order, then discard (A7). True if code resisted."""
         self.mode = "unwinding"
-        for task in self.loop.live_tasks():
-            with suppress(RecursionError):  # above a thousand that await each other; the last ones take it all the same
-                task.cancel()
+        self.loop.cancel_live()  # not here: this frame lives on in the tasks' errors, and would keep a task it names
         try:
             self.loop.run(self.loop.time(), UNWIND_STEPS)
         except StepLimit:
