@@ -276,15 +276,7 @@ async def test_an_attempt_that_is_cut_off_while_the_store_hangs_is_settled(
         assert world.notes["began"] == [1]
 
 
-@activity(owner=desk, retry=Retry(max_attempts=2, initial=ms(1), factor=1, jitter="none"))
-async def needs_two(key: str) -> str:
-    world.notes["began"].append(attempt().number)
-    if attempt().number == 1:
-        raise OSError("the line is down")
-    return "done"
-
-
-needing_two = calling(needs_two)
+needing_two = calling(fails_first)
 
 
 async def test_a_store_that_is_away_before_an_attempt_begins_costs_none_of_its_attempts(

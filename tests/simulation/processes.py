@@ -254,7 +254,7 @@ class SharedStore:
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
         if self._fleet.lapse and worker and worker not in self.beats:
             return []  # before the store leases anything to it
-        held = self._fleet.witness.held()
+        held = self._fleet.witness.held() if self._fleet.lapse and worker else {}
         found = await self._store.ready(now, worker, limit, workflows)
         if self._fleet.lapse and worker and found:
             self._fleet.witness.claimed(worker, found, held)

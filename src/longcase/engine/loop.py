@@ -61,7 +61,7 @@ class _Nobody:
     """Timers of a dead loop."""
 
     def arm_timeout(self, after: float, fire: Callable[[], None]) -> Callable[[], None]:
-        return fire
+        return lambda: None
 
     def violation(self, error: Nondeterministic) -> None:
         return
