@@ -164,7 +164,9 @@ class Visit(Track):
             data["undo"] = ""
         if activity.queue is not None:
             data["queue"], data["priority"] = activity.queue.name, activity.priority
-        worker = self._begin(activity) if self.mode == "live" else 0
+        # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.
+        known = activity.name in self.code.activities
+        worker = self._begin(activity) if self.mode == "live" and known else 0
         data["attempt"] = 1 if worker else 0
         data["worker"] = worker
         self._emit("activity_scheduled", data, place)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from longcase.engine.advance import advance
@@ -79,7 +78,7 @@ class Residents:
 
     def new(self, case_no: int, code: WorkflowCode, state: CaseState) -> Resident:
         """Return a case without a coroutine, which is not kept yet."""
-        return Resident(case_no, code, state, partial(self._begin, code.activities))
+        return Resident(case_no, code, state, self._begin)
 
     def work(self, now: str, items: Sequence[Item] = (), limit: int | None = None) -> Work:
         return Work(now, items, self._is_dead, self._draw, limit, self._granted)
@@ -114,15 +113,7 @@ class Residents:
             self._slots.give_up(activity)
         reserved.taken.clear()
 
-    def _begin(
-        self,
-        loaded: Mapping[str, Activity[..., Any]],
-        activity: Activity[..., Any],
-        granted: bool = False,
-        lost: int = 0,
-    ) -> int:
-        if activity.name not in loaded:
-            return 0  # nobody could run it here, nor give its slot back: its call becomes an incident
+    def _begin(self, activity: Activity[..., Any], granted: bool = False, lost: int = 0) -> int:
         if not granted and self._queues is not None and (activity.queue is not None or not self._queues.general):
             return 0  # it goes through its queue, or to a worker that serves the default one
         if not self._slots.take(activity, lost):
