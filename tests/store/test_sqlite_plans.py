@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from longcase.store import rows
-from longcase.store.sqlite import SqliteStore, fleet, store, workers, writing
+from longcase.store.sqlite import SqliteStore, fleet, store, transaction, workers, writing
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,8 @@ from longcase.store.sqlite import SqliteStore, fleet, store, workers, writing
             f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq > ? ORDER BY seq",
             "sqlite_autoindex_history_1",
         ),
-        (writing._HEADS, "INTEGER PRIMARY KEY"),
+        (transaction._ANY_BY_KEY, "cases_by_key"),
+        (writing._HEAD, "INTEGER PRIMARY KEY"),
         (workers._FREE_SOME, "cases_leased"),
         (
             "SELECT workflow, stage, count(*) FROM cases WHERE status = 'open' GROUP BY tenant, workflow, stage",
