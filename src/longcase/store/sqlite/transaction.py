@@ -179,6 +179,7 @@ class Transaction:
         if self.execute(_ANY_BY_KEY, named).fetchone() is None:
             return 0
         row = self.execute(_BY_KEY, named).fetchone()
+        assert row is not None
         if row[1] == "closed" and new.again:
             return 0
         case_no: int = row[0]
