@@ -15,9 +15,13 @@ _MAYBE: Final = UNKNOWN_KINDS | {"contract_changed", "not_encodable"}
 
 
 def is_held(state: CaseState, call: Call) -> bool:
-    """Tell whether a call may not begin yet: the one whose place it takes is not settled."""
+    """Tell whether a call may not begin yet: the one whose place it takes is not settled, or the stage is to close."""
     asked_as = call.get("asked_as")
-    return asked_as is not None and any(redone["asked_as"] == asked_as for redone in state.redone.values())
+    if asked_as is None or call["attempt"]:
+        return False
+    if any(redone["asked_as"] == asked_as for redone in state.redone.values()):
+        return True
+    return any(opened["kind"] == "unsettled_close" and opened["blocks"] for opened in state.incidents.values())
 
 
 def standing_for(state: CaseState, asked_as: str) -> str:
