@@ -6,7 +6,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.rules.support import Order, banking, closed, credit, desk, do, every, fails, first, in_both, incident
+from tests.rules.support import (
+    Between,
+    Order,
+    banking,
+    closed,
+    credit,
+    desk,
+    do,
+    every,
+    fails,
+    first,
+    in_both,
+    incident,
+)
 
 from longcase import (
     NOT_HAPPENED,
@@ -237,6 +250,10 @@ def test_rule_B9_a_correction_marks_the_call_and_redo_calls_it_anew() -> None:
         assert bank.did == [("open", 2), ("open", 3), ("close", "account-3", 3)]
         assert len(set(bank.keys)) == 2
         assert bank.keys[0] == first(sim, case, "activity_scheduled").data["key"]
+        rows = sim.query(
+            "SELECT idempotency_key FROM attempts WHERE activity = 'open_account' ORDER BY started_at, call"
+        )
+        assert [row["idempotency_key"] for row in rows] == bank.keys
         sound(sim)
 
     in_both(scenario, opening)
@@ -607,6 +624,31 @@ def test_rule_B9_a_case_does_not_close_over_what_is_still_to_be_undone() -> None
         sound(sim)
 
     in_both(scenario, hurried)
+
+
+def test_rule_B9_a_turn_that_was_computed_without_the_repair_is_thrown_away() -> None:
+    """Its third attempt is about to begin when an operator has the call made anew."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(score, fails(2))
+        case = sim.start(caught, Order(id="1", amount=2))
+        sim.advance(seconds(60))
+        sim.correct(case, amount=3)
+
+        async def happens() -> None:
+            await sim.service.redo(case)
+
+        between = Between(sim, happens)
+        sim._turns.store = between  # type: ignore[assignment]
+        sim.fake(score, lambda amount, level: f"with-{amount}")
+        sim.advance(seconds(120))
+        assert between.left == 0
+        begun = [(event.data["call"], event.data["attempt"]) for event in every(sim, case, "attempt_started")]
+        assert begun == [("1.c1", 2), ("1.c1-redo1", 1)]
+        assert result(sim, case) == "with-3"
+        sound(sim)
+
+    in_both(scenario, caught)
 
 
 @pytest.mark.parametrize("dies", ["before the correction", "before the repair", "after the repair"])

@@ -293,8 +293,8 @@ def test_every_command_takes_json_as_app_and_store(cli: Cli) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
         "dev", "worker", "workers", "start", "list", "show", "history", "signal", "set", "tasks", "decide", "retry",
-        "skip", "set-result", "move", "restart", "correct", "cancel", "check", "deploy", "describe", "map", "verify",
-        "rebuild", "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
+        "redo", "skip", "set-result", "move", "restart", "correct", "cancel", "check", "deploy", "describe", "map",
+        "verify", "rebuild", "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
     }  # fmt: skip
     for command in commands.values():
         options = {option for parameter in command.params for option in parameter.opts}

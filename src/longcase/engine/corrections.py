@@ -146,5 +146,5 @@ def _perhaps(part: _Part, value: Json, name: str | int) -> bool:
     """Tell whether a value may have been taken from a part. What is equal to many things says nothing."""
     if part.name == name:
         return not same(value, part.after)
-    telling = value is not None and not isinstance(value, (bool, dict, list)) and value != ""
+    telling = not isinstance(value, bool) and value not in (None, "", [], {})
     return telling and same(value, part.before)
