@@ -1,4 +1,13 @@
 -- In the view of attempts, those of a call that an operator had called anew have their idempotency key too.
+
+-- attempts       one row per attempt of an activity
+--     call           the call's name in the case; activity, attempt: which try of what
+--     worker         the incarnation that ran it
+--     started_at, ended_at     ended_at is NULL while it runs
+--     outcome        running | completed | failed | lost | late | undone
+--     error          class and message of a failure
+--     next_try       when the next attempt was planned
+--     idempotency_key          what the outside world was handed
 CREATE OR REPLACE VIEW attempts AS
 SELECT
     s.case_no, c.tenant, c.workflow, c.key, s.data ->> 'activity' AS activity, s.data ->> 'call' AS call,
