@@ -37,7 +37,7 @@ from longcase import (
 from longcase.errors import CaseClosed, InvalidInput, RepairRefused, UsageError
 from longcase.insight.conform import conform
 from longcase.insight.verify import verify
-from longcase.insight.wording import corrected_calls, told
+from longcase.insight.wording import corrected_calls, settling, told
 from longcase.model.activity import Activity
 from longcase.testing import Simulation
 
@@ -265,10 +265,15 @@ def test_rule_B9_a_running_attempt_is_settled_and_undone_before_the_new_call_beg
             await sim.service.correct("opening/1", {"amount": 3}, reason="typo")
             await sim.service.redo("opening/1")
             view = await sim.service.show("opening/1")
-            assert "settled" in view.waits[0].what
+            assert view.waits[0].what == "open_account"
+            lines.extend(settling(view.state))
 
+        lines: list[str] = []
         bank = Bank(sim, during=meanwhile)
         case = sim.start(opening, Order(id="1", amount=2))
+        assert [line.partition(" ")[2] for line in lines] == [
+            "(1.c1) was called anew; before that begins: attempt 1 was asked to stop, and its end is awaited"
+        ]
         sim.advance(days(2))
         assert result(sim, case) == "account-3"
         assert bank.did == [("open", 2), ("close", "account-2", 2), ("open", 3)]
@@ -349,6 +354,7 @@ def test_rule_B9_an_unknown_outcome_with_an_undo_is_asked_before_the_new_call_be
         opened = incident(sim, case)
         assert (opened["kind"], opened["node"]) == ("outcome_unknown", "opens/activity:open_account")
         assert bank.did == []
+        assert "nobody knows yet what attempt 1 came to" in settling(sim.state(case))[0]
         sim.set_result(case, "account-9", reason="found at the bank")
         sim.advance(days(2))
         assert result(sim, case) == "account-3"
@@ -616,6 +622,9 @@ def test_rule_B9_a_case_does_not_close_over_what_is_still_to_be_undone() -> None
         case = sim.start(hurried, Order(id="1", amount=2))
         sim.advance(seconds(101))
         assert incident(sim, case)["kind"] == "unsettled_close"
+        assert settling(sim.state(case)) == [
+            "open_account (1.c2) was called anew; before that begins: it took effect, and is undone by close_account"
+        ]
         sim.advance(days(1))
         assert "undone" in sim.types(case)
         sim.retry(case)

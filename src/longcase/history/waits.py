@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from longcase.history.redoing import is_held
 from longcase.history.state import CaseState, Timer
 
 
@@ -32,10 +31,9 @@ def waits(state: CaseState) -> list[Wait]:
     for call in state.calls.values():
         if call["awaited"] and call["status"] != "incident":
             whose = call["system"] or call["owner"]
-            text = _call_text(call)
-            if "asked_as" in call and is_held(state, call):
-                text = f"{text}, once it is settled what it was called with before"
-            found.append(Wait("activity", text, whose, call["since"], call["expected"], call["node"], call["seq"]))
+            found.append(
+                Wait("activity", _call_text(call), whose, call["since"], call["expected"], call["node"], call["seq"])
+            )
     if state.tasks:
         found += _tasks(state)
     if state.receives:

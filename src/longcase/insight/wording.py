@@ -93,6 +93,23 @@ def corrected_calls(state: CaseState, written: Written) -> list[str]:
     return lines
 
 
+def settling(state: CaseState) -> list[str]:
+    """Return of each call that was called anew what the new call still waits for."""
+    lines = []
+    for ref in state.redone:
+        call, entry = state.calls.get(ref), state.undo.get(ref)
+        if call is not None:
+            unknown = f"nobody knows yet what attempt {call['attempt']} came to"
+            running = f"attempt {call['attempt']} was asked to stop, and its end is awaited"
+            what, why = call["activity"], running if call["status"] == "running" else unknown
+        elif entry is not None:
+            what, why = entry["activity"], f"it took effect, and is undone by {entry['undo']}"
+        else:
+            continue
+        lines.append(f"{what} ({ref}) was called anew; before that begins: {why}")
+    return lines
+
+
 def _called_with(activity: str, ref: str, mark: Mapping[str, Any]) -> list[str]:
     """Say what of a call's input was corrected, and what may have been."""
     told = []
