@@ -47,28 +47,10 @@ async def pay_back(charged: str, order: str, *, idempotency_key: str = injected(
     ledger.setdefault(idempotency_key, f"back {order}")
 
 
-class Price(BaseModel):
-    id: str
-    amount: int
-
-
-@activity(owner=desk, effect="repeatable", retry=Retry(max_attempts=2, initial=seconds(1), non_retryable=(Refused,)))
-async def book(amount: int, *, idempotency_key: str = injected()) -> str:
-    if str(amount) in broken:
-        raise Refused(str(amount))
-    return ledger.setdefault(idempotency_key, f"book {amount}")
-
-
-prices = Workflow("prices", object=Price, key="id", owner=desk, expect=days(5))
 orders = Workflow("orders", object=Order, key="id", owner=desk, expect=days(5))
 parcels = Workflow("parcels", object=Order, key="id", owner=desk, expect=days(5))
 paid = orders.signal("paid", Paid)
 withdrawn = orders.signal("withdrawn", Paid)
-
-
-@prices.stage(owner=desk, expect=days(1))
-async def booking(case: Case[Price]) -> Next:
-    return prices.close("booked", result=await book(case.object.amount))
 
 
 @parcels.stage(owner=desk, expect=days(1))

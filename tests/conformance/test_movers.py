@@ -163,22 +163,11 @@ async def returned(stand: Stand) -> dict[str, Any]:
     return {"told": told(await stand.until("orders/E", closed))}
 
 
-async def corrected(stand: Stand) -> dict[str, Any]:
-    """A vendor refuses an amount that was mistyped: it is corrected, and the call is made anew."""
-    shop.broken.add("2")
-    await stand.app.service.start(shop.prices, shop.Price(id="F", amount=2))
-    await stand.until("prices/F", lambda state: state.incidents)
-    await stand.app.service.correct("prices/F", {"amount": 3}, reason="typo")
-    await stand.app.service.redo("prices/F", reason="typo")
-    return {"told": told(await stand.until("prices/F", closed))}
-
-
 EXPECTED: dict[Scenario, dict[str, Any]] = {
     shipped: {"told": ("shipped", [7, "sent"]), "visits": 3, "note": "reserved A", "ledger": {"charge A": 1}},
     expired: {"told": ("declined", True), "ledger": {"charge B": 1, "back B": 1}},
     withdrawn: {"told": ("withdrawn", 0), "ledger": {"charge C": 1, "back C": 1}},
     repaired: {"told": ("declined", False), "kinds": ["activity_failed"], "ledger": {"charge D": 1, "back D": 1}},
-    corrected: {"told": ("booked", "book 3"), "ledger": {"book 3": 1}},
     returned: {"told": ("cancelled", None), "ledger": {"charge E": 2, "back E": 2}},
 }
 
