@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from face import Client, activate, check_registry, credit, needs_sign_off, onboarding, open_account, sales, withdrawn
-from longcase import Case, Next, Team, Workflow, activity, business_days, days, one_of
+from longcase import Case, Longcase, Next, Team, Workflow, activity, business_days, days, one_of
 from vocabulary import Route, desk, paid, price, stock, transfer
 
 
@@ -64,6 +64,11 @@ async def wrong_values(case: Case[Client]) -> Next:
     await case.pause(2, because="a number is no span")  # mistake
     await one_of({"a": price, "b": stock})["a"]("x")  # mistake
     return name  # mistake
+
+
+async def wrong_repairs(longcase: Longcase) -> None:
+    await longcase.service.redo("orders/O-1", arguments=[3])  # mistake
+    await longcase.service.redo("orders/O-1", call=1)  # mistake
 
 
 @open_account.undo  # mistake

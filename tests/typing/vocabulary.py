@@ -14,6 +14,7 @@ from longcase import (
     Calendar,
     Case,
     Closed,
+    Longcase,
     Next,
     NotHappened,
     Retry,
@@ -141,3 +142,10 @@ async def collect(case: Case[Order]) -> Next:
 async def give_up(case: Case[Order]) -> Next:
     await case.undo(since=collect)
     return orders.close("given-up")
+
+
+async def mended(longcase: Longcase) -> None:
+    """What an operator's program may say."""
+    await longcase.service.correct("orders/O-1", {"amount": 3}, reason="typo")
+    anew = await longcase.service.redo("orders/O-1", call="1.c1", arguments={"amount": 3}, never_happened=True)
+    assert_type(anew.did, str)

@@ -10,6 +10,7 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.event import Event, instant_of
+from longcase.history.redoing import is_held
 from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, blocked, undo_entry
 from longcase.model.codec import Json
 
@@ -79,9 +80,12 @@ class Outcomes(Undoing):
                 return
             self._turn(attempts.lost(state, ref, call, failure, actor), self.work.now)
             return
-        if verdict.follow in ("again", "lost") and not call["awaited"] and not call["undoes"]:
-            # The stage stopped waiting: a failed attempt is not tried again for nobody.
-            verdict = for_nobody(state, ref, failure)
+        if not call["awaited"] and not call["undoes"]:
+            if verdict.follow in ("again", "lost"):
+                # The stage stopped waiting: a failed attempt is not tried again for nobody.
+                verdict = for_nobody(state, ref, failure)
+            elif ref in state.redone and not _can_be_undone(state, ref):
+                verdict = Verdict("lost")  # whatever it returned: it was called anew, and cannot be taken back
         event = self.resident.append(attempts.failed_attempt(state, ref, call, failure, verdict, actor), self.work.now)
         owner = activity.owner.name if activity is not None else call["owner"]
         details: dict[str, Json] = {
@@ -196,6 +200,8 @@ class Outcomes(Undoing):
         for ref, call in waiting:
             if state.status != "open" and not call["undoes"]:
                 continue
+            if "asked_as" in call and is_held(state, call):
+                continue
             activity = self._activity(call)
             if activity is None:
                 failure = Failure(
@@ -229,4 +235,11 @@ class Outcomes(Undoing):
 def for_nobody(state: CaseState, ref: str, failure: Failure) -> Verdict:
     """Judge the failure of a call that no stage code waits for: it is not tried again, but may need settling."""
     unknown = failure.kind in UNKNOWN_KINDS and undo_entry(state, ref) is not None
+    if unknown and ref in state.redone:
+        unknown = _can_be_undone(state, ref)
     return Verdict("unknown" if unknown else "lost")
+
+
+def _can_be_undone(state: CaseState, ref: str) -> bool:
+    entry = undo_entry(state, ref)
+    return entry is not None and bool(entry["undo"])

@@ -7,16 +7,17 @@ awaits it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import timedelta
 
 from longcase.engine.code import WorkflowCode
+from longcase.engine.corrections import input_corrected
 from longcase.engine.incidents import fits
 from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, RepairRefused, UsageError
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import CaseState, Incident
+from longcase.history.state import Call, CaseState, Incident
 from longcase.model.codec import Json
 from longcase.record import record
 
@@ -40,7 +41,7 @@ class Repair:
 
 def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Incident]:
     """Return the incident meant: the numbered one, or the only one there is."""
-    _still_open(state)
+    still_open(state)
     if number is not None:
         if number not in state.incidents:
             known = ", ".join(state.incidents) or "none"
@@ -72,7 +73,7 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
             "deadline": "",
             "expected": instant_text(instant_of(now) + RETRY_EXPECTED),
         }
-        event = _by(
+        event = by(
             actor,
             Event(
                 "call_retried",
@@ -85,7 +86,7 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
             ),
         )
         repair.events.append(event)
-    repair.events.append(_close(ref, "retried", actor, reason, state))
+    repair.events.append(incident_closed(ref, "retried", actor, reason, state))
     pending = incident["pending"]
     if pending:
         repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
@@ -120,13 +121,15 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
         )
     _allow(incident, "skip")
     if call is None:
-        return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
+        return Repair([incident_closed(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
     if call["undoes"]:
         data: dict[str, Json] = {"call": call["undoes"], "status": "left", "drop": incident["call"], "reason": reason}
-        event = _by(
+        event = by(
             actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"])
         )
-        return Repair([event, _close(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone")
+        return Repair(
+            [event, incident_closed(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone"
+        )
     return Repair(
         [],
         [("activity_completed", {"call": incident["call"], "result": None, "why": reason})],
@@ -135,10 +138,23 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
 
 
 def correct(
-    state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: str, *, pin: bool, key_field: str
+    state: CaseState,
+    patch: Mapping[str, Json],
+    actor: Actor,
+    reason: str,
+    *,
+    pin: bool,
+    key_field: str,
+    called_with: Callable[[Call], dict[str, Json]],
 ) -> Repair:
-    """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9)."""
-    _still_open(state)
+    """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9).
+
+    Calls in flight that were called with one of them are marked: `redo` has them called anew.
+
+    Args:
+        called_with: what a call was called with.
+    """
+    still_open(state)
     if key_field and key_field in patch and patch[key_field] != state.object.get(key_field):
         raise RepairRefused(
             f"{state.address}: the key field {key_field} cannot be corrected",
@@ -147,10 +163,18 @@ def correct(
     changed = {name: value for name, value in patch.items() if name not in state.object or state.object[name] != value}
     if not changed:
         return Repair(did="nothing to change")
+    marks = [by(actor, mark) for mark in input_corrected(state, changed, called_with)]
+    told = [f"{mark.data['activity']} {_was_called(mark)}: longcase show {state.address}" for mark in marks]
     data: dict[str, Json] = {
         "patch": changed, "before": {name: state.object.get(name) for name in changed}, "reason": reason, "pin": pin,
     }  # fmt: skip
-    return Repair([_by(actor, Event("corrected", data, state.visit))], [], ", ".join(changed))
+    return Repair(
+        [by(actor, Event("corrected", data, state.visit)), *marks], [], "; ".join([", ".join(changed), *told])
+    )
+
+
+def _was_called(mark: Event) -> str:
+    return "was called with what it was before" if mark.data["changes"] else "may have been called with it"
 
 
 def move(
@@ -161,7 +185,7 @@ def move(
     `earlier` are the events of the last visit of that stage: its calls are made again under their old
     keys, so that the world can tell a repeat from a new one (SEMANTICS A5). Their results are not reused.
     """
-    _still_open(state)
+    still_open(state)
     if code is not None:
         known = list(code.workflow.stages)
         if stage not in known:
@@ -173,7 +197,7 @@ def restart(
     state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str, code: WorkflowCode | None = None
 ) -> Repair:
     """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
-    _still_open(state)
+    still_open(state)
     for call in state.calls.values():
         activity = code.activities.get(call["activity"]) if code is not None else None
         if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
@@ -226,6 +250,10 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
+        elif event.type == "call_redone" and data["redoes"] in names:
+            # What the call before comes to belongs to other arguments.
+            name = names[data["call"]] = names.pop(data["redoes"])
+            reuse[name] = {"digest": data["digest"], "key": data["key"]}
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             reuse[names[data["call"]]]["result"] = data["result"]
         elif event.type == "activity_reused" and data["reuse"]:
@@ -235,10 +263,10 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
 
 def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: bool, reuse: dict[str, Json]) -> Repair:
     data: dict[str, Json] = {"to": stage, "from": state.stage, "reason": reason, "restart": restart, "reuse": reuse}
-    repair = Repair([_by(actor, Event("moved", data, state.visit))], [], f"to {stage}")
+    repair = Repair([by(actor, Event("moved", data, state.visit))], [], f"to {stage}")
     for ref, incident in state.incidents.items():
         if incident["blocks"]:
-            repair.events.append(_close(ref, "moved", actor, reason, state))
+            repair.events.append(incident_closed(ref, "moved", actor, reason, state))
             if incident["pending"]:  # its end is on record nowhere else
                 pending = incident["pending"]
                 repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
@@ -247,10 +275,10 @@ def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: 
 
 def cancel(state: CaseState, actor: Actor, reason: str) -> Repair:
     """Ask for the case's end by its cancel path (undo, then close "cancelled", unless it declares one)."""
-    _still_open(state)
+    still_open(state)
     if state.cancel is not None:
         return Repair(did="already asked")
-    event = _by(actor, Event("cancel_requested", {"reason": reason}, state.visit))
+    event = by(actor, Event("cancel_requested", {"reason": reason}, state.visit))
     return Repair([event], [("interrupted", {"reason": reason})], "asked")
 
 
@@ -261,16 +289,16 @@ def _allow(incident: Incident, repair: str) -> None:
         )
 
 
-def _still_open(state: CaseState) -> None:
+def still_open(state: CaseState) -> None:
     if state.status == "closed":
         name = (state.close or {}).get("name", "")
         raise CaseClosed(f"{state.address} is closed: {name}", hint=f"longcase history {state.address}")
 
 
-def _close(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> Event:
-    return _by(actor, Event("incident_closed", {"incident": ref, "how": how, "reason": reason}, state.visit))
+def incident_closed(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> Event:
+    return by(actor, Event("incident_closed", {"incident": ref, "how": how, "reason": reason}, state.visit))
 
 
-def _by(actor: Actor, event: Event) -> Event:
+def by(actor: Actor, event: Event) -> Event:
     event.actor, event.channel, event.on_behalf = actor.name, actor.channel, actor.on_behalf
     return event

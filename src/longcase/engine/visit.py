@@ -20,6 +20,7 @@ from longcase.engine.questions import question_record
 from longcase.engine.track import Begin, Track, parts
 from longcase.errors import ActivityFailed
 from longcase.history.event import Event, later_text
+from longcase.history.redoing import standing_for
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
 from longcase.model.codec import Json, digest, dump_json
@@ -173,12 +174,13 @@ class Visit(Track):
         try:
             return await self._until(call)
         except asyncio.CancelledError:
-            if self._ends_here or call not in state.calls:
+            asked_as, call = call, standing_for(state, call)
+            if self._ends_here or call not in state.calls or call in state.redone:
                 raise
             waits = activity.cancel == "wait" and state.calls[call]["status"] == "running"
             if self._emit("activity_cancelled", {"call": call, "waits": waits}, place)["waits"]:
                 try:
-                    await self._until(call)
+                    await self._until(asked_as)
                 except ActivityFailed:
                     pass
             raise

@@ -97,6 +97,8 @@ _ALL = (
     EventType("incident_opened", "record", "stage", "the case cannot go on without an operator"),
     EventType("incident_closed", "record", "stage", "the incident ended: repaired, or superseded"),
     EventType("call_retried", "record", "node", "an operator granted the call new attempts"),
+    EventType("input_corrected", "record", "node", "a field that a call in flight was called with has been corrected"),
+    EventType("call_redone", "record", "node", "an operator had it called anew with other arguments, under a new key"),
     EventType("corrected", "outside", "case", "somebody set fields of the object, with who, why, before and after"),
     EventType("moved", "outside", "stage", "somebody moved the case, or restarted its visit"),
     EventType("visit_warned", "record", "stage", "the visit's or the case's history grows long"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from longcase.errors import BugError
-from longcase.history import tasks as _tasks  # noqa: F401 - registers its reducers, as calls does
+from longcase.history import redoing as _redoing  # noqa: F401 - registers its reducers, as calls does
+from longcase.history import tasks as _tasks  # noqa: F401
 from longcase.history.calls import undo_entry
 from longcase.history.event import APPLIED, SEEN, Event
 from longcase.history.records import (
@@ -19,6 +20,7 @@ from longcase.history.records import (
     Incident,
     KeptSignal,
     Receive,
+    Redone,
     Task,
     Timer,
     UndoEntry,
@@ -246,6 +248,7 @@ def _case_closed(state: CaseState, event: Event) -> None:
     state.closed_at = event.at
     leave_visit(state)
     state.undoing = None
+    state.redone = {}
     state.cancel = None
     state.incidents = {}
     state.calls = {name: call for name, call in state.calls.items() if call["status"] == "running"}
@@ -260,6 +263,7 @@ __all__ = [
     "Incident",
     "KeptSignal",
     "Receive",
+    "Redone",
     "Task",
     "Timer",
     "UndoEntry",

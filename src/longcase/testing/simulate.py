@@ -244,6 +244,9 @@ class Simulation:
     def retry(self, case: str, **options: Any) -> Accepted:
         return self._act(self.service.retry(case, **options))
 
+    def redo(self, case: str, **options: Any) -> Accepted:
+        return self._act(self.service.redo(case, **options))
+
     def skip(self, case: str, **options: Any) -> Accepted:
         return self._act(self.service.skip(case, **options))
 
