@@ -209,7 +209,7 @@ def _consumed(visit_events: Sequence[Event]) -> list[Json]:
                 "id": data["id"], "signal": data["signal"], "seq": event.seq, "at": data["accepted_at"],
                 "sender": data["sender"], "body": data["body"],
             }  # fmt: skip
-        elif event.type == "signal_consumed" and data["id"] in kept:
+        elif event.type in ("signal_consumed", "handler_started") and data["id"] in kept:
             consumed.append(kept[data["id"]])
     return consumed
 
@@ -223,7 +223,7 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         if event.type == "stage_entered" and results:
             reuse.update(data["reuse"])  # of a visit that was a restart itself
         elif event.type == "activity_scheduled":
-            names[data["call"]] = f"{data['activity']}#{data['nth']}"
+            names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             reuse[names[data["call"]]]["result"] = data["result"]

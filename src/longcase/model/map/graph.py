@@ -33,7 +33,7 @@ WAITING: frozenset[str] = frozenset(
 )
 """The kinds of node at which a case waits."""
 
-EdgeKind = Literal["entry", "next", "exit", "failure", "escalation", "expiry", "exception", "undo"]
+EdgeKind = Literal["entry", "next", "exit", "failure", "escalation", "expiry", "exception", "handler", "undo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class StageMap:
-    """One stage or exception path, with its block tree.
+    """One stage, exception path or handler, with its block tree.
 
-    For an exception path `signal` is what it reacts to ("" is a cancel) and `during` the stages it covers.
+    For the latter two `signal` is what they react to ("" is a cancel) and `during` the stages they cover.
     """
 
     name: str
-    kind: Literal["stage", "path"]
+    kind: Literal["stage", "path", "handler"]
     owner: str
     expect: str
     block: Block
