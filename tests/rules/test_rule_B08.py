@@ -10,7 +10,10 @@ from tests.rules.support import Go, Order, banking, closed, credit, declare, des
 
 from longcase import Case, Next, Retry, Team, Workflow, activity, days, hours, injected, minutes
 from longcase.errors import DefinitionError
-from longcase.history.event import Event
+from longcase.history.event import Event, later_text
+from longcase.insight.conform import conform
+from longcase.insight.verify import verify
+from longcase.insight.wording import headline
 from longcase.testing import Simulation
 
 once = Retry(max_attempts=1)
@@ -182,10 +185,11 @@ def test_rule_B8_the_stages_return_waits_for_its_handler_and_says_so() -> None:
         sim.advance(hours(1))
         state = sim.state(case)
         assert (state.stage, (state.returned or {})["exit"]) == ("work", "to:finish")
-        told = {wait.what: (wait.kind, wait.whose, wait.expected[:13]) for wait in sim.waits(case)}
-        done = told["stage work is done, waits for handler noted"]
-        assert done[:2] == ("handler", "banking")
-        assert done[2], "the handler says when it is expected to end"
+        assert [(wait.what, wait.whose) for wait in sim.waits(case)] == [("let it sink in", "banking")]
+        sentence = headline(state, state.at, lambda instant: instant[11:16])
+        assert sentence.startswith("Stage work is done, waits for handler noted. Pausing: let it sink in, since ")
+        started = state.handlers["noted"]["since"]
+        assert state.handlers["noted"]["expected"] == later_text(started, hours(3)), "as it is declared"
         returned = first(sim, case, "stage_returned")
         assert (returned.node, returned.data["handlers"]) == ("work/exit:to:finish", ["noted"])
         sim.advance(hours(1))
@@ -534,7 +538,8 @@ async def runs(case: Case[Order]) -> Next:
 async def pinged(case: Case[Order], body: Go) -> None:
     try:
         await tell("stage")
-        await case.approval("Go on?", of=credit, within=days(1))
+        asked = await case.approval("Go on?", of=credit, within=days(1))
+        case.log("told", answer=asked.answer)
     except asyncio.CancelledError:
         ended.append("pinged")
         raise
@@ -779,6 +784,35 @@ def _code(workflow: Any) -> Any:
     code = load_code(workflow)
     code.nodes = frozenset(compiled(workflow)[0].nodes)
     return code
+
+
+# -- the map -----------------------------------------------------------------------------------------------
+
+
+def test_rule_B8_whatever_a_handler_does_lies_on_the_map_in_an_order_it_allows() -> None:
+    with Simulation([wf, cut], live=0, seed=5) as sim:
+        case = sim.start(cut, Order(id="1"))
+        for signal in (pong, ping, pong, reply, ping):
+            sim.signal(case, signal, Go())
+        sim.decide(case, "approved", by="ann")
+        sim.advance(minutes(30))
+        sim.decide(case, "approved", by="ann")
+        other = sim.start(wf, Order(id="1"))
+        for n in (1, 2):
+            sim.signal(other, note, Go(n=n))
+        sim.advance(days(1))
+        sim.signal(other, note, Go(n=3))
+        sim.restart(other)
+        sim.advance(days(1))
+        assert [closed(sim, one) for one in (case, other)] == ["ran", "done"]
+        found = sim._at_once(conform(sim._app.store))
+        assert (found.off, found.order) == ([], [])
+        assert found.placed > 50
+        assert sim._at_once(_findings(sim)) == []
+
+
+async def _findings(sim: Simulation) -> list[str]:
+    return [str(finding) async for finding in verify(sim._app.store)]
 
 
 # -- declarations ------------------------------------------------------------------------------------------

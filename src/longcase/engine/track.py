@@ -13,10 +13,9 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
@@ -39,8 +38,7 @@ parts: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("longcas
 _node = lru_cache(maxsize=4096)(node_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class Run(NamedTuple):
     """One run of a handler: whose code it is, what its calls are counted under, and its place."""
 
     stage: Stage[Any]

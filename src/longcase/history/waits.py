@@ -11,7 +11,7 @@ from longcase.history.state import CaseState, Timer
 class Wait(NamedTuple):
     """One open wait. `expected` is "" where no end is promised."""
 
-    kind: str  # incident | activity | person | data | signal | timer | child | undo | handler
+    kind: str  # incident | activity | person | data | signal | timer | child | undo
     what: str
     whose: str
     since: str
@@ -42,8 +42,6 @@ def waits(state: CaseState) -> list[Wait]:
         found += [_timer(timer) for timer in state.timers.values() if timer["kind"] == "pause"]
     if state.children:
         found += _children(state)
-    if state.returned is not None:
-        found += _handlers(state)
     undoing = state.undoing
     if undoing is not None:
         found.append(Wait("undo", "undoing", state.owner, undoing["at"], "", undoing["node"], undoing["seq"]))
@@ -89,12 +87,6 @@ def _children(state: CaseState) -> Iterator[Wait]:
         if child["awaited"]:
             what = f"child {child['workflow']}/{child['key']}"
             yield Wait("child", what, state.owner, child["since"], child["expected"], child["node"], child["seq"])
-
-
-def _handlers(state: CaseState) -> Iterator[Wait]:
-    for name, run in state.handlers.items():
-        what = f"stage {state.stage} is done, waits for handler {name}"
-        yield Wait("handler", what, run["whose"], run["since"], run["expected"], run["node"], run["seq"])
 
 
 def for_a_worker(state: CaseState) -> list[Wait]:

@@ -84,20 +84,23 @@ class ExceptionPath(Generic[O]):
     during: tuple[Stage[O], ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Handler(Generic[O]):
     """A modelled reaction to a signal that runs beside the stages it covers, and interrupts none (SEMANTICS B8).
 
     It is no stage: a case is never in it, and no stage returns it. `stage` holds its code, owner and name.
     """
 
-    signal: Signal[Any]
-    stage: Stage[O]
-    during: tuple[Stage[O], ...]
+    def __init__(self, signal: Signal[Any], stage: Stage[O], during: tuple[Stage[O], ...]) -> None:
+        self.signal = signal
+        self.stage = stage
+        self.during = during
 
     def covers(self, stage: Stage[Any]) -> bool:
         """Tell whether it runs while a case is in that stage; in an exception path it never does."""
         return stage.kind == "stage" and (not self.during or stage in self.during)
+
+    def __repr__(self) -> str:
+        return f"<handler {self.stage.workflow.name}/{self.stage.name}>"
 
 
 _Reaction = Callable[[Case[O], S], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
