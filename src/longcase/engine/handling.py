@@ -51,9 +51,8 @@ class Handling(Track):
     @property
     def finished(self) -> bool:
         """Whether there is something to conclude: all has returned, or one has failed."""
-        if not self._runs:
-            return super().finished
-        return self.broken() is not None or (super().finished and not self._returned)
+        done = self.root is not None and self.root.done()
+        return (done and not self._returned) or self.broken() is not None if self._runs else done
 
     def broken(self) -> tuple[Stage[Any], BaseException | None] | None:
         """Return the first handler that has failed, with its error; None as error if it cancelled itself."""

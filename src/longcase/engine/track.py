@@ -280,7 +280,9 @@ class Track:
         return f"{self.number}.{kind}{self._ordinal}"
 
     def _place(self, kind: NodeKind, name: str = "", label: str | None = None) -> tuple[str, int, str]:
-        node, n = self._arrive(_node(self._here.name, parts.get(), kind, name, label))
+        run = running.get()
+        here = self.stage if run is None else run.stage
+        node, n = self._arrive(_node(here.name, parts.get(), kind, name, label))
         task = self._current_task()
         return node, n, task.strand if task is not None else "0"
 

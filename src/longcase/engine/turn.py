@@ -257,9 +257,6 @@ class Resident:
             owner = visit.stage.owner.name
             if visit.fault is not None:
                 raise from_fault(visit.fault, owner)
-            broken = visit.broken()
-            if broken is not None:
-                raise self._broken(*broken, event)
             if not visit.finished:
                 blocked = visit.deadlocked()
                 if blocked:
@@ -268,6 +265,9 @@ class Resident:
                     )
                 self._bound(visit)
                 return
+            broken = visit.broken()
+            if broken is not None:
+                raise self._broken(*broken, event)
             assert visit.root is not None
             if visit.root.cancelled():
                 raise TurnDiscarded("stage_failed", f"{visit.stage.name} cancelled itself", owner=owner)
