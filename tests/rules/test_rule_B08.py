@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.rules.support import Go, Order, banking, closed, credit, declare, desk, every, first, in_both, incident
+from tests.rules.support import Go, Order, banking, closed, credit, declare, desk, every, fails, first, in_both, incident
 
 from longcase import Case, Next, Retry, Team, Workflow, activity, days, hours, injected, minutes
 from longcase.errors import DefinitionError
@@ -37,6 +37,16 @@ async def book(text: str, *, idempotency_key: str = injected()) -> str:
 
 @book.undo
 async def unbook(booked: str, text: str) -> None:
+    return None
+
+
+@activity(owner=banking, retry=Retry(max_attempts=3, initial=minutes(90), cap=minutes(90), jitter="none"))
+async def hold(text: str) -> str:
+    return text
+
+
+@hold.undo
+async def release(held: str, text: str) -> None:
     return None
 
 
@@ -731,6 +741,84 @@ def test_rule_B8_a_handler_and_its_stage_may_both_undo() -> None:
             e.data["undo"] for e in every(sim, case, "undo_requested")
         ]
         assert len(every(sim, case, "undo_finished")) == 2
+
+    in_both(scenario, module.wf)
+
+
+def test_rule_B8_an_undo_waits_for_a_call_that_is_awaited_beside_it() -> None:
+    """It must not be taken away from who waits for it, although no attempt of it runs just then."""
+    module = declare("""
+    note = wf.signal("note", Go)
+    from tests.rules.test_rule_B08 import hold
+
+    @wf.stage
+    async def only(case: Case[Order]) -> Next:
+        await case.pause(hours(1), because="only")
+        await case.undo()
+        return wf.close("done")
+
+    @wf.on(note, interrupts=False)
+    async def noted(case: Case[Order], body: Go) -> None:
+        case.update(note=await hold("handler"))
+    """)
+
+    def scenario(sim: Simulation) -> None:
+        released: list[str] = []
+        sim.fake(hold, fails(1, "held"))
+        sim.fake(release, lambda held, text: released.append(text))
+        case = sim.start(module.wf, Order(id="1"))
+        sim.signal(case, module.note, Go())
+        sim.advance(hours(1))
+        assert every(sim, case, "undo_requested")
+        assert released == []
+        sim.advance(hours(1))
+        assert closed(sim, case) == "done"
+        assert sim.state(case).object["note"] == "held"
+        assert released == ["handler"]
+
+    in_both(scenario, module.wf)
+
+
+def test_rule_B8_a_handler_that_had_begun_begins_again_in_a_restarted_visit_that_no_longer_waits() -> None:
+    """Its call may be under way: were it not made again, nobody could ever settle it, and the case not close."""
+    module = declare("""
+    note = wf.signal("note", Go)
+    from tests.rules.test_rule_B08 import hold, tell
+
+    @wf.stage
+    async def only(case: Case[Order]) -> Next:
+        await tell("stage")
+        return wf.close("done")
+
+    @wf.on(note, interrupts=False)
+    async def noted(case: Case[Order], body: Go) -> None:
+        await case.pause(hours(1), because="first")
+        await hold(f"handler {body.n}")
+    """)
+
+    def scenario(sim: Simulation) -> None:
+        waits = [True]
+
+        def slow(text: str, idempotency_key: str) -> str:
+            if waits[0]:
+                raise ConnectionError("not yet")
+            return text
+
+        sim.fake(tell, slow)
+        sim.fake(hold, fails(1, "held"))
+        case = sim.start(module.wf, Order(id="1"))
+        for n in (1, 2):
+            sim.signal(case, module.note, Go(n=n))
+        waits[0] = False
+        sim.retry(case)
+        sim.advance(hours(1))
+        assert (sim.state(case).returned or {})["exit"] == "close:done"
+        sim.restart(case)
+        assert begun(sim, case) == [("noted", 1, 1), ("noted", 1, 2)], "the second had not begun: the stage is done"
+        sim.advance(hours(3))
+        assert closed(sim, case) == "done"
+        assert [e.data["body"]["n"] for e in every(sim, case, "signal_unhandled")] == [2]
+        assert len({e.data["key"] for e in every(sim, case, "activity_scheduled") if e.data["activity"] == "hold"}) == 1
 
     in_both(scenario, module.wf)
 

@@ -6,8 +6,8 @@ They begin and end where the visit has come to rest, and nowhere else, so that r
     a handler has returned                                              handler_ended
     the stage has returned, and handlers run                            stage_returned: the exit waits for them
 
-Once the stage has returned no handler begins: what is still kept is of the next visit that is covered, or is
-listed at the close. An interrupt ends stage and handlers alike, in the order in which their tasks were made (A7).
+Once the stage has returned no handler begins, but those that had begun before a restart of the visit, whose calls may
+be under way: what is still kept is of the next visit that is covered, or is listed at the close. An interrupt ends stage and handlers alike, in the order in which their tasks were made (A7).
 
 The next module on the data's way is `visit`.
 """
@@ -51,7 +51,7 @@ class Handling(Track):
     @property
     def finished(self) -> bool:
         """Whether there is something to conclude: all has returned, or one has failed."""
-        done = self.root is not None and self.root.done()
+        done = self._stage_done
         return (done and not self._returned) or self.broken() is not None if self._runs else done
 
     def broken(self) -> tuple[Stage[Any], BaseException | None] | None:
@@ -70,6 +70,10 @@ class Handling(Track):
 
     # -- at rest -----------------------------------------------------------------------------------------
 
+    @property
+    def _stage_done(self) -> bool:
+        return self.root is not None and self.root.done()
+
     def _run(self) -> None:
         super()._run()
         if self._covering:
@@ -78,7 +82,7 @@ class Handling(Track):
                 if not self._goes_on() or not self._begin_next():
                     break
                 super()._run()
-            if self._runs and not self._returned and self._goes_on() and super().finished:
+            if self._runs and not self._returned and self._goes_on() and self._stage_done:
                 self._tell_returned()
 
     def _goes_on(self) -> bool:
@@ -109,8 +113,8 @@ class Handling(Track):
             handler = self._covering.get(kept["signal"])
             if handler is None or handler.stage.name in self._runs:
                 continue
-            if super().finished:
-                return False  # the stage has returned: none begins any more
+            if self._stage_done and kept.get("begun") != self.state.lineage:
+                continue  # the stage has returned: none begins any more, but those that had before a restart
             self._begin_run(handler, kept)
             if self.fault is not None or self.mode == "dead":
                 return False

@@ -184,7 +184,7 @@ def restart(
             )
     reuse = _calls_of(visit_events, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
-    repair.events[0].data["signals"] = _consumed(visit_events)
+    repair.events[0].data["signals"] = _consumed(visit_events, state.lineage)
     entered = next((event.data for event in visit_events if event.type == "stage_entered"), {})
     told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
     if told:  # what an exception path was begun with: it is begun with the same again
@@ -196,8 +196,11 @@ def restart(
     return repair
 
 
-def _consumed(visit_events: Sequence[Event]) -> list[Json]:
-    """Return the signals a visit consumed, as they were kept: its restart finds them again, in order (B6)."""
+def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
+    """Return the signals a visit consumed, as they were kept: its restart finds them again, in order (B6).
+
+    Those of handlers are marked: the calls they have made are made again, also if the stage no longer waits.
+    """
     kept: dict[str, Json] = {}
     consumed: list[Json] = []
     for event in visit_events:
@@ -209,8 +212,10 @@ def _consumed(visit_events: Sequence[Event]) -> list[Json]:
                 "id": data["id"], "signal": data["signal"], "seq": event.seq, "at": data["accepted_at"],
                 "sender": data["sender"], "body": data["body"],
             }  # fmt: skip
-        elif event.type in ("signal_consumed", "handler_started") and data["id"] in kept:
+        elif event.type == "signal_consumed" and data["id"] in kept:
             consumed.append(kept[data["id"]])
+        elif event.type == "handler_started" and data["id"] in kept:
+            consumed.append({**kept[data["id"]], "begun": lineage})
     return consumed
 
 

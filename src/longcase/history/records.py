@@ -128,6 +128,7 @@ class KeptSignal(TypedDict):
     at: str
     sender: str
     body: Json
+    begun: NotRequired[int]  # lineage of the restarted visit in which its handler had begun
 
 
 class Handled(TypedDict):
