@@ -181,7 +181,8 @@ EXPECTED: dict[Scenario, dict[str, Any]] = {
     withdrawn: {"told": ("withdrawn", 0), "ledger": {"charge C": 1, "back C": 1}},
     repaired: {"told": ("declined", False), "kinds": ["activity_failed"], "ledger": {"charge D": 1, "back D": 1}},
     added: {
-        "told": ("declined", False), "note": "reserved F+1+2",
+        "told": ("declined", False),
+        "note": "reserved F+1+2",
         "ledger": {f"{what} {of}": 1 for what in ("charge", "back") for of in ("F", "extra 1", "extra 2")},
     },
     returned: {"told": ("cancelled", None), "ledger": {"charge E": 2, "back E": 2}},

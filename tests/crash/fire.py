@@ -31,7 +31,9 @@ POINTS = (  # where a worker may be killed, in the order of a round
 
 
 class Fire:
-    """Starts orders and sends each two remarks and its word, the last of each twice; the outside ledger and what was told are the witnesses.
+    """Starts orders and sends each two remarks and its word, the last of each twice.
+
+    The outside ledger and what was told are the witnesses.
 
     Args:
         folder: of the test; the ledger lies there.

@@ -193,9 +193,9 @@ def place(state: CaseState, wait: Mapping[str, Any], event: Event) -> Event:
 def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "unknown"], str]:
     """Say what a running undo wants next, newest command first, one at a time (A4, B12).
 
-    wait: a call of the entry is still out, or awaited beside the undo; start: run the entry's compensation; unknown: a person or
-    `verify` must settle it; finish: nothing is left. The second item is the entry's call, or the
-    compensation that is to be settled.
+    wait: a call of the entry is still out, or awaited beside the undo; start: run the entry's
+    compensation; unknown: a person or `verify` must settle it; finish: nothing is left. The second item
+    is the entry's call, or the compensation that is to be settled.
     """
     undoing = state.undoing
     assert undoing is not None
@@ -227,7 +227,7 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
 
 
 def _comes_to_an_end(call: Call) -> bool:
-    """Tell whether a call is settled without the undo: an attempt of it is out, or other code of the visit awaits it."""
+    """Tell whether a call is settled without the undo: an attempt is out, or other code of the visit awaits it."""
     return call["status"] in ("running", "ready") or call["awaited"]
 
 

@@ -7,7 +7,8 @@ They begin and end where the visit has come to rest, and nowhere else, so that r
     the stage has returned, and handlers run                            stage_returned: the exit waits for them
 
 Once the stage has returned no handler begins, but those that had begun before a restart of the visit, whose calls may
-be under way: what is still kept is of the next visit that is covered, or is listed at the close. An interrupt ends stage and handlers alike, in the order in which their tasks were made (A7).
+be under way: what is still kept is of the next visit that is covered, or is listed at the close. An interrupt ends
+stage and handlers alike, in the order in which their tasks were made (A7).
 
 The next module on the data's way is `visit`.
 """
