@@ -13,12 +13,13 @@ from tests.rules.support import (
     credit,
     declare,
     desk,
+    do,
     every,
     fails,
     in_both,
     incident,
 )
-from tests.rules.test_rule_B08 import begun, hold, kept, note, release, tell, unbook, wf
+from tests.rules.test_rule_B08 import begun, hold, kept, note, release, stop, tell, unbook, wf
 
 from longcase import Case, Next, Workflow, days, hours, minutes
 from longcase.insight.conform import conform
@@ -174,6 +175,24 @@ def test_rule_B8_a_restart_returns_its_signals_and_finds_the_calls_of_each_again
         assert len(keys) == 4
 
     in_both(scenario, cut)
+
+
+def test_rule_B6_a_visit_that_is_restarted_twice_before_it_moves_gets_its_signals_back_once() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1"))
+        for n in (1, 2):
+            sim.signal(case, note, Go(n=n))
+        sim.advance(hours(2))
+        for _ in range(2):
+            do(sim, sim.service.restart(case, reason="again"))
+        sim.run()
+        assert begun(sim, case) == [("noted", 1, 1), ("noted", 2, 1), ("noted", 1, 2)]
+        sim.signal(case, stop, Go())
+        sim.advance(hours(1))
+        assert closed(sim, case) == "stopped"
+        assert [e.data["body"]["n"] for e in every(sim, case, "signal_unhandled")] == [2]
+
+    in_both(scenario, wf)
 
 
 chance = Workflow("chance", object=Order, key="id", owner=desk, expect=days(5))

@@ -184,7 +184,9 @@ def restart(
             )
     reuse = _calls_of(visit_events, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
-    repair.events[0].data["signals"] = _consumed(visit_events, state.lineage)
+    there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
+    returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
+    repair.events[0].data["signals"] = returned
     entered = next((event.data for event in visit_events if event.type == "stage_entered"), {})
     told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
     if told:  # what an exception path was begun with: it is begun with the same again
