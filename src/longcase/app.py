@@ -17,7 +17,7 @@ from longcase.env import Env, RealClock, ScaledClock
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
-from longcase.model.map import WorkflowMap, compile_map
+from longcase.model.map import WorkflowMap, compile_map, forget_sources
 from longcase.model.names import counted, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
@@ -254,6 +254,7 @@ class Longcase:
 
     def new_worker(self, queues: Sequence[str] = (DEFAULT_QUEUE,), *, attempts: int = ATTEMPTS_AT_ONCE) -> Worker:
         """Return a worker over the open store; `await worker.run()` until `worker.stop()`."""
+        forget_sources()  # a worker stays, and its maps are drawn
         self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)
         return self.worker
 
