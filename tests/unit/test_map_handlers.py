@@ -8,7 +8,9 @@ from tests.support.definitions import check, compiled, load, places, stage_sourc
 
 from longcase.insight.describe import describe_module
 from longcase.model.check import check_module
-from longcase.model.map import WorkflowMap, compile_map, render_mermaid, render_text
+from longcase.model.map import WorkflowMap, compile_map
+from longcase.model.map.render_mermaid import render_mermaid
+from longcase.model.map.render_text import render_text
 
 STAGE = "await notify('x')\nreturn last"
 REMARK = """
