@@ -306,7 +306,7 @@ def compiled(workflow: Workflow[Any]) -> tuple[WorkflowMap, list[Finding]]:
 def load_code(workflow: Workflow[Any]) -> WorkflowCode:
     """Return a workflow's code with the activities its modules name; `record_maps` adds the map."""
     activities: dict[str, Activity[..., Any]] = {}
-    for stage in [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]:
+    for stage in workflow.written:
         for value in stage.fn.__globals__.values():
             if isinstance(value, Activity):
                 for activity in (value, value.undo_activity):

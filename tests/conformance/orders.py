@@ -1,4 +1,4 @@
-"""Small workflows for every mover: retries, approval, signal, timer, child, undo, incident."""
+"""Small workflows for every mover: retries, approval, signal, timer, child, undo, incident, handler."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ orders = Workflow("orders", object=Order, key="id", owner=desk, expect=days(5))
 parcels = Workflow("parcels", object=Order, key="id", owner=desk, expect=days(5))
 paid = orders.signal("paid", Paid)
 withdrawn = orders.signal("withdrawn", Paid)
+extra = orders.signal("extra", Paid)
 
 
 @parcels.stage(owner=desk, expect=days(1))
@@ -93,3 +94,10 @@ async def ship(case: Case[Order]) -> Next:
 async def withdraw(case: Case[Order], message: Paid) -> Next:
     await case.undo()
     return orders.close("withdrawn", result=message.amount)
+
+
+@orders.on(extra, interrupts=False, owner=desk)
+async def adds(case: Case[Order], more: Paid) -> None:
+    await charge(f"extra {more.amount}")
+    await case.pause(minutes(10), because="the clerk writes it down")
+    case.update(note=f"{case.object.note or ''}+{more.amount}")

@@ -163,11 +163,28 @@ async def returned(stand: Stand) -> dict[str, Any]:
     return {"told": told(await stand.until("orders/E", closed))}
 
 
+async def added(stand: Stand) -> dict[str, Any]:
+    """What comes meanwhile is handled beside the stages, in order, each once; the last stage waits for it."""
+    await stand.app.service.start(shop.orders, shop.Order(id="F"))
+    await stand.until("orders/F", lambda state: state.tasks)
+    for amount in (1, 1, 2, 3):
+        await stand.app.service.signal("orders/F", shop.extra, shop.Paid(amount=amount), idempotency_key=f"e{amount}")
+    await stand.until("orders/F", lambda state: len(state.handlers) == 1 and len(state.signals) < 2)
+    await stand.app.service.decide("orders/F", "rejected", actor=person("ann"))
+    state = await stand.until("orders/F", closed)
+    return {"told": told(state), "note": state.object["note"]}
+
+
 EXPECTED: dict[Scenario, dict[str, Any]] = {
     shipped: {"told": ("shipped", [7, "sent"]), "visits": 3, "note": "reserved A", "ledger": {"charge A": 1}},
     expired: {"told": ("declined", True), "ledger": {"charge B": 1, "back B": 1}},
     withdrawn: {"told": ("withdrawn", 0), "ledger": {"charge C": 1, "back C": 1}},
     repaired: {"told": ("declined", False), "kinds": ["activity_failed"], "ledger": {"charge D": 1, "back D": 1}},
+    added: {
+        "told": ("declined", False),
+        "note": "reserved F+1+2",
+        "ledger": {f"{what} {of}": 1 for what in ("charge", "back") for of in ("F", "extra 1", "extra 2")},
+    },
     returned: {"told": ("cancelled", None), "ledger": {"charge E": 2, "back E": 2}},
 }
 

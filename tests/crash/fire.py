@@ -31,7 +31,9 @@ POINTS = (  # where a worker may be killed, in the order of a round
 
 
 class Fire:
-    """Starts orders and sends each its word twice; the outside ledger and what was told are the witnesses.
+    """Starts orders and sends each two remarks and its word, the last of each twice.
+
+    The outside ledger and what was told are the witnesses.
 
     Args:
         folder: of the test; the ledger lies there.
@@ -54,6 +56,8 @@ class Fire:
         with self.client() as client:
             for number in range(self.cases, self.cases + cases):
                 client.start("orders", {"id": f"o{number}", "lines": 3})
+                for text in ("a", "b", "b"):
+                    client.signal(f"orders/o{number}", "remark", {"text": text}, idempotency_key=f"r{number}{text}")
                 for repeat in range(2):
                     said = client.signal(
                         f"orders/o{number}", "word", {"text": f"w{number}"}, idempotency_key=f"k{number}"
@@ -111,6 +115,7 @@ class Fire:
             keys.setdefault(what, set()).add(key)
         expected = {f"{what}:o{n}" for n in range(self.cases) for what in ("pack", "charge")}
         expected |= {f"pick:o{n}:{line}" for n in range(self.cases) for line in range(3)}
+        expected |= {f"note:o{n}:{text}" for n in range(self.cases) for text in "ab"}
         assert set(keys) == expected  # nothing lost, nothing invented
         assert all(len(found) == 1 for found in keys.values())  # one key a call, over all attempts and crashes (I20)
         charges = [what for what, _, _ in lines if what.startswith("charge:")]
@@ -122,6 +127,9 @@ class Fire:
             assert state.close == {"name": "done", "result": f"w{number}", "reason": ""}
             assert state.object["paid"] == f"receipt-o{number}"
             assert inspection.count(f"orders/o{number}", "signal_consumed") == 1
+            assert state.object["remarks"] == ["a", "b"]  # B8: each handled once, one after the other
+            assert inspection.count(f"orders/o{number}", "handler_started") == 2
+            assert inspection.count(f"orders/o{number}", "handler_ended") == 2
         # Every attempt of the world is in history (I16).
         recorded = inspection.attempts()
         for _, key, attempt in lines:

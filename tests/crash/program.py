@@ -38,6 +38,7 @@ class Order(BaseModel):
     id: str
     lines: int = 3
     paid: str | None = None
+    remarks: list[str] = []
 
 
 class Word(BaseModel):
@@ -88,8 +89,15 @@ async def charged(order: str, *, idempotency_key: str = injected()) -> str | Not
     return f"receipt-{order}" if done else NOT_HAPPENED
 
 
+@activity(owner=desk, effect="repeatable", retry=Retry(max_attempts=4, initial=seconds(0.01), cap=seconds(0.05)))
+async def note(order: str, text: str, *, idempotency_key: str = injected()) -> str:
+    effect(f"note:{order}:{text}", idempotency_key)
+    return text
+
+
 orders = Workflow("orders", object=Order, key="id", owner=desk, expect=days(1))
 word = orders.signal("word", Word)
+remark = orders.signal("remark", Word)
 
 
 @orders.stage(expect=days(1))
@@ -110,6 +118,14 @@ async def paying(case: Case[Order]) -> Next:
     await case.pause(timedelta(milliseconds=20), because="settling")
     said = await case.receive(word, within=days(1))
     return orders.close("done", result=said.text)
+
+
+@orders.on(remark, interrupts=False)
+async def remarked(case: Case[Order], said: Word) -> None:
+    text = await note(case.key, said.text)
+    await case.pause(timedelta(milliseconds=5), because="writing it down")
+    with case.change() as order:
+        order.remarks = [*order.remarks, text]
 
 
 async def main(url: str, limit: float) -> None:

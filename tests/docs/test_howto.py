@@ -47,6 +47,17 @@ def test_the_programs_of_child_cases_are_sound_and_their_tests_pass(tmp_path: Pa
         assert "3 passed" in shell.run("pytest -q test_orders.py")
 
 
+def test_the_program_of_react_to_signals_is_sound_and_its_tests_pass(tmp_path: Path) -> None:
+    files = {block.file: block.text for block in blocks(DOCS / "howto" / "react-to-signals.md", "python")}
+    assert set(files) == {"orders.py", "test_orders.py"}
+    with terminal(tmp_path) as shell:
+        for file, text in files.items():
+            shell.write(file, [text])
+        shell.run("longcase check orders.py")
+        assert "on remark, beside any stage: remarked" in shell.run("longcase map orders.py")
+        assert "3 passed" in shell.run("pytest -q test_orders.py")
+
+
 def test_every_query_of_ask_with_sql_answers(tmp_path: Path, simulate: Any) -> None:
     page = DOCS / "howto" / "ask-with-sql.md"
     queries = [block.text for block in blocks(page, "sql")]

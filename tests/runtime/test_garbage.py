@@ -68,6 +68,7 @@ async def measured(name: str) -> int:
 things = Workflow("things", object=Thing, key="id", owner=desk, expect=days(1))
 word = things.signal("word", Word, owner=desk)
 stop = things.signal("stop", Word, owner=desk)
+nudge = things.signal("nudge", Word, owner=desk)
 
 
 @things.stage(expect=days(1))
@@ -93,6 +94,11 @@ async def one_word(case: Case[Thing]) -> Next:
     return things.close("done")
 
 
+@things.on(nudge, interrupts=False, owner=desk)
+async def nudged(case: Case[Thing], how: Word) -> None:
+    await case.pause(hours(9), because=how.text, label="nudged")
+
+
 @things.on(stop, owner=desk)
 async def stopping(case: Case[Thing], stopped: Word) -> Next:
     await case.pause(hours(1), because="cooling off")
@@ -109,11 +115,14 @@ def test_a_visit_that_has_ended_in_whatever_way_does_not_wait_for_the_collector(
             simulation.advance(hours(2))  # three timeouts of one_word, and as many new visits
             assert simulation.state(cases[0]).visit > 3
             assert _visits() == 2  # the bound
+            for case in cases:
+                simulation.signal(case, nudge, Word(text="hurry"))
+            assert _visits() == 2
             for case in cases[:3]:
                 simulation.signal(case, word, Word(text="hello"))
             for case in cases[3:]:
                 simulation.signal(case, stop, Word(text="enough"))
-            simulation.advance(hours(2))
+            simulation.advance(hours(9))  # the nudges end after the stages, which wait for them
             closed = [simulation.state(case).close for case in cases]
             assert [close and close["name"] for close in closed] == ["done"] * 3 + ["stopped"] * 3
             assert _visits() == 0

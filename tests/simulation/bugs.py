@@ -207,6 +207,16 @@ FLEET: dict[str, tuple[Change, ...]] = {
     ),
     "inbox_newest_first": (constant("store.sqlite.store:_INBOXES", "ORDER BY no", "ORDER BY no DESC"),),
     "verified_effect_repeated": (instead("engine.advance:_Run._verified", _denied),),
+    "return_does_not_wait_for_its_handler": (
+        plant("engine.handling:Handling._tell_returned", "self._returned = True", "self._returned = False"),
+    ),
+    "two_of_a_handler_at_once": (
+        plant("engine.handling:Handling._begin_next", "or handler.stage.name in self._runs:", ":"),
+    ),
+    "handlers_begin_after_the_return": (
+        plant("engine.handling:Handling._begin_next", "if self._stage_done and", "if False and"),
+    ),
+    "undo_takes_calls_that_are_awaited": (plant("engine.attempts:_comes_to_an_end", 'or call["awaited"]', ""),),
     "handlers_interrupted": (plant("engine.advance:_Run._exception", 'if state.kind == "path":', "if False:"),),
     "handler_without_owner": (instead("history.state:_stage_entered", _ownerless),),
     "wake_beside_a_turn_lost": (plant("store.sqlite.writing:_write_between", 'wake_at if interleaved else ""', '""'),),

@@ -235,11 +235,11 @@ def _signals(events: Sequence[Event]) -> Iterator[str]:
                     yield f"I8: signal {data['id']} is applied twice"
                 seen[data["id"]] = data["signal"]
                 kept.append((data["id"], data["signal"]))
-            case "signal_consumed" | "signal_unhandled":
+            case "signal_consumed" | "signal_unhandled" | "handler_started":
                 same = [ident for ident, name in kept if name == data["signal"]]
-                if event.type == "signal_consumed" and (not same or same[0] != data["id"]):
+                if event.type != "signal_unhandled" and (not same or same[0] != data["id"]):
                     yield f"I11: {data['id']} is consumed, {same[:1]} was first"
-                if event.type == "signal_consumed":
+                if event.type != "signal_unhandled":
                     used.append(data["id"])
                 kept = [(ident, name) for ident, name in kept if ident != data["id"]]
             case "stage_entered":

@@ -19,14 +19,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from tests.simulation import fleet, shuffle
+from tests.simulation import beside, fleet, shuffle
 from tests.simulation.bugs import ALL, PLANTED
 from tests.simulation.life import Life
 from tests.simulation.minimise import minimised
 from tests.simulation.planted import BOUND, planted
 
 TWICE = 100  # every so manieth seed is lived twice, and must come to the same
-LIVES = {"fleet": fleet.live, "shuffle": shuffle.live}
+LIVES = {"fleet": fleet.live, "shuffle": shuffle.live, "beside": beside.live}
 
 
 def live_one(job: tuple[str, int]) -> Life:
@@ -101,6 +101,7 @@ USEFUL = {
         "wake-up lost", "wake-up doubled", "hint lost", "slow vendor", "wrong refused", "fenced",
         "queued calls taken", "queued calls given back",
     ),
+    "beside": ("events", "effects", "crash", "fail", "unknown", "evict", "handler_started", "stage_returned"),
     "shuffle": ("events", "effects", "crash", "fail", "unknown", "lose", "double", "repeat", "evict", "ends"),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The reference model: what a case must do, said a second time, in plain Python and without an engine.
 
-Written from the rules of execution alone (SEMANTICS A1, A3, A7, B1, B3, B6, B17). It has no loop, no
+Written from the rules of execution alone (SEMANTICS A1, A3, A7, B1, B3, B6, B8, B17). It has no loop, no
 store and no replay: a plan is walked by generators, one input at a time, until nothing moves. The
 order of the inputs is the one the history gives; after each of them the facts the model expects are
 set beside the facts that were recorded.
@@ -60,6 +60,11 @@ class Model:
         self.closed = ""
         self.facts: Counter[Fact] = Counter()
         self.root: Strand | None = None
+        self.beside: Strand | None = None  # the handler that runs
+        self.returned = False  # the stage has come to its end, and waits for the handler
+        self.told = False  # that it does is recorded
+        self.begun: set[str] = set()  # jots that were begun in this visit before a restart
+        self.jots: dict[str, list[Step]] = {}  # the steps each signal brings, by its id
         self.receivers: list[tuple[str, str, Strand]] = []  # (signal, label, strand), first come first
         self.signals: list[tuple[str, str, str]] = []  # (signal, id, text), in order of arrival
         self.arrived: list[tuple[str, str, str]] = []
@@ -206,8 +211,8 @@ class Model:
     def ended(self, strand: Strand) -> None:
         parent = strand.parent
         if parent is None:
-            self.leave(strand.answer)
-            return
+            self.returned = self.returned or strand is self.root
+            return  # what follows from it follows at rest
         parent.branches.remove(strand)
         if not parent.branches and parent.wait is not None:
             self.move(parent)
@@ -236,7 +241,11 @@ class Model:
                 for branch in step.get("branches", []):
                     yield from within(branch)
 
-        return next(step for steps in self.plan.values() for step in within(steps) if step["at"] == label)
+        plans = [*self.plan.values(), *self.jots.values()]
+        return next(step for steps in plans for step in within(steps) if step["at"] == label)
+
+    def everyone(self) -> list[Strand]:
+        return [*self.strands(self.root), *self.strands(self.beside)]
 
     def strands(self, strand: Strand | None) -> Iterator[Strand]:
         if strand is not None:
@@ -251,10 +260,14 @@ class Model:
         self.stage = stage
         if self.restarting:  # B6: a restart returns what its visit consumed, in order
             self.signals = [kept for kept in self.arrived if kept in self.signals or kept in self.used]
+            self.begun |= {ident for name, ident, _ in self.used if name == "jot"}
+        else:
+            self.begun = set()
         self.restarting = False
         self.used = []
         self.scopes.clear()
         self.receivers.clear()
+        self.beside, self.returned, self.told = None, False, False
         self.emit("stage_entered", stage)
         steps = self.plan.get(stage) or [{"kind": "undo", "at": ""}]
         self.root = Strand(self.run(steps) if stage in self.plan else self.path())
@@ -265,18 +278,40 @@ class Model:
         yield from self.wait("undo", "", "")
         return ""
 
-    def leave(self, answer: str) -> None:
-        self.root = None
+    def rest(self) -> bool:
+        """B8: where nothing moves any more handlers end and begin, and a stage is left; False if nothing came of it."""
+        if self.beside is not None and self.beside.wait is None:
+            self.emit("handler_ended", "jotted")
+            self.beside = None
+        jots = [kept for kept in self.signals if kept[0] == "jot" and (not self.returned or kept[1] in self.begun)]
+        if self.beside is None and jots and self.root is not None and self.stage in ("first", "second"):
+            self.emit("handler_started", jots[0][1])
+            self.signals.remove(jots[0])
+            self.used.append(jots[0])
+            self.beside = Strand(self.run(self.jots[jots[0][1]]))
+            self.move(self.beside)
+            return True
+        if not self.returned or self.root is None:
+            return False
+        where = self.following(self.root.answer)
+        if self.beside is None:
+            self.root = None
+            (self.enter if where in ("first", "second") else self.close)(where)
+            return True
+        if not self.told:
+            self.emit("stage_returned", where)
+            self.told = True
+        return False
+
+    def following(self, answer: str) -> str:
+        """Name the stage or the close that a stage's answer leads to."""
         if self.stage in ("only", "halted", "cancel"):
-            self.close({"only": "made", "halted": "halted", "cancel": "cancelled"}[self.stage])
-        elif answer == "returned" and self.visit < VISITS:
-            self.enter("first")
-        elif answer == "rejected":
-            self.close("declined")
-        elif self.stage == "first":
-            self.enter("second")
-        else:
-            self.close("done")
+            return {"only": "made", "halted": "halted", "cancel": "cancelled"}[self.stage]
+        if answer == "returned" and self.visit < VISITS:
+            return "first"
+        if answer == "rejected":
+            return "declined"
+        return "second" if self.stage == "first" else "done"
 
     def close(self, name: str) -> None:
         self.closed = name
@@ -285,7 +320,7 @@ class Model:
     # -- inputs ----------------------------------------------------------------------------------------
 
     def give(self, kind: str, label: str, value: Any) -> None:
-        found = [s for s in self.strands(self.root) if s.wait == (kind, label)]
+        found = [s for s in self.everyone() if s.wait == (kind, label)]
         if not found:
             raise Impossible(f"{kind} {label} came, and nobody waits for it")
         self.move(found[0], value)
@@ -293,8 +328,11 @@ class Model:
     def apply(self, event: Event, label: str) -> None:
         """Take one input, and go on until nothing moves."""
         self.take_input(event, label)
-        while self.ready:
-            self.move(self.ready.popleft())
+        moving = True
+        while moving:
+            while self.ready:
+                self.move(self.ready.popleft())
+            moving = self.rest()
 
     def take_input(self, event: Event, label: str) -> None:
         data = event.data
@@ -313,6 +351,7 @@ class Model:
                 self.give("task", label, (data["answer"], data["expired"]))
             case "signal_received":
                 self.signals.append((data["signal"], data["id"], data["body"]["text"]))
+                self.jots[data["id"]] = data["body"].get("steps", [])
                 self.arrived.append(self.signals[-1])
                 for name, _, strand in list(self.receivers):
                     if name == data["signal"]:
@@ -330,7 +369,7 @@ class Model:
                 self.enter(data["path"])
             case "corrected":
                 self.memo = data["patch"].get("memo", self.memo)
-                for strand in [] if self.leaving else list(self.strands(self.root)):
+                for strand in [] if self.leaving else self.everyone():
                     if strand.wait == ("memo", "memo") and self.memo is not None:
                         self.move(strand)
 
@@ -353,6 +392,10 @@ def labels(events: Sequence[Event]) -> list[str]:
                 label = data["patch"]["trace"][-1]
             case "signal_consumed":
                 label = f"{label}<{data['id']}"
+            case "handler_started":
+                label = data["id"]
+            case "handler_ended":
+                label = data["handler"]
             case "stage_entered":
                 label = data["stage"]
             case "case_closed":

@@ -9,6 +9,8 @@ that the reference model finds it again in the history. What a step came to is w
     need   a required field               all    branches side by side (TaskGroup)
     race   steps under asyncio.timeout    child  a case of its own
     undo   case.undo()
+
+A signal `jot` brings steps of its own: its handler runs them beside the stage.
 """
 
 from __future__ import annotations
@@ -56,6 +58,10 @@ class Thing(BaseModel):
 
 class Note(BaseModel):
     text: str
+
+
+class Jot(Note):
+    steps: list[Any]
 
 
 QUICK = Retry(max_attempts=3, initial=seconds(2), factor=2, cap=seconds(30), non_retryable=(Never,))
@@ -140,6 +146,7 @@ main = Workflow("main", object=Thing, key="id", owner=desk, expect=days(20))
 ping = main.signal("ping", Note)
 pong = main.signal("pong", Note)
 halt = main.signal("halt", Note, owner=boss)
+jot = main.signal("jot", Jot)
 SIGNALS: dict[str, Any] = {"ping": ping, "pong": pong}
 
 
@@ -237,6 +244,11 @@ async def second(case: Case[Thing]) -> Next:
 async def halted(case: Case[Thing], message: Note) -> Next:
     await case.undo()
     return main.close("halted", reason=message.text)
+
+
+@main.on(jot, interrupts=False, owner=ops)
+async def jotted(case: Case[Thing], message: Jot) -> None:
+    await run(case, message.steps)
 
 
 def codes() -> dict[str, WorkflowCode]:

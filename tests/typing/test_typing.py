@@ -27,7 +27,9 @@ from pydantic import BaseModel
 
 from face import Client, activate, check_registry, credit, needs_sign_off, onboarding, open_account, sales, withdrawn
 from longcase import Case, Longcase, Next, Team, Workflow, activity, business_days, days, one_of
-from vocabulary import Route, desk, paid, price, stock, transfer
+from vocabulary import (
+    Details, Order, Paid, Route, desk, orders, paid, price, remark, remarked, stock, transfer,
+)
 
 
 async def forgotten_answer(case: Case[Client]) -> Next:  # mistake
@@ -88,6 +90,25 @@ async def too_few(case: Case[Client]) -> Next:
 @onboarding.on(withdrawn)  # mistake
 async def handler_of_another_body(case: Case[Client], body: Client) -> Next:
     return activate
+
+
+@orders.on(remark, interrupts=False)  # mistake
+async def handler_that_ends_its_stage(case: Case[Order], body: Details) -> Next:
+    return orders.close("fast")
+
+
+@orders.on(remark, interrupts=False)  # mistake
+async def handler_of_another_signal(case: Case[Order], body: Paid) -> None:
+    return None
+
+
+@orders.on(remark)  # mistake
+async def path_that_says_nothing_of_what_follows(case: Case[Order], body: Details) -> None:
+    return None
+
+
+async def goes_to_a_handler(case: Case[Order]) -> Next:
+    return remarked  # mistake
 
 
 @activity(owner="desk")  # mistake

@@ -91,6 +91,7 @@ def risky(order: Order) -> Ruled[Literal["yes", "no"]]:
 
 orders = Workflow("orders", object=Order, key="id", owner=desk, expect=business_days(10))
 paid = orders.signal("paid", Paid)
+remark = orders.signal("remark", Details)
 payments = Workflow("payments", object=Order, key="id", owner=desk, expect=days(2))
 
 
@@ -136,6 +137,15 @@ async def collect(case: Case[Order]) -> Next:
             return orders.close("fast")
         case Route.SLOW:
             return case.again()
+
+
+@orders.on(remark, interrupts=False, during=(collect,), owner=desk, expect=hours(2))
+async def remarked(case: Case[Order], body: Details) -> None:
+    assert_type(body, Details)
+    if body.colour == "none":
+        return
+    await stock.labelled("remarked")(body.colour)
+    case.update(rating=body.colour)
 
 
 @orders.on_cancel(owner=desk)

@@ -93,6 +93,56 @@ async def stop(case: Case[Order], body: Paid) -> Next:
     assert check_module(load(tmp_path, source + handler.format("first"))) == []
 
 
+HANDLER = """
+
+@wf.on(paid, interrupts=False, owner=desk{during})
+async def remark(case: Case[Order], body: Paid) -> None:
+    {body}
+"""
+
+
+def handler_codes(tmp_path: Path, handler: str, during: str = "", stage: str = GOOD) -> list[str]:
+    source = stage_source(stage) + HANDLER.format(during=during, body=handler.replace("\n", "\n    "))
+    return [found.code for found in check_module(load(tmp_path, source))]
+
+
+def test_rule_B8_a_handler_returns_nothing(tmp_path: Path) -> None:
+    assert handler_codes(tmp_path, "await notify('x')") == []
+    assert handler_codes(tmp_path, "if body.amount:\n    return\nawait notify('x')\nreturn None") == []
+    for ends in ("last", 'wf.close("done")', "case.again()", "await reserve('x')"):
+        assert handler_codes(tmp_path, f"return {ends}") == ["handler_returns"]
+
+
+def test_rule_B8_a_stage_does_not_return_a_handler(tmp_path: Path) -> None:
+    source = stage_source("if case.object.amount:\n    return remark\n" + GOOD)
+    found = check_module(load(tmp_path, source + HANDLER.format(during="", body="await notify('x')")))
+    assert [one.code for one in found] == ["exit_not_readable"]
+
+
+def test_rule_B8_a_signal_with_a_handler_is_not_received_too(tmp_path: Path) -> None:
+    stage = "await case.receive(paid, within=days(1))\nreturn last"
+    source = stage_source(stage) + HANDLER.format(during="", body="await notify('x')")
+    (found,) = check_module(load(tmp_path, source))
+    assert (found.code, found.severity) == ("signal_caught_and_received", "error")
+    assert "has the handler remark" in found.message
+    assert handler_codes(tmp_path, "await case.receive(paid, within=days(1))") == ["signal_caught_and_received"]
+
+
+def test_rule_B8_what_a_handler_does_is_checked_as_a_stage_is(tmp_path: Path) -> None:
+    assert handler_codes(tmp_path, "import time\ntime.sleep(1)") == ["time_in_stage"]
+    assert handler_codes(tmp_path, "asyncio.create_task(notify('x'))") == ["task_outside_group"]
+    assert handler_codes(tmp_path, "await notify('x')\nawait notify('y')") == ["same_place_twice"]
+    assert handler_codes(tmp_path, "case.update(colour='x')") == ["unknown_field"]
+    assert handler_codes(tmp_path, "await case.ask('Which?', answer=Paid, of=sales)") == ["wait_without_expectation"]
+
+
+def test_rule_B8_a_handler_covers_stages_of_its_workflow_that_are_reached(tmp_path: Path) -> None:
+    assert handler_codes(tmp_path, "await notify('x')", ", during=(first,)") == []
+    assert handler_codes(tmp_path, "await notify('x')", ", during=(last,)") == []
+    unreached = "await notify('x')\nreturn wf.close('done')"
+    assert handler_codes(tmp_path, "await notify('x')", ", during=(last,)", unreached) == ["unreachable_stage"] * 2
+
+
 REGISTERED = {
     "two activities under one function name": (
         "@activity(owner=sales, name='one')\nasync def book(sku: str) -> str: ...\n\n"

@@ -167,6 +167,11 @@ def _print_described(one: dict[str, Any]) -> None:
         for path in workflow["exception_paths"]:
             during = path["during"] if isinstance(path["during"], str) else ", ".join(path["during"])
             terminal.line(f"on {path['on']}: {path['name']}, owner {path['owner']}, during {during}")
+        for handler in workflow["handlers"]:
+            during = handler["during"] if isinstance(handler["during"], str) else ", ".join(handler["during"])
+            terminal.line(
+                f"on {handler['on']}, interrupts no: {handler['name']}, owner {handler['owner']}, beside {during}"
+            )
         for signal in workflow["signals"]:
             terminal.line(
                 f"signal {signal['name']}: {', '.join(signal['body'].get('properties', {}))}; owner {signal['owner']}"

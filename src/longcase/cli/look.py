@@ -161,6 +161,7 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
         "settling": settling(state),
         "pending_inputs": view.pending, "unserved": view.unserved, "untaken": dict(view.untaken),
         "kept_signals": [kept["signal"] for kept in state.signals],
+        "handlers": {name: dict(run) for name, run in state.handlers.items()}, "returned": state.returned,
         "close": state.close, "started_at": state.started_at, "closed_at": state.closed_at or None,
         "events": state.seq, "object": state.object, "as_of": now,
     }  # fmt: skip
@@ -168,7 +169,7 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
 
 def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> None:
     from longcase.history.event import instant_of
-    from longcase.insight.wording import corrected_calls, settling
+    from longcase.insight.wording import corrected_calls, handlers, settling
 
     state = view.state
     first = view.waits[0] if view.waits else None
@@ -181,6 +182,7 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
         [
             ("status", _status(state.status, closed)),
             ("stage", f"{state.stage} (visit {state.visit}, since {terminal.instant(state.entered_at)})"),
+            ("stage done", f"{state.returned['exit']}, once its handlers have ended" if state.returned else ""),
             ("waiting on", first.what if first else ""),
             ("whose move", first.whose if first else ""),
             ("since", f"{terminal.instant(since)}{ago}" if not closed else ""),
@@ -190,6 +192,7 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
             ("next", ", ".join(view.exits)),
             ("owner", state.owner),
             ("inputs", f"{view.pending} accepted, not yet applied" if view.pending else ""),
+            ("handlers", "; ".join(handlers(state, terminal.instant))),
             ("signals", ", ".join(kept["signal"] for kept in state.signals)),
             ("result", _text((state.close or {}).get("result")) if closed else ""),
             ("object", _text(state.object)),

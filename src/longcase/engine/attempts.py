@@ -198,9 +198,9 @@ def place(state: CaseState, wait: Mapping[str, Any], event: Event) -> Event:
 def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "unknown"], str]:
     """Say what a running undo wants next, newest command first, one at a time (A4, B12).
 
-    wait: a call of the entry is still out; start: run the entry's compensation; unknown: a person or
-    `verify` must settle it; finish: nothing is left. The second item is the entry's call, or the
-    compensation that is to be settled.
+    wait: a call of the entry is still out, or awaited beside the undo; start: run the entry's
+    compensation; unknown: a person or `verify` must settle it; finish: nothing is left. The second item
+    is the entry's call, or the compensation that is to be settled.
     """
     undoing = state.undoing
     assert undoing is not None
@@ -213,7 +213,7 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
             # Without a compensation only the settling matters: a late result must not surprise.
             call = state.calls.get(entry["call"])
             if entry["status"] == "open" and call is not None:
-                return ("wait" if call["status"] in ("running", "ready") else "unknown"), entry["call"]
+                return ("wait" if _comes_to_an_end(call) else "unknown"), entry["call"]
             continue
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":
@@ -227,10 +227,13 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
             return "unknown", latest
         if call is None:
             continue
-        if call["status"] in ("running", "ready"):
-            return "wait", entry["call"]
-        return "unknown", entry["call"]
+        return ("wait" if _comes_to_an_end(call) else "unknown"), entry["call"]
     return "finish", ""
+
+
+def _comes_to_an_end(call: Call) -> bool:
+    """Tell whether a call is settled without the undo: an attempt is out, or other code of the visit awaits it."""
+    return call["status"] in ("running", "ready") or call["awaited"]
 
 
 def compensation(entry: UndoEntry) -> str:

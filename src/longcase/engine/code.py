@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any
 
 from longcase.model.activity import Activity
-from longcase.model.exits import Close
+from longcase.model.exits import Again, Close
 from longcase.model.places import CANCEL_PATH
 from longcase.model.workflow import Stage, Workflow
 from longcase.record import record
@@ -40,6 +40,17 @@ class WorkflowCode:
     def stage(self, name: str) -> Stage[Any] | None:
         """Return the stage or exception path of that name, the built-in cancel path included."""
         return self.cancel_path if name == self.cancel_path.name else self.workflow.declared(name)
+
+    def exit_name(self, returned: object) -> str:
+        """Return how the map names an exit that a stage has returned, or "" if it is none."""
+        match returned:
+            case Close():
+                return f"close:{returned.name}"
+            case Again():
+                return "again"
+            case Stage() if self.workflow.declared(returned.name) is returned and returned.kind == "stage":
+                return f"to:{returned.name}"
+        return ""
 
     def is_told_why(self, stage: Stage[Any]) -> bool:
         """Whether the stage is the built-in cancel path, which closes with the reason it is entered with."""

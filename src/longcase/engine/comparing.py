@@ -28,6 +28,9 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "receive_opened": ("receive", "signal"),
     "receive_closed": ("receive",),
     "signal_consumed": ("receive", "id", "signal"),
+    "handler_started": ("handler", "id", "signal"),
+    "handler_ended": ("handler",),
+    "stage_returned": ("exit",),
     "child_started": ("child", "workflow", "key"),
     "child_released": ("child",),
     "undo_requested": ("undo", "since"),
@@ -58,6 +61,7 @@ class Fault:
     kind: str
     message: str
     details: dict[str, Json] = field(default_factory=dict)
+    owner: str = ""  # who is to act; the owner of the stage if not said
 
 
 def is_same(event: Event, kind: str, data: Mapping[str, Json], node: str, n: int) -> bool:

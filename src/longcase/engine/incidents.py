@@ -99,7 +99,7 @@ def incident(
 
 def from_fault(fault: Fault, owner: str) -> TurnDiscarded:
     """Turn a fault the host noted into the incident it leads to."""
-    return TurnDiscarded(fault.kind, fault.message, owner=owner, details=fault.details)
+    return TurnDiscarded(fault.kind, fault.message, owner=fault.owner or owner, details=fault.details)
 
 
 def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:

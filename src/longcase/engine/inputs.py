@@ -34,6 +34,12 @@ class Inputs(Clocks):
                 path = self.resident.code.workflow.paths.get(item.data["signal"])
                 if path is not None:
                     return self._exception(item, path)
+                handler = self.resident.code.workflow.handlers.get(item.data["signal"])
+                if handler is not None and item.id in self.left:
+                    self._unhandled(
+                        item, f"its handler {handler.stage.name} could not begin, and an operator moved the case"
+                    )
+                    return True
             case "interrupted":
                 if state.kind == "path" and not blocked(state):
                     return False  # handlers are not interruptible: it waits for the handler's end (B7)
@@ -175,6 +181,7 @@ class Inputs(Clocks):
         lineage = self.state.lineage if move["restart"] else 0
         reuse = move["reuse"]
         self.past = tuple(move.get("past", ()))
+        self.left = () if move["restart"] else self.past
         data: dict[str, Json] = {
             "by": "move",
             "path": stage.name,

@@ -23,6 +23,7 @@ class Progress:
         self.result = Advance()
         self.current: Item | None = None
         self.past: tuple[str, ...] = ()  # inputs that were refused where an operator moved the case away
+        self.left: tuple[str, ...] = ()  # the same, but for a restart: its visit takes them again
 
     def _step(self) -> None:
         if self.work.limit is not None and self.result.applied >= self.work.limit:

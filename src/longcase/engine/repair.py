@@ -209,7 +209,9 @@ def restart(
             )
     reuse = _calls_of(visit_events, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
-    repair.events[0].data["signals"] = _consumed(visit_events)
+    there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
+    returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
+    repair.events[0].data["signals"] = returned
     entered = next((event.data for event in visit_events if event.type == "stage_entered"), {})
     told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
     if told:  # what an exception path was begun with: it is begun with the same again
@@ -221,8 +223,11 @@ def restart(
     return repair
 
 
-def _consumed(visit_events: Sequence[Event]) -> list[Json]:
-    """Return the signals a visit consumed, as they were kept: its restart finds them again, in order (B6)."""
+def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
+    """Return the signals a visit consumed, as they were kept: its restart finds them again, in order (B6).
+
+    Those of handlers are marked: the calls they have made are made again, also if the stage no longer waits.
+    """
     kept: dict[str, Json] = {}
     consumed: list[Json] = []
     for event in visit_events:
@@ -236,6 +241,8 @@ def _consumed(visit_events: Sequence[Event]) -> list[Json]:
             }  # fmt: skip
         elif event.type == "signal_consumed" and data["id"] in kept:
             consumed.append(kept[data["id"]])
+        elif event.type == "handler_started" and data["id"] in kept:
+            consumed.append({**kept[data["id"]], "begun": lineage})
     return consumed
 
 
@@ -248,7 +255,7 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         if event.type == "stage_entered" and results:
             reuse.update(data["reuse"])  # of a visit that was a restart itself
         elif event.type == "activity_scheduled":
-            names[data["call"]] = f"{data['activity']}#{data['nth']}"
+            names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
         elif event.type == "call_redone" and data["redoes"] in names:
             # What the call before comes to belongs to other arguments.

@@ -4,7 +4,7 @@ Live and on replay the same code runs. Live, what stage code does is emitted as 
 each thing it does is set beside the recorded one; the first difference stops the visit and is never
 an exception in stage code (SEMANTICS A6). A dead visit answers nothing and records nothing (A8).
 
-What stage code may ask for is in `visit`.
+Its handlers, which run beside the stage, are in `handling`; what stage code may ask for is in `visit`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
@@ -36,6 +36,18 @@ from longcase.model.workflow import Stage
 parts: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("longcase_parts", default=())
 
 _node = lru_cache(maxsize=4096)(node_id)
+
+
+class Run(NamedTuple):
+    """One run of a handler: whose code it is, what its calls are counted under, and its place."""
+
+    stage: Stage[Any]
+    name: str  # by handler and signal: a restarted visit finds its calls again, in whatever order it comes to them
+    place: tuple[str, int, str]
+
+
+running: contextvars.ContextVar[Run | None] = contextvars.ContextVar("longcase_running", default=None)
+"""The run of a handler in whose tasks we are; None in those of the stage."""
 
 Begin = Callable[..., int]  # (activity, granted=False, lost=0): the worker that may begin an attempt now, or 0
 
@@ -188,10 +200,11 @@ class Track:
     def finished(self) -> bool:
         return self.root is not None and self.root.done()
 
-    def dangling(self) -> str:
-        """Name what is still alive, or failed unheard, when the stage has returned (B3)."""
+    def dangling(self, of: VisitTask) -> str:
+        """Name what the stage, or a handler, has left alive or failed unheard when it has returned (B3)."""
+        own = "0" if of is self.root else f"{of.strand}."
         for task in self.loop.tasks:
-            if task is self.root:
+            if task is of or not task.strand.startswith(own):
                 continue
             if not task.done():
                 return f"a task is still running: {where(task)}"
@@ -222,9 +235,9 @@ class Track:
             self.at = at
             self._instant = instant_of(at)
 
-    def _fault(self, kind: str, message: str, details: dict[str, Json] | None = None) -> None:
+    def _fault(self, kind: str, message: str, details: dict[str, Json] | None = None, owner: str = "") -> None:
         if self.fault is None and self.mode in ("live", "replay"):
-            self.fault = Fault(kind, message, details or {})
+            self.fault = Fault(kind, message, details or {}, owner or self._here.owner.name)
         self.loop.stopped = True
 
     # -- resolving ---------------------------------------------------------------------------------------
@@ -256,6 +269,8 @@ class Track:
                 future.set_result(kept)
 
     def _kept_signal(self, name: str) -> Any:
+        if name in self.code.workflow.handlers:
+            return None  # it is its handler's alone, as one with an exception path is that path's
         return next((k for k in self.state.signals if k["signal"] == name and k["id"] not in self._assigned), None)
 
     def _meet_requirements(self) -> None:
@@ -270,13 +285,25 @@ class Track:
         return f"{self.number}.{kind}{self._ordinal}"
 
     def _place(self, kind: NodeKind, name: str = "", label: str | None = None) -> tuple[str, int, str]:
-        node = _node(self.stage.name, parts.get(), kind, name, label)
+        run = running.get()
+        here = self.stage if run is None else run.stage
+        node, n = self._arrive(_node(here.name, parts.get(), kind, name, label))
+        task = self._current_task()
+        return node, n, task.strand if task is not None else "0"
+
+    def _arrive(self, node: str) -> tuple[str, int]:
+        """Return a node with the number of this arrival there."""
         if self.code.nodes and node not in self.code.nodes and self.mode == "live":
             self._fault("off_map", f"{node} is not on the map", {"node": node})
         n = self._arrivals.get(node, 0) + 1
         self._arrivals[node] = n
-        task = self._current_task()
-        return node, n, task.strand if task is not None else "0"
+        return node, n
+
+    @property
+    def _here(self) -> Stage[Any]:
+        """The stage, or the handler, whose code runs."""
+        run = running.get()
+        return self.stage if run is None else run.stage
 
     def _count(self, name: str) -> int:
         self._uses[name] = self._uses.get(name, 0) + 1
@@ -347,7 +374,7 @@ class Track:
             "timer_set",
             {
                 "timer": timer, "kind": "timeout", "span": describe_span(span), "because": "timeout",
-                "due": instant_text(self._instant + span), "whose": self.stage.owner.name,
+                "due": instant_text(self._instant + span), "whose": self._here.owner.name,
             },
             place,
         )  # fmt: skip

@@ -266,13 +266,16 @@ class Resident:
                     )
                 self._bound(visit)
                 return
+            broken = visit.broken()
+            if broken is not None:
+                raise self._broken(*broken, event)
             assert visit.root is not None
             if visit.root.cancelled():
                 raise TurnDiscarded("stage_failed", f"{visit.stage.name} cancelled itself", owner=owner)
             error = visit.root.exception()
             if error is not None:
                 raise self._lost(error, owner, event)
-            alive = visit.dangling()
+            alive = visit.dangling(visit.root)
             if alive:
                 raise TurnDiscarded("dangling_work", f"{visit.stage.name} returned while {alive}", owner=owner)
             self._leave(visit, visit.root.result())
@@ -281,6 +284,16 @@ class Resident:
             f"{VISITS_A_TURN} visits began without one that waits",
             owner=self.code.workflow.owner.name,
         )
+
+    def _broken(self, handler: Stage[Any], error: BaseException | None, event: Event | None) -> TurnDiscarded:
+        """Tell why a handler that failed keeps the turn from being committed, and that it was the handler."""
+        owner = handler.owner.name
+        if error is not None:
+            discarded = self._lost(error, owner, event)
+        else:
+            discarded = TurnDiscarded("stage_failed", f"handler {handler.name} cancelled itself", owner=owner)
+        discarded.details["handler"] = handler.name
+        return discarded
 
     def _lost(self, error: BaseException, owner: str, event: Event | None) -> TurnDiscarded:
         """Tell a call that finally failed from a stage that failed (A3)."""
@@ -309,8 +322,8 @@ class Resident:
                 self._close(visit, exit_, at)
             case Again():
                 self._enter_from(visit, stage, "again", "again", at)
-            case Stage() if self.code.workflow.declared(exit_.name) is exit_ and exit_.kind == "stage":
-                self._enter_from(visit, exit_, "next", f"to:{exit_.name}", at)
+            case Stage() if name := self.code.exit_name(exit_):
+                self._enter_from(visit, exit_, "next", name, at)
             case _:
                 raise TurnDiscarded(
                     "stage_failed",

@@ -1,7 +1,7 @@
 """One stay of a case in a stage, as stage code sees it: the host that answers what it asks for.
 
 Awaitable requests become recorded facts before anything happens. How the coroutine is driven, emits
-and replays is in `track`.
+and replays is in `track`, its handlers in `handling`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from longcase.engine.code import WorkflowCode
+from longcase.engine.handling import Handling
 from longcase.engine.questions import question_record
-from longcase.engine.track import Begin, Track, parts
+from longcase.engine.track import Begin, parts, running
 from longcase.errors import ActivityFailed
 from longcase.history.event import Event, later_text
 from longcase.history.redoing import standing_for
@@ -34,15 +35,16 @@ from longcase.model.workflow import Stage, Workflow
 log = logging.getLogger("longcase.case")
 
 
-class Visit(Track):
+class Visit(Handling):
     """A running or replaying visit. Implements `longcase.model.host.Host`."""
 
     def __init__(
         self, code: WorkflowCode, stage: Stage[Any], state: CaseState, begin: Begin, emitted: list[Event]
     ) -> None:
         super().__init__(code, stage, state, begin, emitted)
-        self._random: Random | None = None
-        self._uuids = 0
+        self._randoms: dict[str, Random] = {}  # by run of a handler, "" for the stage
+        self._uuids: dict[str, int] = {}
+        self._undo_at_work: asyncio.Lock | None = None
 
     # -- what is known -----------------------------------------------------------------------------------
 
@@ -59,14 +61,27 @@ class Visit(Track):
         return self.state.object
 
     def random(self) -> Random:
-        if self._random is None:
-            self._random = Random(f"{self.state.uid}:{self.state.lineage}")  # noqa: S311 - must be repeatable
-        return self._random
+        run = self._run_name
+        if run not in self._randoms:
+            seed = f"{self.state.uid}:{self.state.lineage}" + (f":{run}" if run else "")
+            self._randoms[run] = Random(seed)  # noqa: S311 - must be repeatable
+        return self._randoms[run]
 
     def uuid(self) -> UUID:
-        self._uuids += 1
-        seed = hashlib.sha256(f"{self.state.uid}:{self.state.lineage}:{self._uuids}".encode()).digest()
+        run = self._run_name
+        number = self._uuids[run] = self._uuids.get(run, 0) + 1
+        seed = hashlib.sha256(f"{self.state.uid}:{self.state.lineage}:{run}{number}".encode()).digest()
         return UUID(bytes=seed[:16], version=4)
+
+    @property
+    def _run_name(self) -> str:
+        """What the calls of the code that runs are counted under: the handler's run, "" for the stage.
+
+        The order in which a stage and its handlers come to their calls is another one after a restart, and their
+        keys and ids must not be (A5, B24).
+        """
+        run = running.get()
+        return "" if run is None else run.name
 
     def log(self, message: str, fields: Mapping[str, Any]) -> None:
         if self.mode == "live":
@@ -136,22 +151,23 @@ class Visit(Track):
     async def perform(self, activity: Activity[Any, Any], label: str | None, arguments: Json) -> Json:
         self._guard()
         place = self._place("activity", activity.name, label)
-        nth = self._count(f"activity:{activity.name}")
+        run = self._run_name
+        nth = self._count(f"activity:{run}{activity.name}")
         taken = digest(arguments)
         call = self._ref("c")
-        key = self._key(activity, nth)
+        key = self._key(activity, run, nth)
         state = self.state
         if key in state.once:
             return self._reuse(call, activity, taken, key, "", state.once[key]["result"], place)
-        earlier = self._earlier(activity, nth, taken) if state.reuse else ""
+        earlier = self._earlier(activity, run, nth, taken) if state.reuse else ""
         if earlier:
             kept = state.reuse[earlier]
             key = kept["key"]
             if "result" in kept:
                 return self._reuse(call, activity, taken, key, earlier, kept["result"], place)
-        elif activity.once_per == "call" and f"{activity.name}#{nth}" in state.reuse:
+        elif activity.once_per == "call" and f"{run}{activity.name}#{nth}" in state.reuse:
             # That key stands for the call of a restarted visit, with other arguments: this is a new one (A5).
-            key = f"{state.uid}-{state.visit}-{activity.name}-{nth}"
+            key = f"{state.uid}-{state.visit}-{run}{activity.name}-{nth}"
         data: dict[str, Json] = {
             "call": call, "activity": activity.name, "digest": taken, "input": arguments, "key": key,
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",
@@ -159,6 +175,8 @@ class Visit(Track):
             "deadline": later_text(self.at, activity.schedule_to_close) if activity.schedule_to_close else "",
             "start_by": later_text(self.at, activity.schedule_to_start) if activity.schedule_to_start else "",
         }  # fmt: skip
+        if run:
+            data["run"] = run
         if activity.undo_activity is not None:
             data["undo"] = activity.undo_activity.name
         elif activity.effect in ("once", "repeatable"):
@@ -185,16 +203,16 @@ class Visit(Track):
                     pass
             raise
 
-    def _earlier(self, activity: Activity[Any, Any], nth: int, taken: str) -> str:
+    def _earlier(self, activity: Activity[Any, Any], run: str, nth: int, taken: str) -> str:
         """Name the call of an earlier visit that this one is again, if its arguments are the same."""
         reuse = self.state.reuse
-        known = (f"{name}#{nth}" for name in (activity.name, *activity.was))
+        known = (f"{run}{name}#{nth}" for name in (activity.name, *activity.was))
         return next((name for name in known if name in reuse and reuse[name]["digest"] == taken), "")
 
-    def _key(self, activity: Activity[Any, Any], nth: int) -> str:
+    def _key(self, activity: Activity[Any, Any], run: str, nth: int) -> str:
         state = self.state
         if activity.once_per == "call":
-            return f"{state.uid}-{state.lineage}-{activity.name}-{nth}"
+            return f"{state.uid}-{state.lineage}-{run}{activity.name}-{nth}"
         if activity.once_per == "visit":
             return f"{state.uid}-{state.lineage}-{activity.name}"
         return f"{state.uid}-{activity.name}"
@@ -216,7 +234,7 @@ class Visit(Track):
         self._guard()
         place = self._place("pause", label or slug(because))
         timer = self._ref("t")
-        owner = self.stage.owner
+        owner = self._here.owner
         self._emit(
             "timer_set",
             {
@@ -241,7 +259,7 @@ class Visit(Track):
             self._emit("signal_consumed", {"receive": "", "id": kept["id"], "signal": signal.name}, place)
             return kept["body"]
         ref = self._ref("r")
-        expected = self._due(within, signal.owner.calendar or self.stage.owner.calendar) if within else ""
+        expected = self._due(within, signal.owner.calendar or self._here.owner.calendar) if within else ""
         self._emit(
             "receive_opened",
             {"receive": ref, "signal": signal.name, "expected": expected, "whose": signal.owner.name},
@@ -273,7 +291,7 @@ class Visit(Track):
         self._guard()
         place = self._place(request.kind, request.label or slug(request.question))
         task = self._ref("q")
-        record, shape = question_record(request, self.stage.owner, self._instant, self.state.object)
+        record, shape = question_record(request, self._here.owner, self._instant, self.state.object)
         outcome: Mapping[str, Json] = await self._await_task(task, request.kind, record, shape, place)
         return outcome
 
@@ -283,7 +301,7 @@ class Visit(Track):
         if self.state.object.get(request.field) is not None:
             return None
         task = self._ref("q")
-        record, shape = question_record(request, self.stage.owner, self._instant, self.state.object)
+        record, shape = question_record(request, self._here.owner, self._instant, self.state.object)
         self._required[task] = request.field
         try:
             await self._await_task(task, "require", record, shape, place)
@@ -338,7 +356,7 @@ class Visit(Track):
     ) -> tuple[str, tuple[str, int, str]]:
         place = self._place(kind, workflow.name, label)
         ref = self._ref("k")
-        expected = self._due(within or workflow.expect, workflow.owner.calendar or self.stage.owner.calendar)
+        expected = self._due(within or workflow.expect, workflow.owner.calendar or self._here.owner.calendar)
         self._emit(
             "child_started",
             {
@@ -353,6 +371,9 @@ class Visit(Track):
     async def undo(self, since: Stage[Any] | None) -> None:
         self._guard()
         place = self._place("undo")
-        ref = self._ref("u")
-        self._emit("undo_requested", {"undo": ref, "since": since.name if since else ""}, place)
-        await self._until(ref)
+        self._undo_at_work = self._undo_at_work or asyncio.Lock()
+        async with self._undo_at_work:  # one at a time: a stage and its handlers may both ask for it
+            self._guard()
+            ref = self._ref("u")
+            self._emit("undo_requested", {"undo": ref, "since": since.name if since else ""}, place)
+            await self._until(ref)

@@ -132,6 +132,21 @@ class KeptSignal(TypedDict):
     at: str
     sender: str
     body: Json
+    begun: NotRequired[int]  # lineage of the restarted visit in which its handler had begun
+
+
+class Handled(TypedDict):
+    """A handler that runs beside the stage."""
+
+    signal: str
+    id: str  # of the signal it took
+    node: str
+    n: int
+    strand: str
+    seq: int
+    since: str
+    expected: str
+    whose: str
 
 
 class Child(TypedDict):
@@ -229,6 +244,8 @@ class CaseState:
     tasks: dict[str, Task] = field(default_factory=dict)
     receives: dict[str, Receive] = field(default_factory=dict)
     signals: list[KeptSignal] = field(default_factory=list)
+    handlers: dict[str, Handled] = field(default_factory=dict)  # those that run, by name
+    returned: dict[str, Json] | None = None  # what the stage came to, while it waits for its handlers
     children: dict[str, Child] = field(default_factory=dict)
     undo: dict[str, UndoEntry] = field(default_factory=dict)  # by call, in the order of command
     undoing: dict[str, Json] | None = None

@@ -88,6 +88,8 @@ def leave_visit(state: CaseState) -> None:
     """Drop what belongs to the visit alone; running calls, signals, children and the undo list stay."""
     state.timers = {}
     state.receives = {}
+    state.handlers = {}
+    state.returned = None
     state.tasks = {}
     state.pins = {}
     state.move = None
@@ -155,6 +157,26 @@ def _signal_consumed(state: CaseState, event: Event) -> None:
     data = event.data
     state.signals = [kept for kept in state.signals if kept["id"] != data["id"]]
     state.receives.pop(data["receive"], None)
+
+
+@on("handler_started")
+def _handler_started(state: CaseState, event: Event) -> None:
+    data = event.data
+    state.signals = [kept for kept in state.signals if kept["id"] != data["id"]]
+    state.handlers[data["handler"]] = {
+        "signal": data["signal"], "id": data["id"], "node": event.node, "n": event.n, "strand": event.strand,
+        "seq": event.seq, "since": event.at, "expected": data["expected"], "whose": data["whose"],
+    }  # fmt: skip
+
+
+@on("handler_ended")
+def _handler_ended(state: CaseState, event: Event) -> None:
+    state.handlers.pop(event.data["handler"], None)
+
+
+@on("stage_returned")
+def _stage_returned(state: CaseState, event: Event) -> None:
+    state.returned = {"exit": event.data["exit"], "since": event.at}
 
 
 @on("signal_unhandled")

@@ -1,4 +1,4 @@
-"""What a module declares, as data: of each workflow its object, stages, signals and exception paths;
+"""What a module declares, as data: of each workflow its object, stages, signals, exception paths and handlers;
 of each activity its input, output, effect, owner and policies."""
 
 from __future__ import annotations
@@ -63,6 +63,18 @@ def _workflow(workflow: Workflow[Any]) -> dict[str, Any]:
                 "during": [stage.name for stage in path.during] or "any stage",
             }
             for path in workflow.paths.values()
+        ],
+        "handlers": [
+            {
+                "name": handler.stage.name,
+                "on": handler.signal.name,
+                "interrupts": False,
+                "owner": handler.stage.owner.name,
+                "expect": describe_span(handler.stage.expect) if handler.stage.expect else "",
+                "during": [stage.name for stage in handler.during] or "any stage",
+                "goal": _goal(handler.stage.fn),
+            }
+            for handler in workflow.handlers.values()
         ],
     }
 

@@ -33,7 +33,22 @@ def headline(state: CaseState, now: str, written: Written) -> str:
     wait = open_waits[0]
     ended = f", expected {written(wait.expected)}" if wait.expected else ""
     late = " (overdue)" if wait.expected and wait.expected < now else ""
-    return f"{_waiting(state, wait)} since {written(wait.since)}{ended}{late}{_then(state, wait)}."
+    return f"{_done(state)}{_waiting(state, wait)} since {written(wait.since)}{ended}{late}{_then(state, wait)}."
+
+
+def handlers(state: CaseState, written: Written) -> list[str]:
+    """Return what runs beside the stage: each handler with the signal it took, whose it is, since when, how long."""
+    told = []
+    for name, run in state.handlers.items():
+        ended = f", expected {written(run['expected'])}" if run["expected"] else ""
+        told.append(f"{name} on {run['signal']} ({run['whose']}, since {written(run['since'])}{ended})")
+    return told
+
+
+def _done(state: CaseState) -> str:
+    """Return that the stage is done, where only its handlers still keep the case in it."""
+    names = f"handler{'s' * (len(state.handlers) > 1)} {', '.join(state.handlers)}"
+    return f"Stage {state.stage} is done, waits for {names}. " if state.returned is not None else ""
 
 
 def _waiting(state: CaseState, wait: Wait) -> str:
@@ -168,6 +183,9 @@ _TOLD: Final[dict[str, str]] = {
     "receive_closed": "no longer waits for a signal",
     "signal_received": "signal {signal} from {sender}: {body}",
     "signal_consumed": "took the signal {signal}",
+    "handler_started": "handler {handler} took the signal {signal}",
+    "handler_ended": "handler {handler} is done",
+    "stage_returned": "the stage is done ({exit}), waits for {handlers}",
     "signal_refused": "signal {signal} from {sender} was refused: the case is closed",
     "signal_unhandled": "nobody took the signal {signal}: {reason}",
     "duplicate_ignored": "signal {signal} came again under the key {key}: ignored",

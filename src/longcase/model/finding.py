@@ -31,6 +31,7 @@ _ERRORS = {
     "name_not_readable": "a question or a reason without a label is a literal text",
     "argument_not_readable": "what names a place on the map is written where it is used",
     "exit_not_readable": "a stage returns a stage by its name, a close by a literal name, or case.again()",
+    "handler_returns": "a handler runs beside its stage, and returns nothing",
     "stage_falls_off": "every way through a stage ends in an exit",
     "foreign_stage": "exits and scopes name stages of the same workflow",
     "foreign_signal": "a stage receives signals of its own workflow",
@@ -58,7 +59,7 @@ _ERRORS = {
     "dynamic_code": "code made at run time has no map",
     # what the business would miss
     "retry_loop": "retries are a policy of the activity",
-    "signal_caught_and_received": "a signal interrupts or is received, never both",
+    "signal_caught_and_received": "a signal has a reaction or is received, never both",
     "unknown_field": "the business object has no such field",
     "unreachable_stage": "every stage can be reached",
     "wait_without_expectation": "every wait says when it is expected to end",

@@ -14,17 +14,17 @@ CANCEL_PATH = "cancel"
 
 NodeKind = Literal[
     "activity", "approval", "choice", "task", "require", "receive", "pause", "timeout",
-    "decision", "child", "spawn", "undo", "change", "exit",
+    "decision", "child", "spawn", "undo", "change", "exit", "on",
 ]  # fmt: skip
 
 
 def node_id(stage: str, parts: tuple[str, ...], kind: NodeKind, name: str = "", label: str | None = None) -> str:
-    """Return the id of a node.
+    """Return the id of a node; in a handler `stage` is the handler's name.
 
     `name` is the activity's, decision's, signal's, field's or child workflow's name; for a task or a
     pause it is the label if one is given, else the slug of its question or reason (and `label` is
     then None). A `timeout`, an `undo` and a `change` have no name. Exits are `to:STAGE`,
-    `close:NAME` or `again`.
+    `close:NAME` or `again`. An `on` is where a handler begins, named after its signal.
     """
     place = kind if not name else f"{kind}:{name}"
     if label:

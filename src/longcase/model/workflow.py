@@ -40,7 +40,7 @@ class Stage(Generic[O]):
         was: tuple[str, ...],
         owner: Owner | None,
         expect: Span | None,
-        kind: Literal["stage", "path"],
+        kind: Literal["stage", "path", "handler"],
     ) -> None:
         self.workflow = workflow
         self.fn = fn
@@ -52,7 +52,8 @@ class Stage(Generic[O]):
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
                 f"{kind} {self.name} of {workflow.name}: declared def, a stage is a coroutine",
-                hint=f"async def {self.name}(case: Case[{workflow.object.__name__}]) -> Next: ...",
+                hint=f"async def {self.name}(case: Case[{workflow.object.__name__}]"
+                + (", body) -> None: ..." if kind == "handler" else ") -> Next: ..."),
             )
         what = f"{kind} {self.name} of {workflow.name}"
         if expect is not None:
@@ -83,7 +84,27 @@ class ExceptionPath(Generic[O]):
     during: tuple[Stage[O], ...]
 
 
-_Handler = Callable[[Case[O], S], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
+class Handler(Generic[O]):
+    """A modelled reaction to a signal that runs beside the stages it covers, and interrupts none (SEMANTICS B8).
+
+    It is no stage: a case is never in it, and no stage returns it. `stage` holds its code, owner and name.
+    """
+
+    def __init__(self, signal: Signal[Any], stage: Stage[O], during: tuple[Stage[O], ...]) -> None:
+        self.signal = signal
+        self.stage = stage
+        self.during = during
+
+    def covers(self, stage: Stage[Any]) -> bool:
+        """Tell whether it runs while a case is in that stage; in an exception path it never does."""
+        return stage.kind == "stage" and (not self.during or stage in self.during)
+
+    def __repr__(self) -> str:
+        return f"<handler {self.stage.workflow.name}/{self.stage.name}>"
+
+
+_Reaction = Callable[[Case[O], S], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
+_Beside = Callable[[Case[O], S], Coroutine[Any, Any, None]]
 
 
 class Workflow(Generic[O]):
@@ -109,6 +130,7 @@ class Workflow(Generic[O]):
         self.was = was
         self.stages: dict[str, Stage[O]] = {}
         self.paths: dict[str, ExceptionPath[O]] = {}  # by signal name; "" is the reaction to cancel
+        self.handlers: dict[str, Handler[O]] = {}  # by signal name
         self.signals: dict[str, Signal[Any]] = {}
         self.parts: dict[str, Part[O, ..., Any]] = {}
         self.module = inspect.currentframe().f_back.f_globals.get("__name__", "")  # type: ignore[union-attr]
@@ -141,6 +163,16 @@ class Workflow(Generic[O]):
         for stage in self.stages.values():
             return stage
         raise DefinitionError(f"workflow {self.name} has no stage", hint=f"@{self.name.replace('-', '_')}.stage")
+
+    @property
+    def written(self) -> list[Stage[O]]:
+        """Everything of the workflow that has code of its own: its stages, exception paths and handlers, in order."""
+        return [*self.stages.values(), *(reaction.stage for reaction in self.reactions)]
+
+    @property
+    def reactions(self) -> list[ExceptionPath[O] | Handler[O]]:
+        """Its exception paths, then its handlers."""
+        return [*self.paths.values(), *self.handlers.values()]
 
     @overload
     def stage(self, fn: StageFn[O], /) -> Stage[O]: ...
@@ -176,35 +208,85 @@ class Workflow(Generic[O]):
 
         return declare(fn) if fn is not None else declare
 
+    @overload
     def on(
         self,
         signal: Signal[S],
         *,
         during: Sequence[Stage[O]] = (),
+        interrupts: Literal[True] = True,
         owner: Owner | None = None,
         expect: Span | None = None,
         name: str | None = None,
-    ) -> Callable[[_Handler[O, S]], Stage[O]]:
-        """Declare an exception path: what happens when `signal` comes, at any await of the stages it covers.
+    ) -> Callable[[_Reaction[O, S]], Stage[O]]: ...
+    @overload
+    def on(
+        self,
+        signal: Signal[S],
+        *,
+        during: Sequence[Stage[O]] = (),
+        interrupts: Literal[False],
+        owner: Owner | None = None,
+        expect: Span | None = None,
+        name: str | None = None,
+    ) -> Callable[[_Beside[O, S]], Handler[O]]: ...
+    def on(
+        self,
+        signal: Signal[S],
+        *,
+        during: Sequence[Stage[O]] = (),
+        interrupts: bool = True,
+        owner: Owner | None = None,
+        expect: Span | None = None,
+        name: str | None = None,
+    ) -> Callable[[_Reaction[O, S]], Stage[O]] | Callable[[_Beside[O, S]], Handler[O]]:
+        """Declare what happens when `signal` comes while a case is in one of the stages covered.
+
+        As it stands: an exception path, which ends the stage's visit at whatever await it is and says what comes
+        next. With `interrupts=False`: a handler, which runs beside the stage as a task of its visit, one signal at a
+        time in the order they came, and returns nothing. The stage's return waits until it has ended.
 
         Args:
-            during: the stages covered; all of them if empty.
+            signal: of this workflow; one reaction each, and none for a signal that a stage receives.
+            during: the stages covered; all of them if empty. What comes in another stage goes to the signal's owner
+                as unhandled for an exception path, and is kept for the next stage covered for a handler.
+            interrupts: whether the stage's visit ends.
+            owner: who is accountable for what it waits on and for its incidents; the workflow's owner if not given.
+            expect: how long it is expected to take.
+            name: how it is known; the function's name if not given. Its places on the map begin with it.
+
+        Effects: a handler begins when the stage waits: the event `handler_started` takes the signal, `handler_ended`
+            follows in the turn in which it returns. What a stage returned before is `stage_returned`.
+
+        Raises:
+            DefinitionError: the signal is another workflow's, has a reaction already, or the name is taken; the
+                author mends it.
+
+        Source: SEMANTICS B7, B8; decision 0017.
         """
 
-        def declare(fn: _Handler[O, S]) -> Stage[O]:
-            stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind="path")
+        def declare(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+            kind: Literal["path", "handler"] = "path" if interrupts else "handler"
+            check_kind(
+                f"reaction on {signal.name}", "interrupts", interrupts, bool, "True or False", "interrupts=False"
+            )
+            stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind=kind)
             self._check_free(stage.name)
             if signal.workflow != self.name:
                 raise DefinitionError(
                     f"{stage.name}: signal {signal.name} belongs to {signal.workflow}, not {self.name}",
                     hint=f'make the signal with {self.name.replace("-", "_")}.signal("{signal.name}", ...)',
                 )
-            if signal.name in self.paths:
+            if signal.name in self.paths or signal.name in self.handlers:
+                what = "exception paths" if interrupts and signal.name in self.paths else "reactions"
                 raise DefinitionError(
-                    f"{self.name}: two exception paths on signal {signal.name}", hint="keep one, and branch inside it"
+                    f"{self.name}: two {what} on signal {signal.name}", hint="keep one, and branch inside it"
                 )
-            self.paths[signal.name] = ExceptionPath(signal, stage, tuple(during))
-            return stage
+            if interrupts:
+                self.paths[signal.name] = ExceptionPath(signal, stage, tuple(during))
+                return stage
+            handler = self.handlers[signal.name] = Handler(signal, stage, tuple(during))
+            return handler
 
         return declare
 
@@ -262,7 +344,7 @@ class Workflow(Generic[O]):
         return next((stage for stage in known.values() if name in stage.was), None)
 
     def _check_free(self, name: str) -> None:
-        for taken in [*self.stages, *(path.stage.name for path in self.paths.values())]:
+        for taken in [stage.name for stage in self.written]:
             if taken.casefold() == name.casefold():
                 raise DefinitionError(
                     f"{self.name}: two stages named {name}" + ("" if taken == name else f" (and {taken})"),

@@ -17,7 +17,7 @@ from longcase.engine.code import WorkflowCode
 
 def fingerprint(code: WorkflowCode) -> str:
     """Return the fingerprint of a workflow's code as loaded in this process, 16 hex digits."""
-    stages = [*code.workflow.stages.values(), *(path.stage for path in code.workflow.paths.values())]
+    stages = code.workflow.written
     functions = [stage.fn for stage in stages] + [activity.raw for activity in code.activities.values()]
     modules = {str(getattr(function, "__module__", "")) for function in functions}
     tops = {name.partition(".")[0] for name in modules} - {"longcase", ""}

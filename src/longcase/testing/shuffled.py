@@ -14,6 +14,7 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from typing import Any, Protocol, cast
 
@@ -227,7 +228,7 @@ class ShuffledMover:
         found: list[int] = []
         for hand in self.hands:
             ready = await self.store.ready(instant_text(self.env.now()), hand.worker, 64)
-            found += [case_no for case_no in ready if case_no not in found]
+            found += [case_no for case_no in [*ready, *hand.slots.due()] if case_no not in found]
         self.hints += found
         return bool(found)
 
@@ -321,6 +322,12 @@ class ShuffledMover:
             ]
             if entry.again:
                 self.hints.append(entry.case_no)
+            if entry.refused:
+                hand.slots.keep_waiting(entry.case_no, entry.refused)
+
+    def refused_until(self) -> datetime | None:
+        """Return when the first limit that refused an attempt lets one begin; None if none says when."""
+        return min((hand.slots.retry_at for hand in self.hands if hand.slots.retry_at is not None), default=None)
 
     async def _perform(self, job: Job) -> None:
         """Let a command take effect in the world. Its outcome waits to be reported, by anybody."""
@@ -341,5 +348,6 @@ class ShuffledMover:
         else:
             job.outcome = await perform(activity, running, go.input, go.undone, go.undo, None)
             job.hand.slots.give_back(activity)
+            self.hints += job.hand.slots.freed_by(activity)
             self._count("performed")
         self.ends.append(job)

@@ -39,6 +39,7 @@ from longcase.model.check.ways import loop_findings, way_findings
 from longcase.model.decision import Decision
 from longcase.model.finding import Finding, in_order
 from longcase.model.map.compile import Reading, read_workflow
+from longcase.model.map.graph import WorkflowMap
 from longcase.model.people import System, Team
 from longcase.model.workflow import Workflow
 
@@ -97,11 +98,19 @@ def _rules(reading: Reading) -> Iterator[Finding]:
         for function_rule in _FUNCTION_RULES:
             yield from function_rule(function)
     for name in reading.map.stages:
-        yield from shown_while_written([function for function in reading.functions if function.stage.name == name])
+        functions = [function for function in reading.functions if function.stage.name == name]
+        yield from shown_while_written(functions, _written_beside(reading.map, name))
     for declared in _each(reading.map.activities.values(), Activity):
         yield from activity_findings(declared)
     for decision in _each(reading.map.decisions.values(), Decision):
         yield from _decision_rules(decision)
+
+
+def _written_beside(map: WorkflowMap, name: str) -> bool:
+    """Tell whether a handler writes to the object beside this stage, or a stage it covers beside this handler."""
+    handlers = {other.name: other.during for other in map.stages.values() if other.kind == "handler"}
+    beside = {*handlers.get(name, ()), *(handler for handler, covered in handlers.items() if name in covered)}
+    return any(node.kind == "change" and node.stage in beside for node in map.nodes.values())
 
 
 def _decision_rules(decision: Decision[Any, Any]) -> Iterator[Finding]:

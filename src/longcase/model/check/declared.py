@@ -85,7 +85,7 @@ def workflow_findings(reading: Reading) -> Iterator[Finding]:
             f"stage {CANCEL_PATH} has the name of the built-in reaction to cancel",
             f"name the stage otherwise, or declare @{workflow.name.replace('-', '_')}.on_cancel()",
         )
-    for path in workflow.paths.values():
+    for path in workflow.reactions:
         for covered in path.during:
             if covered.workflow is not workflow:
                 file, line = place_of(path.stage.fn)
@@ -105,6 +105,14 @@ def workflow_findings(reading: Reading) -> Iterator[Finding]:
                     f"signal {site.target.name} has an exception path, so this receive never gets it",
                     "declare a second signal, or do it in the exception path",
                 )
+            elif site.kind == "receive" and site.target.name in workflow.handlers:
+                name = workflow.handlers[site.target.name].stage.name
+                yield function.finding(
+                    "signal_caught_and_received",
+                    site.call,
+                    f"signal {site.target.name} has the handler {name}, so this receive never gets it",
+                    f"declare a second signal, or do it in {name}",
+                )
     yield from _never_undone(reading)
     for fn in _functions(workflow):
         if "<locals>" in fn.__qualname__ or "." in fn.__qualname__:
@@ -119,7 +127,7 @@ def workflow_findings(reading: Reading) -> Iterator[Finding]:
 
 
 def _functions(workflow: Workflow[Any]) -> list[Callable[..., Any]]:
-    stages = [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]
+    stages = workflow.written
     return [*(stage.fn for stage in stages), *(part.fn for part in workflow.parts.values())]
 
 
@@ -163,7 +171,7 @@ def clash_findings(readings: Iterable[Reading], others: Iterable[Any] = ()) -> I
 def _named(readings: Iterable[Reading]) -> Iterator[tuple[str, str, Any, tuple[str, int]]]:
     for reading in readings:
         workflow = reading.workflow
-        stages = [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]
+        stages = workflow.written
         place = place_of(stages[0].fn) if stages else (workflow.module, 0)
         yield "workflow", workflow.name, workflow, place
         yield "team", workflow.owner.name, workflow.owner, place
@@ -280,7 +288,7 @@ def _registered(module: ModuleType) -> Iterator[tuple[str, Any]]:
         if isinstance(thing, Activity) and thing.raw.__module__ == module.__name__ and thing.label is None:
             yield "activity", thing.raw
     for workflow in found.values():
-        for stage in [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]:
+        for stage in workflow.written:
             if stage.fn.__module__ == module.__name__:
                 yield "stage", stage.fn
         for part in workflow.parts.values():

@@ -98,13 +98,16 @@ def _names(node: ast.AST) -> set[str]:
 # -- A11: a question that shows what is written beside it --------------------------------------------------
 
 
-def shown_while_written(readings: list[FunctionReading]) -> Iterator[Finding]:
-    """Yield every question of one stage that shows the whole object while a parallel strand writes it."""
+def shown_while_written(readings: list[FunctionReading], beside: bool = False) -> Iterator[Finding]:
+    """Yield every question of one stage that shows the whole object while a parallel strand writes it.
+
+    `beside` says that a handler that runs beside the stage does, or a stage beside this handler.
+    """
     whole = {site.node: (reading, site) for reading in readings for site in reading.sites if site.shows_all}
     if not whole:
         return
     stage = next(reading for reading in readings if not reading.is_part)
-    for place in sorted(_beside_a_change(stage.block) & set(whole)):
+    for place in sorted(whole if beside else _beside_a_change(stage.block) & set(whole)):
         reading, site = whole[place]
         yield reading.finding(
             "shows_while_written",

@@ -58,7 +58,7 @@ def stage_findings(reading: Reading) -> Iterator[Finding]:
                 f"stage {stage.name} has no expect: nobody can say when it is late",
                 f"@{workflow.name.replace('-', '_')}.stage(owner=..., expect=business_days(5))",
             )
-    for stage in [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]:
+    for stage in workflow.written:
         if stage.expect is not None:
             yield from _declared_span(stage, stage.expect, stage.owner, workflow.owner)
             yield from _too_short(reading, stage, stage.expect)

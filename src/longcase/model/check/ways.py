@@ -33,7 +33,7 @@ def way_findings(reading: Reading) -> Iterator[Finding]:
     for edge in reading.map.edges:
         if edge.kind == "exit":
             exits[reading.map.nodes[edge.source].stage].add(edge.target)
-        elif edge.kind == "exception" and edge.target != _built_in(reading):
+        elif edge.kind in ("exception", "handler") and edge.target != _built_in(reading):
             interrupts[edge.source].add(edge.target)
     ways = {name: exits[name] | interrupts[name] for name in stages}
     reached = _reach({reading.map.entry}, ways)
@@ -45,7 +45,9 @@ def way_findings(reading: Reading) -> Iterator[Finding]:
                 stage,
                 "unreachable_stage",
                 f"{stage.kind} {stage.name} is never reached from {reading.map.entry}",
-                f"return {stage.name} from another stage, or remove it",
+                f"return {stage.name} from another stage, or remove it"
+                if stage.kind == "stage"
+                else f"cover a stage that is reached: during=({reading.map.entry},), or remove it",
             )
         elif stage.kind == "stage" and not any(way.startswith("close:") for way in _reach({stage.name}, ways)):
             yield _at(

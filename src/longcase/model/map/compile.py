@@ -1,4 +1,4 @@
-"""From a workflow's code to its map: every stage, exception path and part is read, none is run.
+"""From a workflow's code to its map: every stage, exception path, handler and part is read, none is run.
 
 `read_workflow` keeps the syntax trees for `check`; `compile_map` gives the map and what stands
 in its way.
@@ -30,11 +30,13 @@ from longcase.model.map.source import SourceNotFound, source_of
 from longcase.model.map.statements import StatementReader
 from longcase.model.places import CANCEL_PATH, NodeKind, node_id
 from longcase.model.span import describe_span
-from longcase.model.workflow import ExceptionPath, Part, Stage, Workflow
+from longcase.model.workflow import ExceptionPath, Handler, Part, Stage, Workflow
 from longcase.record import record
 
+_Reaction = ExceptionPath[Any] | Handler[Any]
+
 STAGES_LIMIT = 1000
-"""The most stages and exception paths a workflow may have."""
+"""The most stages, exception paths and handlers a workflow may have."""
 
 
 @record
@@ -60,8 +62,8 @@ def read_workflow(workflow: Workflow[Any]) -> Reading:
     """Read every function of a workflow; see `compile_map`."""
     atlas = Atlas(workflow)
     stages: dict[str, StageMap] = {}
-    declared: list[tuple[Stage[Any], ExceptionPath[Any] | None]] = [(s, None) for s in workflow.stages.values()]
-    declared += [(path.stage, path) for path in workflow.paths.values()]
+    declared: list[tuple[Stage[Any], _Reaction | None]] = [(s, None) for s in workflow.stages.values()]
+    declared += [(reaction.stage, reaction) for reaction in workflow.reactions]
     for stage, path in declared[:STAGES_LIMIT]:
         stages[stage.name] = _read_stage(atlas, stage, path)
     if len(declared) > STAGES_LIMIT:
@@ -91,11 +93,13 @@ def read_workflow(workflow: Workflow[Any]) -> Reading:
     return Reading(workflow, compiled, tuple(atlas.functions), tuple(atlas.findings))
 
 
-def _read_stage(atlas: Atlas, stage: Stage[Any], path: ExceptionPath[Any] | None) -> StageMap:
+def _read_stage(atlas: Atlas, stage: Stage[Any], path: _Reaction | None) -> StageMap:
     file, line = place_of(stage.fn)
     reading = _read_function(atlas, stage, (), stage.fn, (), {})
     block = reading.block if reading else NOTHING
-    if reading is not None and flow_of(block).falls_off:
+    if path is not None and stage.kind == "handler":
+        block = seq(_beginning(atlas, path, file, line), block)
+    elif reading is not None and flow_of(block).falls_off:
         last = reading.source.tree.body[-1]
         atlas.findings.append(
             reading.finding(
@@ -120,6 +124,15 @@ def _read_stage(atlas: Atlas, stage: Stage[Any], path: ExceptionPath[Any] | None
         file=file,
         line=line,
     )
+
+
+def _beginning(atlas: Atlas, handler: _Reaction, file: str, line: int) -> Block:
+    """Return the step with which a handler begins: it takes its signal."""
+    stage, signal = handler.stage, handler.signal
+    assert signal is not None
+    id = node_id(stage.name, (), "on", signal.name)
+    atlas.nodes[id] = Node(id, "on", signal.name, None, stage.name, (), stage.owner.name, file=file, line=line)
+    return Step(id)
 
 
 def _built_in_cancel(atlas: Atlas) -> StageMap:
@@ -214,7 +227,7 @@ def _with_earlier_ids(node: Node, workflow: Workflow[Any]) -> Node:
 def _add_declared(atlas: Atlas) -> None:
     """Enter the activities of the workflow's modules that no stage calls any more: calls may be pending."""
     workflow = atlas.workflow
-    stages = [*workflow.stages.values(), *(path.stage for path in workflow.paths.values())]
+    stages = workflow.written
     for module in sorted({stage.fn.__module__ for stage in stages} & set(sys.modules)):
         for declared in [thing for thing in vars(sys.modules[module]).values() if isinstance(thing, Activity)]:
             for entry in filter(None, (declared, declared.undo_activity)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from longcase.model.map.flow import START, STRAND, Flow, flow_of
-from longcase.model.map.graph import Edge, Node, StageMap
+from longcase.model.map.graph import Edge, EdgeKind, Node, StageMap
 
 
 def edges_of(entry: str, stages: Mapping[str, StageMap], nodes: Mapping[str, Node]) -> tuple[Edge, ...]:
@@ -87,9 +87,9 @@ def _answers(label: str) -> list[str]:
 
 def _paths(stages: Mapping[str, StageMap]) -> Iterator[Edge]:
     for path in stages.values():
-        if path.kind == "path":
-            for covered in path.during:
-                yield Edge(covered, path.name, "exception", path.signal or "cancel")
+        for covered in path.during:
+            kind: EdgeKind = "handler" if path.kind == "handler" else "exception"
+            yield Edge(covered, path.name, kind, path.signal or "cancel")
 
 
 def _undos(nodes: Mapping[str, Node]) -> Iterator[Edge]:

@@ -27,11 +27,25 @@ class ExitReader:
     def read(self, node: ast.Return) -> Block:
         """Return the block of one return statement."""
         self._reading.exits_at[id(node)] = []
+        if self._reading.stage.kind == "handler":
+            return self._nothing(node)
         empty = node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None)
         if node.value is None or empty:
             self._find("stage_falls_off", node, f"{self._reading.stage.name} returns nothing here", _FORMS)
             return Jump("raise")
         return self._exit(node.value, node)
+
+    def _nothing(self, node: ast.Return) -> Block:
+        """Read the return of a handler: it ends the handler and says nothing of the stage."""
+        if not (node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None)):
+            self._find(
+                "handler_returns",
+                node,
+                f"handler {self._reading.stage.name} returns {shown(node.value)}, and runs beside a stage, "
+                "whose return alone says what comes next",
+                "return   |   without interrupts=False: an exception path, which ends the stage and says what follows",
+            )
+        return seq(self._expressions.expr(node.value), Jump("return"))
 
     def _exit(self, value: ast.expr, node: ast.Return) -> Block:
         match value:

@@ -34,7 +34,7 @@ WAITING: frozenset[str] = frozenset(
 )
 """The kinds of node at which a case waits."""
 
-EdgeKind = Literal["entry", "next", "exit", "failure", "escalation", "expiry", "exception", "undo"]
+EdgeKind = Literal["entry", "next", "exit", "failure", "escalation", "expiry", "exception", "handler", "undo"]
 
 
 @record
@@ -89,13 +89,13 @@ class Edge:
 
 @record
 class StageMap:
-    """One stage or exception path, with its block tree.
+    """One stage, exception path or handler, with its block tree.
 
-    For an exception path `signal` is what it reacts to ("" is a cancel) and `during` the stages it covers.
+    For the latter two `signal` is what they react to ("" is a cancel) and `during` the stages they cover.
     """
 
     name: str
-    kind: Literal["stage", "path"]
+    kind: Literal["stage", "path", "handler"]
     owner: str
     expect: str
     block: Block

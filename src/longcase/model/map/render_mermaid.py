@@ -12,6 +12,7 @@ _WORDS: Final[dict[EdgeKind, str]] = {
     "escalation": "escalated",
     "expiry": "expires",
     "exception": "on",
+    "handler": "beside, on",
     "undo": "undoes by",
 }
 """What is said on the dotted arrows; the others are drawn through."""
@@ -23,6 +24,7 @@ _SHAPES: Final[dict[str, tuple[str, str]]] = {
     "task": ("[/", "/]"),
     "require": ("[/", "/]"),
     "receive": (">", "]"),
+    "on": (">", "]"),
     "pause": ("([", "])"),
     "timeout": ("([", "])"),
     "child": ("[[", "]]"),
@@ -55,7 +57,8 @@ class _Mermaid:
         yield "flowchart TB"
         yield f"    start(({_text(map.workflow)}))"
         for stage in map.stages.values():
-            name = f"on {stage.signal or 'cancel'}: {stage.name}" if stage.kind == "path" else stage.name
+            name = f"on {stage.signal or 'cancel'}: {stage.name}" if stage.kind != "stage" else stage.name
+            name += ", interrupts: no" if stage.kind == "handler" else ""
             yield f"    subgraph {self._subgraphs[stage.name]}[{_text(f'{name} ({stage.owner})')}]"
             yield f"        {self._ids[stage.name]}([{_text(stage.name)}])"
             for node in map.nodes.values():
@@ -80,7 +83,7 @@ class _Mermaid:
         return f"{self._ids[node.id]}{left}{_text('<br/>'.join(lines))}{right}"
 
     def _edge(self, edge: Edge) -> str:
-        sources = self._subgraphs if edge.kind == "exception" else self._ids
+        sources = self._subgraphs if edge.kind in ("exception", "handler") else self._ids
         source, target = sources[edge.source] if edge.source else "start", self._ids[edge.target]
         label = " ".join(filter(None, (_WORDS.get(edge.kind), edge.label)))
         arrow = "-.->" if edge.kind in _WORDS else "==>" if edge.kind == "exit" else "-->"

@@ -59,11 +59,15 @@ class _Text:
             return f"stage {stage.name} ({', '.join(facts)})"
         every = set(stage.during) == {s.name for s in self._map.stages.values() if s.kind == "stage"}
         where = "any stage" if every else ", ".join(stage.during)
+        if stage.kind == "handler":
+            return f"on {stage.signal}, beside {where}: {stage.name} ({', '.join([*facts, 'interrupts: no'])})"
         return f"on {stage.signal or 'cancel'}, from {where}: {stage.name} ({', '.join(facts)})"
 
     def _block(self, block: Block, depth: int) -> Iterator[str]:
         pad = _INDENT * depth
         match block:
+            case Step(node) if self._map.nodes[node].kind == "on":
+                return  # its heading says it
             case Step(node):
                 yield from self._node(self._map.nodes[node], depth)
             case Exit(node):
