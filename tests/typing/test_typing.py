@@ -26,8 +26,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from face import Client, activate, check_registry, credit, needs_sign_off, onboarding, open_account, sales, withdrawn
-from longcase import Case, Next, Team, Workflow, activity, business_days, days, one_of
-from vocabulary import Route, desk, paid, price, stock, transfer
+from longcase import Case, Next, Team, Transaction, Workflow, activity, business_days, days, one_of
+from vocabulary import Route, book, desk, paid, price, stock, transfer
 
 
 async def forgotten_answer(case: Case[Client]) -> Next:  # mistake
@@ -83,6 +83,28 @@ async def too_few(case: Case[Client]) -> Next:
 @onboarding.on(withdrawn)  # mistake
 async def handler_of_another_body(case: Case[Client], body: Client) -> Next:
     return activate
+
+
+async def transactions(case: Case[Client], tx: Transaction) -> Next:
+    await book(tx, "a")  # mistake
+    await book(1)  # mistake
+    name: str = await book("a")  # mistake
+    return activate
+
+
+@activity(owner=desk, transaction=True)  # mistake
+def without_a_transaction(amount: int) -> int:
+    return amount
+
+
+@activity(owner=desk, transaction=True, effect="once")  # mistake
+def once_anyway(tx: Transaction, amount: int) -> int:
+    return amount
+
+
+@book.undo(transaction=True)  # mistake
+def undo_of_another_booking(tx: Transaction, booked: str, sku: str, amount: int = 1) -> None:
+    return None
 
 
 @activity(owner="desk")  # mistake

@@ -44,6 +44,8 @@ class Call(TypedDict):
     queue: NotRequired[str]  # whose workers alone may run it
     priority: NotRequired[int]  # within the queue
     stopping: NotRequired[bool]  # the stage waits for the end of an attempt it has cancelled: no further one
+    transaction: NotRequired[bool]  # its attempts run in transactions of the store: nothing of a failed one is left
+    committed: NotRequired[int]  # the attempt whose transaction was committed: its result waits in the inbox
     lost: NotRequired[int]  # attempts lost with their worker since the call was commanded or granted new attempts
 
 
@@ -179,6 +181,13 @@ class Incident(TypedDict):
 
 # Failures after which the world may have changed although no answer came.
 UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
+
+
+def may_have_happened(call: Call, kind: str | None) -> bool:
+    """Tell whether the world may have changed by an attempt that failed in this way."""
+    return kind in UNKNOWN_KINDS and not call.get("transaction")
+
+
 TRANSIENT: Final = frozenset({"ended_tasks"})
 
 

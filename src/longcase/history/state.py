@@ -23,6 +23,7 @@ from longcase.history.records import (
     Timer,
     UndoEntry,
     Vote,
+    may_have_happened,
 )
 from longcase.history.reducers import REDUCERS, on
 
@@ -268,5 +269,6 @@ __all__ = [
     "blocked",
     "fold",
     "leave_visit",
+    "may_have_happened",
     "undo_entry",
 ]
