@@ -19,7 +19,8 @@ import time
 from typing import Any
 
 from flows import Go, Order, go, parked, payments, steps
-from harness import CHUNK, Watch, cpu_s, rss_bytes, start_all, until
+from inside import CHUNK, Watch, cpu_s, start_all, until
+from usage import rss_bytes
 
 from longcase import Longcase
 

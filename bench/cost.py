@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flows import Order, parked, steps
-from harness import Watch, cpu_s, start_all, until
+from inside import Watch, cpu_s, start_all, until
 from server import Postgres, postgres
 
 from longcase import Longcase

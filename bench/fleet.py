@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from flows import Order, steps
-from harness import Child, Line, Place, count, main, start_all, until, wrong
+from harness import Child, Line, Place, main, wrong
+from inside import count, start_all, until
 from usage import tree_cpu_s
 
 from longcase import Longcase

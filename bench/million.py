@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flows import Go, go, parked
-from harness import Child, Line, Place, Watch, count, main, p50, wrong
+from harness import Child, Line, Place, main, p50, wrong
+from inside import Watch, count
 
 from longcase import Longcase
 from longcase.service.queries import Which

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from flows import Order, steps
-from harness import Line, Place, Watch, count, cpu_s, main, start_all, wrong
+from harness import Line, Place, main, wrong
+from inside import Watch, count, cpu_s, start_all
 
 STEPS = 5
 

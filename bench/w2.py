@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from flows import Order, steps
-from harness import Line, Place, Watch, count, main, p50, percentile, wrong
+from harness import Line, Place, main, p50, percentile, wrong
+from inside import Watch, count
 
 WARM_UP = 20
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from flows import Go, Order, go, parked
-from harness import Line, Place, Watch, count, main, p50, percentile, start_all, until, wrong
+from harness import Line, Place, main, p50, percentile, wrong
+from inside import Watch, count, start_all, until
 
 from longcase import Longcase
 

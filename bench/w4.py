@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows import parked
-from harness import Child, Line, Place, count, main, wrong
+from harness import Child, Line, Place, main, wrong
+from inside import count
 
 from longcase import Longcase
 

@@ -6,7 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from flows import Nap, Order, naps, parked
-from harness import Line, Place, Watch, count, cpu_s, main, p50, percentile, start_all, until, wrong
+from harness import Line, Place, main, p50, percentile, wrong
+from inside import Watch, count, cpu_s, start_all, until
 
 from longcase.history.event import instant_of
 

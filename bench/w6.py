@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from flows import Order, fan
-from harness import Line, Place, Watch, cpu_s, main, p50, wrong
+from harness import Line, Place, main, p50, wrong
+from inside import Watch, cpu_s
 
 
 async def measure(place: Place, quick: bool) -> Line:

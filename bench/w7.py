@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from flows import Order, long, stamps
-from harness import Line, Place, Watch, count, main, wrong
+from harness import Line, Place, main, wrong
+from inside import Watch, count
 
 
 async def measure(place: Place, quick: bool) -> Line:

@@ -17,7 +17,7 @@ from longcase.env import Env, RealClock, ScaledClock
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
-from longcase.model.map import WorkflowMap, compile_map
+from longcase.model.map import WorkflowMap, compile_map, forget_sources
 from longcase.model.names import counted, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
@@ -259,6 +259,7 @@ class Longcase:
             UsageError: an activity writes in transactions of the store, and the store holds no tables of the user's.
         """
         self._refuse_transactions()
+        forget_sources()  # a worker stays, and its maps are drawn
         self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)
         return self.worker
 

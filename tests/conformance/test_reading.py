@@ -124,6 +124,15 @@ async def test_a_map_keeps_its_number(store: Any) -> None:
     assert await store.map_number("claims", "f1", {}, []) not in (first, other)
 
 
+async def test_the_newest_map_of_a_workflow_is_the_one_stored_last(store: Any) -> None:
+    assert await store.newest_map("onboarding") is None
+    await store.map_number("onboarding", "f1", {"nodes": [1]}, ["intake"])
+    await store.map_number("onboarding", "f2", {"nodes": [2]}, ["intake"])
+    await store.map_number("claims", "f3", {"nodes": [3]}, [])
+    await store.map_number("onboarding", "f1", {"nodes": [1]}, ["intake"])
+    assert await store.newest_map("onboarding") == {"nodes": [2]}
+
+
 async def test_closing_twice_is_harmless(store: Any, case_no: int) -> None:
     row = await store.load(CaseRef(case_no))
     await store.write([turn(row, closed())])

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from tests.invariants.letters import Reply, letters, replied
 from tests.rules.support import closed, every, incident
+from tests.support.older import older_database, older_file
 from tests.support.postgres import Databases
 
 from longcase import days, hours
@@ -26,14 +26,12 @@ from longcase.insight.verify import verify
 from longcase.store.migrations import Migration
 from longcase.store.postgres import migrate as on_postgres
 from longcase.store.sqlite import migrate as on_sqlite
-from longcase.store.sqlite.connection import APPLICATION_ID
 from longcase.testing import Simulation
 from longcase.upkeep import migrate_store, missing_migrations
 
 KEPT: dict[str, Any] = json.loads((Path(__file__).parent / "kept" / "schema_2.json").read_text())
 TABLES = ("maps", "map_nodes", "cases", "history", "inbox", "tasks", "dedup")
 OLDEST = 2  # the schema that the rows were written to
-THEN = "2026-01-05T12:00:00.000000Z"
 
 Rows = tuple[list[str], list[list[Any]]]
 
@@ -53,42 +51,16 @@ def _stored(value: Any) -> Any:
 
 def old_file(path: str, known: Sequence[Migration]) -> None:
     """Make a SQLite store of an earlier schema that holds the kept rows."""
-    connection = apsw.Connection(path)
-    connection.pragma("journal_mode", "wal")
-    for one in known:
-        for statement in one.statements():
-            connection.execute(statement)
-    connection.execute(
-        "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, "
-        "applied_at TEXT NOT NULL) STRICT"
-    )
-    for one in known:
-        values = (one.version, one.name, one.checksum, THEN)
-        connection.execute("INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", values)
-    for table in TABLES:
-        names, values_ = rows(table, [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")])
-        marks = ", ".join("?" * len(names))
-        connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values_)
-    connection.pragma("application_id", APPLICATION_ID)
-    connection.close()
+    with older_file(path, known) as connection:
+        for table in TABLES:
+            names, values_ = rows(table, [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")])
+            marks = ", ".join("?" * len(names))
+            connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values_)
 
 
 async def old_database(url: str, known: Sequence[Migration]) -> None:
     """Make a PostgreSQL store of an earlier schema that holds the kept rows."""
-    import asyncpg
-
-    connection = await asyncpg.connect(url)
-    try:
-        for one in known:
-            for statement in one.statements():
-                await connection.execute(statement)
-        await connection.execute(
-            "CREATE TABLE schema_migrations (version bigint PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, "
-            "applied_at text NOT NULL)"
-        )
-        for one in known:
-            values = (one.version, one.name, one.checksum, THEN)
-            await connection.execute("INSERT INTO schema_migrations VALUES ($1, $2, $3, $4)", *values)
+    async with older_database(url, known) as connection:
         for table in TABLES:
             columns = await connection.fetch(
                 "SELECT column_name, is_identity FROM information_schema.columns WHERE table_name = $1", table
@@ -100,8 +72,6 @@ async def old_database(url: str, known: Sequence[Migration]) -> None:
                 await connection.execute(
                     f"SELECT setval(pg_get_serial_sequence('{table}', '{name}'), max({name})) FROM {table}"
                 )
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

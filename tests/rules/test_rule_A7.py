@@ -76,6 +76,34 @@ async def never_lets_go(case: Case[Order]) -> Next:
 
 
 @wf.stage
+async def goes_on_and_on(case: Case[Order]) -> Next:
+    try:
+        await case.pause(days(1), because="wait")
+    except BaseException:
+        while True:
+            await asyncio.sleep(0)
+    return wf.close("done")
+
+
+@wf.stage
+async def has_many_tasks(case: Case[Order]) -> Next:
+    async with asyncio.TaskGroup() as group:
+        for _ in range(60):
+            group.create_task(case.pause(days(1), because="wait"))
+    return wf.close("done")
+
+
+@wf.stage
+async def tidies_up_at_length(case: Case[Order]) -> Next:
+    try:
+        await case.pause(days(1), because="wait")
+    finally:
+        for _ in range(90):
+            await asyncio.sleep(0)
+    return wf.close("done")
+
+
+@wf.stage
 async def writes_while_unwinding(case: Case[Order]) -> Next:
     try:
         await case.pause(days(1), because="wait")
@@ -97,6 +125,9 @@ RESISTING = [
     returns_a_stage,
     shields,
     never_lets_go,
+    goes_on_and_on,
+    has_many_tasks,
+    tidies_up_at_length,
     writes_while_unwinding,
 ]
 
@@ -115,7 +146,7 @@ def test_rule_A7_an_interrupt_ends_the_visit(stage: Stage[Order]) -> None:
         assert sim.state(case).visit == visit + 1, "the handler is a visit of its own"
         assert sim.performed == [], "no cleanup runs in stage code"
         after = [e.type for e in sim.history(case) if e.seq > every(sim, case, "interrupted")[-1].seq]
-        refused = ["unwind_refused"] if stage is never_lets_go else []
+        refused = ["unwind_refused"] if stage in (never_lets_go, goes_on_and_on) else []
         withdrawn = ["task_withdrawn"] if stage is polite else []
         assert after == [*refused, *withdrawn, "stage_entered", "case_closed"]
 

@@ -40,5 +40,6 @@ def test_rule_A7_A8_a_long_chain_of_tasks_is_evicted_and_interrupted_like_any_ot
         sim.signal(leaves, stop, Go())
         assert (closed(sim, ends), closed(sim, leaves)) == ("done", "stopped")
         assert (sim.state(ends).close or {})["result"] == LONG + 4
+        assert "unwind_refused" not in [event.type for event in sim.history(leaves)], "long, and nothing resisted"
 
     in_both(scenario, wf)

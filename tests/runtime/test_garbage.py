@@ -5,6 +5,7 @@ What it takes away by that it must not need itself: a visit that has ended is fr
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import pytest
 from pydantic import BaseModel
 from tests.runtime.common import Thing, desk
 
-from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days, hours
+from longcase import ActivityFailed, Case, Longcase, Next, Retry, Workflow, activity, days, hours
 from longcase.engine.loop import VisitLoop
 from longcase.engine.track import Track
+from longcase.model.map import forget_sources
 from longcase.runtime.garbage import OBJECTS, OLDER, rarer
 from longcase.testing.simulate import Simulation
 
@@ -124,3 +126,24 @@ def _visits() -> int:
     found = [type(thing) for thing in gc.get_objects() if isinstance(thing, (Track, VisitLoop))]
     assert sum(issubclass(kind, Track) for kind in found) == found.count(VisitLoop)
     return found.count(VisitLoop)
+
+
+def _trees() -> int:
+    gc.collect()
+    return sum(isinstance(one, ast.Module) for one in gc.get_objects())
+
+
+async def test_a_worker_keeps_no_syntax_tree_of_the_sources_its_maps_were_drawn_from(url: str) -> None:
+    drawn = Workflow("drawn", object=Thing, key="id", owner=desk, expect=days(1))
+
+    @drawn.stage
+    async def only(case: Case[Thing]) -> Next:
+        return drawn.close("done")
+
+    async with Longcase([drawn], url=url) as longcase:
+        forget_sources()  # what other tests have drawn
+        before = _trees()
+        await longcase.record_maps()
+        assert _trees() > before
+        longcase.new_worker()
+        assert _trees() == before

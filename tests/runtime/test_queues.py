@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ from tests.runtime.common import desk
 from tests.support.waiting import until, until_true
 from tests.support.workers import killed
 
-from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, hours, seconds
+from longcase.history.event import instant_of
 from longcase.runtime.worker import Worker
+from longcase.service.fleet import Held
+from longcase.store.records import WorkerRow
 
 gpu = Queue("gpu")
 narrow = Queue("narrow", concurrency=2)
+slow = Queue("slow", rate=(1, hours(1)))
 
 
 class Thing(BaseModel):
@@ -95,7 +100,34 @@ async def leaving(case: Case[Thing], thing: Thing) -> Next:
     return crowd.close("away")
 
 
-ALL = [pictures, crowd]
+@activity(owner=desk, queue=slow)
+async def stamp(name: str) -> str:
+    return name
+
+
+post = Workflow("post", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@post.stage(expect=days(1))
+async def stamping(case: Case[Thing]) -> Next:
+    return post.close("stamped", result=await stamp(case.key))
+
+
+@activity(owner=desk, queue="warm", retry=Retry(initial=hours(1), cap=hours(1), jitter="none"))
+async def heat(name: str) -> str:
+    raise RuntimeError("no gas")
+
+
+warming = Workflow("heating", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@warming.stage(expect=days(1))
+async def kettle(case: Case[Thing]) -> Next:
+    return warming.close("hot", result=await heat(case.key))
+
+
+ALL = [pictures, crowd, post, warming]
+SPENT = "its rate, 1 in 3600 s, is spent until "
 
 
 class Fleet:
@@ -291,3 +323,76 @@ async def test_a_worker_leaves_the_calls_of_workflows_it_has_not_loaded_to_other
             return await fleet.closed("pictures") == 1
 
         await until(drawn)
+
+
+async def test_why_nobody_takes_a_call_is_told_while_its_queues_limits_are_reached(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        await fleet.add("narrow", "slow")
+
+        async def held() -> dict[str, list[Held]]:
+            return {queue.queue: queue.held for queue in (await fleet.door.service.workers()).queues}
+
+        assert await held() == {"narrow": [], "slow": []}
+        await fleet.start(crowd, "a", "b", "c")
+        await fleet.start(post, "p", "q")
+
+        async def full() -> bool:
+            states = list((await fleet.queued()).values())
+            return (states.count("running"), states.count("waiting")) == (2, 2)
+
+        await until(full)
+        told = await held()
+        assert told["narrow"] == [Held("crowd", 1, "as many run as may at once: 2", False)]
+        (why,) = told["slow"]
+        assert (why.workflow, why.calls, why.unserved) == ("post", 1, False)
+        (row,) = await fleet.door.service.query("SELECT started_at FROM attempts WHERE activity = 'stamp'")
+        claimed, opens = instant_of(row["started_at"]), instant_of(why.why.removeprefix(SPENT))
+        assert timedelta(minutes=59) < opens - claimed <= timedelta(hours=1)
+        async with Longcase([], url=store_url) as without_code:
+            assert [queue.held for queue in (await without_code.service.workers()).queues] == [[], []]
+        world.door.set()
+
+        async def through() -> bool:
+            return await fleet.closed("crowd") == 3
+
+        await until(through)
+        assert (await held())["narrow"] == []
+
+
+async def test_a_call_that_is_tried_later_is_not_said_to_be_left_waiting(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default")
+        await fleet.add("warm")
+        await fleet.start(warming, "a")
+
+        async def later() -> bool:
+            return (await fleet.door.service.show("heating/a")).waits[0].what.startswith("heat, attempt 2 at ")
+
+        await until(later)
+        (queue,) = (await fleet.door.service.workers()).queues
+        (row,) = await fleet.door.service.query("SELECT due FROM queued_calls")
+        assert (queue.waiting, queue.held, queue.next_due) == (1, [], row["due"])
+
+
+async def test_show_reads_the_workers_once_whatever_it_says_of_them(store_url: str) -> None:
+    async with Longcase(ALL, url=store_url) as longcase:
+        async with longcase.working():
+            await longcase.service.start(pictures, Thing(id="a"))
+
+            async def waiting() -> bool:
+                return bool(await longcase.service.query("SELECT key FROM queued_calls"))
+
+            await until(waiting)
+        await longcase.service.signal("pictures/a", stop, Thing(id="a"))
+        read, looks = longcase.store.workers, 0
+
+        async def counted() -> list[WorkerRow]:
+            nonlocal looks
+            looks += 1
+            return await read()
+
+        longcase.store.workers = counted  # type: ignore[method-assign]
+        view = await longcase.service.show("pictures/a")
+        assert (view.unserved, dict(view.untaken)) == (True, {"gpu": "no worker is alive"})
+        assert looks == 1

@@ -13,6 +13,7 @@ from tests.support.waiting import until
 from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, seconds
 from longcase.model.signal import Signal
 from longcase.runtime.performing import TimedOut
+from longcase.service.fleet import Held
 
 moved: list[tuple[str, str]] = []  # (release, case) in the order of the last step
 
@@ -305,6 +306,8 @@ async def test_a_worker_that_declines_a_case_gives_back_the_call_it_took_from_a_
         await until(waiting)
         why = f"worker {fleet.number('old')} serves it, but its code does not replay the visit"
         assert (await new.service.show("jobs/j")).untaken == {"gpu": f"{why}: one of another release is missing"}
+        (queue,) = (await new.service.workers()).queues
+        assert queue.held == [Held("jobs", 1, f"{why}: one of another release is missing", True)]
         await fleet.run("new in gpu", jobs_release("new", audits=True)[0], "gpu", code="new")
         await until(lambda: _truth("new" in door))
         assert (await new.service.show("jobs/j")).untaken == {}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.runtime.common import Thing, desk
 from tests.support.waiting import until
 
-from longcase import Case, Longcase, Next, Workflow, activity, days, seconds
+from longcase import Case, Longcase, Next, Workflow, activity, days, hours, seconds
 from longcase.runtime.limits import Slots
+from longcase.testing import Simulation
 
 begun: list[str] = []
 door = asyncio.Event()
@@ -22,6 +23,23 @@ async def narrow(name: str) -> str:
     if name == "a":
         await door.wait()
     return name
+
+
+@activity(owner=desk, rate=(2, hours(1)))
+async def rated(name: str) -> str:
+    return name
+
+
+hourly = Workflow("hourly", object=Thing, key="id", owner=desk, expect=days(1))
+
+
+@hourly.stage(expect=days(1))
+async def asking(case: Case[Thing]) -> Next:
+    asked = asyncio.create_task(rated(case.key))
+    await asyncio.sleep(0)
+    if case.key in ("a", "b"):
+        raise KeyError(case.key)
+    return hourly.close("asked", result=await asked)
 
 
 lane = Workflow("lane", object=Thing, key="id", owner=desk, expect=days(1))
@@ -78,3 +96,31 @@ def test_a_case_that_was_named_and_found_no_slot_again_keeps_its_place() -> None
     slots.keep_waiting(4, ["activity:narrow"])  # a newcomer was quicker, and is held back too
     slots.keep_waiting(1, ["activity:narrow"])
     assert [slots.freed_by(narrow) for _ in range(4)] == [[1], [2], [3], [4]]
+
+
+def test_the_rate_does_not_count_a_slot_in_which_nothing_has_run() -> None:
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    slots = Slots(lambda: at)
+    first = slots.take(rated)
+    at += timedelta(minutes=10)
+    second = slots.take(rated)
+    assert first is not None
+    assert second is not None
+    slots.give_back(rated)  # the second has run
+    slots.give_up(first)
+    assert slots.take(rated) is not None
+    assert slots.take(rated) is None
+    at += timedelta(minutes=55)
+    assert slots.take(rated) is None, "what has run counts for an hour"
+    at += timedelta(minutes=5)
+    assert slots.take(rated) is not None
+
+
+def test_a_turn_that_is_thrown_away_spends_nothing_of_its_activitys_rate() -> None:
+    with Simulation([hourly]) as sim:
+        for name in ("a", "b"):
+            case = sim.start(hourly, Thing(id=name))
+            assert [opened["kind"] for opened in sim.state(case).incidents.values()] == ["stage_failed"]
+        for name in ("c", "d"):
+            assert sim.state(sim.start(hourly, Thing(id=name))).status == "closed"
+        assert sim.state(sim.start(hourly, Thing(id="e"))).status == "open", "two have run"

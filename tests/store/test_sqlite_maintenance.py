@@ -256,7 +256,7 @@ async def test_silence_is_measured_in_real_seconds_where_time_is_compressed(
     assert "worker" not in bad(path, env), f"worker {worker} was silent for ten hours of case time, ten seconds here"
     await store.set_setting("clock", clock_setting(began.timestamp() - 50, env.now(), 3600.0))
     assert "silent for 50 s" in bad(path, env)["worker"]
-    (seen,) = (await fleet(store)).workers
+    (seen,) = (await fleet(store, {})).workers
     assert 50 <= seen.silent < 600, "real seconds, not hours of case time"
 
 

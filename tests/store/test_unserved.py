@@ -14,6 +14,7 @@ from tests.support.workers import lapse
 from longcase.env import Env, VirtualClock
 from longcase.opening import open_store
 from longcase.store.records import CaseRef, QueuedCall, QueueLimits
+from longcase.store.serving import why_silent
 from longcase.store.symptom import Symptom
 from longcase.upkeep import examine_store
 
@@ -153,3 +154,10 @@ async def test_workers_are_at_work_only_if_what_waits_is_theirs(store: Any, stor
     assert await well()
     await queued(store, "gpu")
     assert not await well()
+
+
+def test_those_who_serve_a_queue_are_named_if_all_of_them_are_silent() -> None:
+    assert why_silent({}) == ""
+    assert why_silent({3: 2.0, 4: 45.0}) == ""
+    assert why_silent({4: 45.0}) == "the worker that serves it has been silent: 4 for 45 s"
+    assert why_silent({3: 31.0, 4: 45.0}) == "the workers that serve it have been silent: 3 for 31 s, 4 for 45 s"

@@ -36,9 +36,9 @@ async def rendering(case: Case[Scan]) -> Next:
 """
 
 
-def begin(cli: Cli, *options: str) -> Any:
+def begin(cli: Cli, *options: str, app: str = "scans.py") -> Any:
     """Start a worker; returns the process and what it said."""
-    process = cli.process("worker", "scans.py", "--json", *options)
+    process = cli.process("worker", app, "--json", *options)
     assert process.stdout is not None
     return process, json.loads(process.stdout.readline())
 
@@ -62,7 +62,9 @@ def _watch(cli: Cli, first: Any, hello: Any) -> None:
     said = cli.ok("show", "scans/S-1").out
     assert "Nobody takes its calls from queue gpu: no living worker serves it: longcase worker APP -q gpu" in said
     told = cli("workers")
-    assert "nobody serves queue gpu: longcase worker APP --queue gpu" in told.err
+    assert told.err == (
+        "1 call of scans waits in queue gpu: no living worker serves it: longcase worker APP --queue gpu\n"
+    )
     found = cli.ok("workers", "--json").json
     (queue,) = found["queues"]
     assert (queue["queue"], queue["waiting"], queue["running"], queue["workers"]) == ("gpu", 1, 0, [])
@@ -96,6 +98,33 @@ def _serve(cli: Cli, first: Any, second: Any, hello: Any) -> None:
         process.send_signal(signal.SIGTERM)
         assert cli.end(process).status == 0
     assert cli("workers").out == "no worker\n"
+
+
+def test_that_a_queue_is_full_is_told_with_the_code_that_says_so(cli: Cli) -> None:
+    limited = SCANS.replace('queue="gpu"', 'queue=Queue("gpu", concurrency=1)').replace("Next,", "Next, Queue,")
+    (cli.folder / "narrow.py").write_text(limited)
+    worker, _ = begin(cli, "-q", "default", "-q", "gpu", app="narrow.py")
+    try:
+        for name in ("S-1", "S-2"):
+            cli.ok("start", "scans", f'{{"id": "{name}"}}', "--app", "narrow.py")
+        wait_for(cli.folder / "began")
+        cli.until("scans/S-1", lambda case: case["waiting_on"] == "render")
+        cli.until("scans/S-2", lambda case: case["waiting_on"] == "render, for a worker of queue gpu")
+        told = cli("workers", "--app", "narrow.py")
+        assert told.err == "1 call of scans waits in queue gpu: as many run as may at once: 1\n"
+        (queue,) = cli.ok("workers", "--app", "narrow.py", "--json").json["queues"]
+        assert queue["held"] == [
+            {"workflow": "scans", "calls": 1, "why": "as many run as may at once: 1", "unserved": False}
+        ]
+        assert cli.ok("workers").err == "", "other code does not know the limit"
+        (cli.folder / "broken.py").write_text("raise RuntimeError")
+        assert cli.ok("workers", "--app", "broken.py").out == cli.ok("workers").out
+        (cli.folder / "go").touch()
+        for name in ("S-1", "S-2"):
+            cli.until(f"scans/{name}", lambda case: case["status"] == "closed")
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_a_worker_of_queues_that_nothing_is_bound_to_is_refused(cli: Cli) -> None:

@@ -12,7 +12,9 @@ from tests.support.definitions import load, stage_source
 from tests.support.stage_programs import program
 from tests.support.stage_world import run
 
-from longcase.model.map import WorkflowMap, compile_map, node_known, order_findings, render_mermaid, render_text
+from longcase.model.map import WorkflowMap, compile_map, node_known, order_findings
+from longcase.model.map.render_mermaid import render_mermaid
+from longcase.model.map.render_text import render_text
 
 PROGRAMS, RUNS = 40, 6
 CHOICES_LIMIT = 400

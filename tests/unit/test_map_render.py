@@ -9,7 +9,9 @@ from pathlib import Path
 from tests.support.definitions import compiled
 from tests.typing import face
 
-from longcase.model.map import compile_map, render_mermaid, render_text
+from longcase.model.map import compile_map
+from longcase.model.map.render_mermaid import render_mermaid
+from longcase.model.map.render_text import render_text
 
 EVERY_SHAPE = """
 try:

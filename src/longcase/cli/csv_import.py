@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from longcase.cli import terminal
@@ -24,6 +24,7 @@ from longcase.cli.files import named, read_bytes
 from longcase.cli.frame import Session, finish
 from longcase.errors import InvalidInput, LongcaseError, RefusedError, UsageError
 from longcase.model.names import counted
+from longcase.record import record
 
 if TYPE_CHECKING:
     from longcase.service.service import Service
@@ -47,7 +48,7 @@ class RowsRefused(RefusedError):
     code = "rows_refused"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class RowResult:
     """What became of one row. `row` is its line of the file, the header being 1."""
 
@@ -212,7 +213,7 @@ def _results_file(path: str | None) -> Iterator[Any]:
         file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115  # closed below
     with file:
         writer = csv.writer(file)
-        writer.writerow(list(RowResult.__slots__))
+        writer.writerow([column.name for column in fields(RowResult)])
         yield writer
 
 

@@ -217,7 +217,9 @@ def show_map(
         return _conform(session, workflow)
     from longcase.app import collect
     from longcase.cli.loading import load_app
-    from longcase.model.map import compile_map, render_mermaid, render_text
+    from longcase.model.map import compile_map
+    from longcase.model.map.render_mermaid import render_mermaid
+    from longcase.model.map.render_text import render_text
 
     workflows = collect([load_app(name) for name in _names(session, app)])
     chosen = [one for one in workflows if not workflow or one.name == workflow]

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -18,6 +17,7 @@ from longcase.cli import steps, terminal
 from longcase.cli.files import read_bytes
 from longcase.errors import InvalidInput, LongcaseError, UnavailableError, UsageError
 from longcase.model.names import printable
+from longcase.record import record
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -56,7 +56,7 @@ class OutputRefused(UnavailableError):
     code = "output_refused"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Session:
     """One run of one command. `store` is a URL, `named` what the user called it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command
+from longcase.errors import LongcaseError
 
 if TYPE_CHECKING:
-    from longcase.service.fleet import QueueView, WorkerView
+    from longcase.service.fleet import FleetView, Held, QueueView, WorkerView
 
 PANEL = "Run"
 SILENT = 30.0  # seconds without a sign of life after which a living worker is worth a look
@@ -23,8 +25,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def workers(session: Session) -> None:
-    """List the workers: who lives, since when, what code each runs, what it serves and holds; and the queues."""
-    found = session.ask(lambda service: service.workers())
+    """List the workers: who lives, since when, what code each runs, what it serves and holds; and the queues.
+
+    Of calls that wait in a queue it says why nobody takes them; that a queue's concurrency or rate is used up
+    only if the workflows are named that declare it.
+    """
+    found = _asked(session)
     if session.json:
         terminal.data(asdict(found))
         return
@@ -52,9 +58,25 @@ def workers(session: Session) -> None:
             ],
         )
     for queue in found.queues:
-        if queue.unserved:
-            told = f"nobody serves queue {queue.queue}: longcase worker APP --queue {queue.queue}"
-            terminal.note(session.paste(told))
+        for held in queue.held:
+            terminal.note(session.paste(_held(queue.queue, held)))
+        if queue.next_due:
+            when = terminal.instant(queue.next_due)
+            terminal.note(f"queue {queue.queue}: of what is tried later, the first is due at {when}")
+
+
+def _asked(session: Session) -> FleetView:
+    """Ask with the workflows' code if they are named; where that cannot be loaded, without."""
+    if session.has_app:
+        with suppress(LongcaseError):
+            return session.ask(lambda service: service.workers(), code=True)
+    return session.ask(lambda service: service.workers())
+
+
+def _held(queue: str, held: Held) -> str:
+    calls = f"{held.calls} call{'s' * (held.calls != 1)} of {held.workflow} wait{'s' * (held.calls == 1)}"
+    mend = f": longcase worker APP --queue {queue}" if held.unserved else ""
+    return f"{calls} in queue {queue}: {held.why}{mend}"
 
 
 def _state(row: WorkerView) -> str:

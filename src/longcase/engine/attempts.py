@@ -7,7 +7,7 @@ a number is given once, under the case row's lock (INVARIANTS I13 to I15).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, UndoEntry
 from longcase.model.activity import Activity
 from longcase.model.codec import Json
+from longcase.record import record
 
 FailureKind = Literal[
     "error", "non_retryable", "timeout", "heartbeat", "contract_changed", "not_encodable", "undecodable", "lost",
@@ -28,14 +29,14 @@ APART = timedelta(seconds=2)  # over which calls that were lost twice are spread
 APART_AT_MOST = timedelta(minutes=1)
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Success:
     """An attempt returned; `result` is encoded and fits its declared type."""
 
     result: Json
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failure:
     """An attempt failed. `type` and `bases` are class names; `retry_after` is the vendor's own delay."""
 
@@ -59,7 +60,7 @@ class Failure:
         return out
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """What a failure leads to.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from longcase.model.activity import Activity
 from longcase.model.exits import Close
 from longcase.model.places import CANCEL_PATH
 from longcase.model.workflow import Stage, Workflow
+from longcase.record import record
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class WorkflowCode:
     """A workflow as loaded in this process.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
+from longcase.record import record
 
 # What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
 # named here may change between releases (a question's wording, an expectation, a policy).
@@ -38,7 +39,7 @@ _BEFORE: Final = 40  # of them before the place where two facts begin to differ
 _SHAPE = {"quorum": "quorum", "answers": "answers", "fields": "shows", "field": "field"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mismatch:
     """Recorded past beside attempted present."""
 
@@ -50,7 +51,7 @@ class Mismatch:
         return f"recorded: {self.recorded}; attempted: {self.attempted}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fault:
     """Why a turn cannot be committed, other than an exception of the stage."""
 

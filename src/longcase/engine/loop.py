@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol, cast
 from longcase.errors import Nondeterministic
 
 STEP_LIMIT = 100_000
-UNWIND_STEPS = 100
+UNWIND_STEPS = 100  # of each task that lives when its visit is interrupted
 KILL_TRIES = 200  # lines of stage code at which a coroutine that refuses to be closed is broken off
 FORGET_ABOVE = 64  # finished tasks are dropped in one go, not at every turn
 
@@ -216,8 +216,12 @@ class VisitLoop:
     def cancel_live(self) -> None:
         """Cancel the tasks that are not done, in creation order."""
         for task in self.live_tasks():
-            with suppress(RecursionError):  # above a thousand that await each other; the last ones take it all the same
-                task.cancel()
+            # One that awaits another task is ended by that one's end. Its own `cancel` would go down the chain, and
+            # where more than a thousand await each other, leave the last one cancelled and never woken.
+            awaited = getattr(task, "_fut_waiter", None)
+            if not isinstance(awaited, VisitTask) or awaited.done():
+                with suppress(RecursionError):
+                    task.cancel()
 
     def forget_done(self) -> None:
         """Drop references to finished tasks, so that a long visit does not keep them all."""

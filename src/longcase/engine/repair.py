@@ -8,7 +8,7 @@ awaits it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from longcase.engine.attempts import completed
@@ -19,6 +19,7 @@ from longcase.errors import CaseClosed, RepairRefused, UsageError
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call, CaseState, Incident
 from longcase.model.codec import Json
+from longcase.record import record
 
 _CALL_KINDS = frozenset(
     {
@@ -29,7 +30,7 @@ _CALL_KINDS = frozenset(
 RETRY_EXPECTED = timedelta(hours=1)
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Repair:
     """What a repair wants written: events at once, inputs (type, data) for the stage's next turn."""
 

@@ -8,7 +8,6 @@ it by an input, in its next turn.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from longcase.engine.questions import is_stale, shown_text
@@ -24,9 +23,10 @@ from longcase.errors import (
 from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, Vote
 from longcase.model.codec import Json, digest
+from longcase.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Actor:
     """Who acts: `person:NAME` and the like, on whose behalf, and by which channel."""
 
@@ -79,7 +79,7 @@ def expiry_outcome(task: Task, ref: str) -> dict[str, Json]:
     }  # fmt: skip
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Answered:
     """What an answer leads to: events to append, the stage's input if it decides, or a refusal."""
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 from longcase.engine import guard
 from longcase.engine.code import WorkflowCode
 from longcase.engine.comparing import Fault, Mismatch, beside, is_same, outline, trailing_outside, where
-from longcase.engine.loop import UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
+from longcase.engine.loop import STEP_LIMIT, UNWIND_STEPS, StepLimit, VisitLoop, VisitTask
 from longcase.errors import ActivityFailed, BugError, Nondeterministic, VisitInterrupted
 from longcase.history.calls import last_attempt
 from longcase.history.event import CATALOGUE, Event, instant_of, instant_text
@@ -160,11 +160,16 @@ class Track:
         return outside
 
     def interrupt(self) -> bool:
-        """End the visit: cancel every task in creation order, then discard (A7). True if code resisted."""
+        """End the visit: cancel every task in creation order, then discard (A7). True if code resisted.
+
+        Many tasks take many steps to end, and none of them resists by that: each is allowed a hundred. What
+        waits again, or is still at work after that, does not let go.
+        """
         self.mode = "unwinding"
+        steps = min(UNWIND_STEPS * len(self.loop.live_tasks()), STEP_LIMIT)
         self.loop.cancel_live()  # not here: this frame lives on in the tasks' errors, and would keep a task it names
         try:
-            self.loop.run(self.loop.time(), UNWIND_STEPS)
+            self.loop.run(self.loop.time(), steps)
         except StepLimit:
             pass
         resisted = bool(self.loop.live_tasks())

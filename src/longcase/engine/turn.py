@@ -10,7 +10,7 @@ The next module on the data's way is `advance`, which decides in which order inp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from longcase.engine.attempts import completed, unsettled
@@ -27,6 +27,7 @@ from longcase.model.codec import Json, codec_for, dump_json
 from longcase.model.exits import Again, Close
 from longcase.model.places import node_id
 from longcase.model.workflow import Stage
+from longcase.record import record
 
 VISITS_A_TURN = 100
 VISIT_WARNS = 1_000
@@ -35,7 +36,7 @@ CASE_WARNS = 10_000
 CASE_STOPS = 50_000
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Resident:
     """A case in memory. `visit` is None before the first stage, while blocked, and after the close."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from longcase.engine.attempts import Failure, Success
 from longcase.history.state import Call, CaseState
 from longcase.history.waits import all_due, next_due
 from longcase.model.codec import Json
+from longcase.record import record
 
 
-@dataclass(slots=True)  # made for every attempt: freezing it would cost three times its making
+@record(frozen=False)  # made for every attempt: freezing it would double what its making costs
 class Ended:
     """An attempt of this process ended; `at` is when."""
 
@@ -23,7 +24,7 @@ class Ended:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verified:
     """The world was asked about a call of unknown outcome."""
 
@@ -35,7 +36,7 @@ class Verified:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accepted:
     """An input from the inbox."""
 
@@ -53,7 +54,7 @@ class Accepted:
 Item = Ended | Verified | Accepted
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Work:
     """What there is to do for one case, and the little the engine may ask of the runtime.
 
@@ -74,7 +75,7 @@ class Work:
     granted: Callable[[int, str, Call], bool] = lambda case_no, ref, call: True
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Command:
     """What the runtime must do once the events are durable.
 
@@ -87,7 +88,7 @@ class Command:
     number: int
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Advance:
     """The outcome: what was applied and what is to be carried out. The events are the resident's."""
 

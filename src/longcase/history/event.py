@@ -12,13 +12,14 @@ Every type declares its version, its road into history and its anchor on the map
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
 
 from longcase.errors import BugError
 from longcase.model.codec import Json
+from longcase.record import record
 
 Road = Literal["input", "emitted", "outside", "record"]
 Anchor = Literal["node", "edge", "stage", "case"]
@@ -26,7 +27,7 @@ Anchor = Literal["node", "edge", "stage", "case"]
 HISTORY_FORMAT: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventType:
     """One entry of the catalogue."""
 
@@ -90,7 +91,9 @@ _ALL = (
     EventType("undo_skipped", "record", "node", "there was nothing to undo for a call, or a person said so"),
     EventType("undo_finished", "input", "node", "everything is settled and undone"),
     EventType("interrupted", "input", "stage", "an exception path, a cancel or a move ended the visit"),
-    EventType("unwind_refused", "record", "stage", "stage code was still alive 100 steps after the interrupt"),
+    EventType(
+        "unwind_refused", "record", "stage", "interrupted stage code waited again, or took over 100 steps for each task"
+    ),
     EventType("cancel_requested", "record", "case", "somebody asked to cancel the case"),
     EventType("incident_opened", "record", "stage", "the case cannot go on without an operator"),
     EventType("incident_closed", "record", "stage", "the incident ended: repaired, or superseded"),
@@ -116,7 +119,7 @@ BESIDE: Final[frozenset[str]] = frozenset(
 TASK_CLOCKS: Final[frozenset[str]] = frozenset({"task_reminded", "task_escalated", "task_expired"})
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Event:
     """One fact. `seq`, `salt`, `digest` and `hash` are given at append, under the case row's lock.
 

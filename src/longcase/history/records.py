@@ -5,11 +5,12 @@ They are changed by the fold only (`state`), and nothing older than they is need
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from operator import attrgetter
 from typing import Final, NotRequired, TypedDict
 
 from longcase.model.codec import Json
+from longcase.record import record
 
 
 class Call(TypedDict):
@@ -191,7 +192,7 @@ def may_have_happened(call: Call, kind: str | None) -> bool:
 TRANSIENT: Final = frozenset({"ended_tasks"})
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class CaseState:
     """Everything the system knows of a case. Changed by `apply` only."""
 

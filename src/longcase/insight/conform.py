@@ -7,11 +7,12 @@ mostly a change of the code. Reads; decides nothing.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE
 from longcase.model.map import WorkflowMap, order_findings
+from longcase.record import record
 from longcase.store.port import Store
 
 SHOWN: Final = 100  # findings of each kind that are kept; the counts are whole
@@ -45,7 +46,7 @@ ORDER BY h.case_no, h.seq
 """
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Conformance:
     """What was looked at and what does not lie on the map."""
 

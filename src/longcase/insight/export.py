@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from longcase.history.event import HISTORY_FORMAT, Event
 from longcase.insight.invariants import CHECKS, CaseFacts, Finding
 from longcase.model.codec import Json
 from longcase.model.names import counted
+from longcase.record import record
 from longcase.store.auditing import folded_row, folded_tasks
 from longcase.store.records import Stored
 
@@ -102,7 +103,7 @@ def is_a_line(line: bytes) -> bool:
 # -- verifying ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Examined:
     """What was read of an export. `complete` once its last line was there."""
 

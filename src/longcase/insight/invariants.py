@@ -8,7 +8,7 @@ them after every crash. I12 looks over all cases and remembers keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from longcase.history.event import CATALOGUE, Event
 from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
+from longcase.record import record
 from longcase.store.records import Stored
 
 # How long a case may want a turn while others get theirs: no worker, a store read while it is in use, a clock
@@ -25,7 +26,7 @@ from longcase.store.records import Stored
 PATIENCE: Final = timedelta(days=30)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """One broken invariant: which, of which case, at which event (0 if of the case as a whole)."""
 
@@ -40,7 +41,7 @@ class Finding:
         return f"{self.invariant}: {place}: {self.message}"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class CaseFacts:
     """A stored case, and its history folded as far as it goes."""
 

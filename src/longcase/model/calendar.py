@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, final
@@ -36,6 +36,7 @@ from longcase.model.hours import Ranges, parse_hours
 from longcase.model.names import printable
 from longcase.model.region import PublicHolidays, is_region
 from longcase.model.zone import first_instant, load_zone
+from longcase.record import record
 
 __all__ = [
     "MAX_DAYS",
@@ -72,7 +73,7 @@ BusinessUnit: TypeAlias = Literal["hours", "days"]
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class BusinessSpan:
     """An amount of business time: `business_hours(8)` or `business_days(2)`.
 
@@ -121,7 +122,7 @@ Span: TypeAlias = timedelta | BusinessSpan
 
 
 @final
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@record
 class Calendar:
     """When a team works: opening hours per weekday in one time zone, minus holidays.
 

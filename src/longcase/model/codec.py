@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic_core import from_json
 
 from longcase.errors import InvalidInput
 from longcase.model.names import printable
@@ -70,6 +71,18 @@ def json_bytes(value: Json) -> bytes:
     if (b"N" in data and b"NaN" in data) or (b"I" in data and b"Infinity" in data):
         dump_json(value)  # tells the number, which is refused, from the word
     return data
+
+
+def json_value(text: str) -> Json:
+    """Return the value of JSON text that we wrote ourselves, several times faster than `json.loads`.
+
+    Raises:
+        ValueError: the text is no JSON.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)  # it reads what is nested deeper than 200, too
 
 
 def canonical_json(value: Json) -> str:

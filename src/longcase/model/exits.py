@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from longcase.model.codec import Json
+from longcase.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Close:
     """A named end of a case; made by `workflow.close("name", ...)` and returned by a stage."""
 
@@ -17,6 +16,6 @@ class Close:
     leave: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Again:
     """A fresh visit of the same stage; made by `case.again()` and returned by a stage."""

@@ -9,8 +9,9 @@ Next on the data's way: `map`, which finds while it reads the source, and `check
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from longcase.record import record
 
 Severity = Literal["error", "warning"]
 
@@ -96,7 +97,7 @@ RULES: dict[str, str] = {**_ERRORS, **_WARNINGS}
 """What each code stands for, in one line; the reference page is made from it."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record
 class Finding:
     """One thing that is wrong, or doubtful, at one line of the source."""
 
@@ -133,4 +134,4 @@ class Finding:
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings by file and line, each once: a part read from two stages is one place."""
-    return sorted(set(findings))
+    return sorted(set(findings), key=lambda one: (one.file, one.line, one.code, one.message, one.hint))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Any, Literal, Protocol
@@ -21,12 +20,13 @@ from longcase.model.codec import Json
 from longcase.model.ladder import Escalation
 from longcase.model.people import Owner
 from longcase.model.span import Span
+from longcase.record import record
 
 Declared = Any  # an Activity, Decision, Signal, Stage or Workflow
 TaskKind = Literal["approval", "choice", "task"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskRequest:
     """A question for people, as the stage asks it."""
 
@@ -45,7 +45,7 @@ class TaskRequest:
     expires: tuple[Span, str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequireRequest:
     """A field of the object the stage cannot go on without."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from longcase.model.people import Owner
 from longcase.model.span import Span
+from longcase.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Escalation:
     """One level of a ladder: `after` the wait began, `to` becomes a candidate and is told.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from longcase.errors import DefinitionError
@@ -10,9 +10,10 @@ from longcase.model.calendar import Calendar
 from longcase.model.expected import check_kind, check_names
 from longcase.model.names import check_name
 from longcase.model.policy import check_limits
+from longcase.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Team:
     """A team or a person that can own work.
 
@@ -45,7 +46,7 @@ class Team:
 Owner = Team
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class System:
     """An outside system that can be down (an ERP, a registry). Activities name the one they touch.
 

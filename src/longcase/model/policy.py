@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
@@ -10,12 +9,13 @@ from longcase.errors import DefinitionError
 from longcase.model.expected import check_span
 from longcase.model.names import counted, printable
 from longcase.model.span import describe_span
+from longcase.record import record
 
 Jitter = Literal["full", "none"]
 MAX_ATTEMPTS_LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Retry:
     """A retry policy. The delay before attempt n+1 is min(cap, initial x factor^(n-1)), jittered.
 

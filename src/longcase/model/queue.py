@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from longcase.errors import DefinitionError
 from longcase.model.names import check_name
 from longcase.model.policy import check_limits
+from longcase.record import record
 
 DEFAULT_QUEUE = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Queue:
     """A queue that activities are bound to: their attempts run only on workers that serve it.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from longcase.model.codec import Codec, codec_for
 from longcase.model.people import Owner
+from longcase.record import record
 
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signal(Generic[S]):
     """A declared signal of one workflow; made by `workflow.signal(name, model, owner=...)`.
 

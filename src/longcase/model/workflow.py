@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import BaseModel
@@ -19,6 +18,7 @@ from longcase.model.names import check_name
 from longcase.model.people import Owner
 from longcase.model.signal import Signal
 from longcase.model.span import Span
+from longcase.record import record
 
 S = TypeVar("S", bound=BaseModel)
 P = ParamSpec("P")
@@ -74,7 +74,7 @@ class Stage(Generic[O]):
 Next = Stage[Any] | Close | Again
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExceptionPath(Generic[O]):
     """A modelled reaction to a signal, or to `cancel`, that interrupts the stages it covers."""
 

@@ -18,17 +18,24 @@ class Landing:
         self._doubt = doubt
         self._queues = queues
 
-    def unwritten(self, entry: Prepared) -> Moved:
-        """Return what became of a case for which there was nothing to write."""
+    def unwritten(self, entry: Prepared, settled: bool) -> Moved:
+        """Return what became of a case for which there was nothing to write.
+
+        Args:
+            settled: what its row does not show of earlier commits never comes. A write needs no such word: it is
+                refused, or makes what comes late be refused.
+        """
         resident = entry.resident
         case_no, state = resident.case_no, resident.state
         if self._queues is not None:
             self._queues.forget_used(case_no, state)
-        if case_no in self._doubt:
+        doubtful = case_no in self._doubt
+        if doubtful and settled:
             entry.result.commands += self._doubt.resolve(case_no, state)
         queued = self._queues is not None and stands_in_queue(state)
         return Moved(
-            case_no, state, resident.code, [], entry.result.commands, entry.left, entry.more,
+            case_no, state, resident.code, [], entry.result.commands, entry.left,
+            entry.more or (doubtful and not settled),
             refused=tuple(entry.reserved.refused), queued=queued,
         )  # fmt: skip
 

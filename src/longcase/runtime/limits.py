@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from longcase.engine.work import Command
 from longcase.model.activity import Activity
@@ -28,6 +28,13 @@ _SUSPECTS: Limit = ("suspects", None, (1, timedelta(seconds=0.5)))
 _THREADS: Limit = ("threads", THREADS, None)
 
 
+class Slot(NamedTuple):
+    """Room for one attempt, and since when the rates of its activity count it; None if that is not known any more."""
+
+    activity: Activity[..., Any]
+    since: datetime | None = None
+
+
 class Slots:
     """Counts this worker's running attempts and keeps what is held back. Nothing in here waits."""
 
@@ -39,13 +46,14 @@ class Slots:
         self._begun: dict[str, deque[datetime]] = {}
         self._waiting: dict[str, OrderedDict[int, None]] = {}
         self._unused: list[Activity[..., Any]] = []  # whose slots came free without an attempt's end
+        self._refused: dict[str, Limit] = {}  # every limit that ever refused, by name
         self._named: dict[int, list[str]] = {}  # cases that were told of a free slot, and the limits of that
         self.closed = False  # a draining worker begins nothing new
         self.refusing: set[str] = set()  # limits that have refused since this was last cleared
         self.retry_at: datetime | None = None  # when a rate limit lets the next one begin
 
-    def take(self, activity: Activity[..., Any], lost: int = 0) -> bool:
-        """Take a slot if every limit allows it; else `refusing` names the limit that does not.
+    def take(self, activity: Activity[..., Any], lost: int = 0) -> Slot | None:
+        """Take a slot if every limit allows it; else None, and `refusing` names the limit that does not.
 
         Args:
             lost: how many workers have died during attempts of this call.
@@ -55,17 +63,19 @@ class Slots:
             limits = (*limits, _SUSPECTS)
         if self.closed or self._running >= self._limit:
             self.refusing.add(_WORKER)
-            return False
+            return None
         for limit in limits:
             if not self._free(*limit):
                 self.refusing.add(limit[0])
-                return False
+                self._refused[limit[0]] = limit
+                return None
         self._running += 1
+        now = self._now()
         for name, _, rate in limits:
             self._counts[name] += 1
             if rate is not None:
-                self._begun.setdefault(name, deque()).append(self._now())
-        return True
+                self._begun.setdefault(name, deque()).append(now)
+        return Slot(activity, now)
 
     def give_back(self, activity: Activity[..., Any]) -> None:
         """Give a slot back; the rate keeps counting what has begun."""
@@ -73,10 +83,18 @@ class Slots:
         for name, _, _ in _limits(activity):
             self._counts[name] -= 1
 
-    def give_up(self, activity: Activity[..., Any]) -> None:
-        """Give back a slot in which no attempt has run; `spare` then names who may have it."""
-        self.give_back(activity)
-        self._unused.append(activity)
+    def give_up(self, slot: Slot) -> None:
+        """Give back a slot in which no attempt has run, and what rates count for it; `spare` then names who may go."""
+        self.give_back(slot.activity)
+        for name, _, rate in _limits(slot.activity):
+            if rate is not None and slot.since is not None and slot.since in self._begun[name]:
+                self._begun[name].remove(slot.since)
+        self._unused.append(slot.activity)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether slots were given up since `spare` was last asked."""
+        return bool(self._unused)
 
     def spare(self) -> list[int]:
         """Return the cases that may begin since slots were given up."""
@@ -92,24 +110,34 @@ class Slots:
             if was_named:
                 queue.move_to_end(case_no, last=False)
 
+    def free_again(self, limits: Iterable[str]) -> list[str]:
+        """Return those of the limits that refused an attempt and would not any more, nor is their slot promised."""
+        promised = {name for names in self._named.values() for name in names}
+        return [
+            name
+            for name in limits
+            if name not in promised
+            and (self.room > 0 if name == _WORKER else name in self._refused and self._free(*self._refused[name]))
+        ]
+
+    def first_of(self, limits: Iterable[str]) -> list[int]:
+        """Return the case that waits longest for each of the limits: it may begin now."""
+        return [case_no for name in limits for case_no in self._first(name, 1)]
+
     def looked_at(self, case_no: int, commands: Iterable[Command]) -> list[int]:
-        """Return who may begin instead of a case that was named and had no use for the slot."""
+        """Return who may begin after a case that was named: in its slot, if it had no use for it, or in another."""
         if case_no not in self._named:
             return []
-        names = self._named.pop(case_no)
+        names: Iterable[str] = self._named.pop(case_no)
         if any(command.kind == "perform" for command in commands):
-            return []
-        return [other for name in names for other in self._first(name, 1)]
+            names = self.free_again(names)
+        return self.first_of(names)
 
     def freed_by(self, activity: Activity[..., Any]) -> list[int]:
         """Return the cases that may begin since an attempt of `activity` ended: the first of each queue."""
         if not self._waiting:
             return []
-        return [
-            case_no
-            for name in (_WORKER, *(limit[0] for limit in _limits(activity)))
-            for case_no in self._first(name, 1)
-        ]
+        return self.first_of((_WORKER, *(limit[0] for limit in _limits(activity))))
 
     def due(self) -> list[int]:
         """Return the cases a rate limit has made wait until now."""

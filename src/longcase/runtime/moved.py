@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
 
 from longcase.engine.code import WorkflowCode
 from longcase.engine.turn import Resident
@@ -11,11 +10,12 @@ from longcase.engine.work import Advance, Command, Item
 from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
-from longcase.model.activity import Activity
+from longcase.record import record
+from longcase.runtime.limits import Slot
 from longcase.store.records import CaseWrite
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Moved:
     """What became of one case in a commit: commands to carry out, and whether it wants more."""
 
@@ -32,15 +32,15 @@ class Moved:
     others: bool = False  # the same commit may have made another case ready
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Reserved:
     """The slots that the turns of one preparation have taken, and the limits that refused one."""
 
-    taken: list[Activity[..., Any]] = field(default_factory=list)
+    taken: list[Slot] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Prepared:
     """One case whose turns are computed and not written yet."""
 
@@ -55,7 +55,7 @@ class Prepared:
     look_again: bool = False  # it only keeps what has ended: the case itself is looked at next
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refused:
     """Why a case cannot be moved on here: the kind of its incident, and what it says."""
 
@@ -63,7 +63,7 @@ class Refused:
     error: Exception | None
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Batch:
     """The cases of one round of an advance, each with what has ended of it in this process."""
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from longcase.errors import DoNotRetry, InvalidInput, RetryAfter
 from longcase.model.activity import Activity, NotHappened
 from longcase.model.codec import Json, dump_json, invalid
 from longcase.model.host import current_attempt
+from longcase.record import record
 
 _to_json = pydantic.TypeAdapter(Any).serializer.to_json
 MESSAGE_LIMIT = 2_000
@@ -35,7 +36,7 @@ class AttemptStopped(Exception):
     """Raised by `attempt().heartbeat()` once the attempt has been asked to stop."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Running:
     """One attempt, as its function sees it (`attempt()`)."""
 

@@ -25,7 +25,7 @@ class Queues:
         declared = declared_queues(codes.values())
         self.serves = tuple(dict.fromkeys(serves))
         self.general = DEFAULT_QUEUE in self.serves  # moves cases, and runs what is bound to no queue
-        self.limits = [_limits(declared.get(name) or Queue(name)) for name in self.serves if name != DEFAULT_QUEUE]
+        self.limits = [limits_of(declared.get(name) or Queue(name)) for name in self.serves if name != DEFAULT_QUEUE]
         self._granted: dict[int, dict[str, tuple[int, int]]] = {}  # attempt, and number of the taking
         self._returning: set[Claim] = set()  # given up, and perhaps still claimed in the store
         self._shut: set[str] = set()  # queues whose calls found no slot here; until an attempt ends
@@ -137,7 +137,8 @@ def _number(call: Call) -> int:
     return call["attempt"] if call["status"] in ("running", "unknown") else call["attempt"] + 1
 
 
-def _limits(queue: Queue) -> QueueLimits:
+def limits_of(queue: Queue) -> QueueLimits:
+    """Return a queue's limits as the store counts them."""
     rate = (queue.rate[0], queue.rate[1].total_seconds()) if queue.rate is not None else None
     return QueueLimits(queue.name, queue.concurrency, rate)
 

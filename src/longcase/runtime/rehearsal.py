@@ -6,7 +6,7 @@ What a worker would find out when each case moves is told at once: who would be 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from longcase.engine.code import WorkflowCode
@@ -16,6 +16,7 @@ from longcase.env import Env
 from longcase.history.event import Event
 from longcase.history.state import blocked
 from longcase.model.codec import Json
+from longcase.record import record
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
 from longcase.store.port import Store
 from longcase.store.records import CaseRow
@@ -27,7 +28,7 @@ WHERE status = 'open' AND case_no > :after AND (:workflow = '' OR workflow = :wo
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """A case that this code would not move: the incident it would become."""
 
@@ -46,7 +47,7 @@ class Held:
         }  # fmt: skip
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Rehearsal:
     """What a replay of the open cases came to."""
 

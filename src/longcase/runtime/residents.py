@@ -109,16 +109,17 @@ class Residents:
 
     def give_back(self, reserved: Reserved) -> None:
         """Give back the slots of turns that are not written."""
-        for activity in reserved.taken:
-            self._slots.give_up(activity)
+        for slot in reserved.taken:
+            self._slots.give_up(slot)
         reserved.taken.clear()
 
     def _begin(self, activity: Activity[..., Any], granted: bool = False, lost: int = 0) -> int:
         if not granted and self._queues is not None and (activity.queue is not None or not self._queues.general):
             return 0  # it goes through its queue, or to a worker that serves the default one
-        if not self._slots.take(activity, lost):
+        slot = self._slots.take(activity, lost)
+        if slot is None:
             return 0
-        self._reserving.taken.append(activity)
+        self._reserving.taken.append(slot)
         return self._worker
 
     def _is_dead(self, worker: int) -> bool:

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.model.codec import Json
+from longcase.record import record
 from longcase.runtime.moved import Moved
 from longcase.runtime.turns import Turns
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Go:
     """Leave to run one attempt. `number` is the fence: only the current attempt's end counts."""
 
@@ -41,33 +42,33 @@ class Go:
     details: Json = None  # last heartbeat of the attempt before
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """Not now: no slot is free, or the next try is not due. `until` is "" where nobody knows."""
 
     until: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Done:
     """Nothing to do: the call is over, or another attempt is the current one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AskVerify:
     """The outcome of an earlier attempt is unknown: ask the world, do not repeat it."""
 
     go: Go
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Final:
     """The attempt's end is recorded; nothing of this call is left to run. `moved` holds what follows."""
 
     moved: list[Moved] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Again:
     """The attempt failed and the call is tried once more at the instant `after`."""
 

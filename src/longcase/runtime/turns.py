@@ -132,9 +132,10 @@ class Turns:
     async def _round(self, todo: Batch, moved: list[Moved]) -> Batch:
         """Move cases by one commit; returns those that must be looked at anew."""
         again = Batch()
+        settled = await self._settled(todo)
         prepared = await self._prepare(todo, again)
         writes = [entry for entry in prepared if entry.write is not None]
-        moved.extend(self._landing.unwritten(entry) for entry in prepared if entry.write is None)
+        moved.extend(self._landing.unwritten(entry, settled) for entry in prepared if entry.write is None)
         try:
             batch = [entry.write for entry in writes if entry.write is not None]
             outcomes = await self.store.write(batch, partial=True) if batch else []
@@ -165,6 +166,15 @@ class Turns:
             if entry.look_again and entry.resident.case_no not in again.items:
                 again.add(entry.resident.case_no, [])
         return again
+
+    async def _settled(self, todo: Batch) -> bool:
+        """Tell whether what the rows say next is all that will come of this worker's commits of unknown outcome."""
+        if any(case_no in self._doubt for case_no in todo.items):
+            try:
+                await self.store.settle()
+            except UnavailableError:
+                return False
+        return True
 
     # -- what cannot be moved here -------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class Worker:
         self._draining = False
         self._starting = 0  # starts of this process that are being written
         self._poll_at = 0.0
-        self._clock_read = 0.0
+        self._clock_read = -READ_CLOCK  # not yet
         self._instant = ""
 
     @property
@@ -252,8 +252,8 @@ class Worker:
     async def _round(self) -> bool:
         """Move one batch; False if there was nothing to move."""
         await self._keep_watch()
-        for waiting in self._slots.spare():
-            self.wake(waiting)
+        if self._slots.has_spare:
+            self._let_begin(self._slots.spare())
         # Some room is left for what the store holds, so that cases that never rest do not starve the others.
         room = self.batch - RESERVED if come(self.agenda.store_at, self._now()) else self.batch
         cases, look = self.agenda.take(self.batch, room)
@@ -383,6 +383,9 @@ class Worker:
             self._slots.keep_waiting(moved.case_no, moved.refused)
             if back := self._queues.refuse(moved.case_no, moved.state):
                 self._carrier.spawn(self._give_back(self.number, back))
+            # While the turn was written a slot may have come free, and nobody was waiting for it.
+            if free := self._slots.free_again(moved.refused):
+                self._let_begin(self._slots.first_of(free))
 
     async def _give_back(self, worker: int, calls: list[Claim]) -> None:
         """Let other workers have the queued calls this one has no slot for."""
@@ -396,8 +399,12 @@ class Worker:
     def _freed(self, activity: Activity[..., Any]) -> None:
         """Let those that waited for the slot of an attempt that has ended have it."""
         self._slots.give_back(activity)
+        self._let_begin(self._slots.freed_by(activity))
+
+    def _let_begin(self, cases: Sequence[int]) -> None:
+        """Look at cases for which there is a slot, and into the queues for more."""
         if self._queues.limits:
             self._queues.reopen()
             self.agenda.queues_at = None
-        for waiting in self._slots.freed_by(activity):
+        for waiting in cases:
             self.wake(waiting)

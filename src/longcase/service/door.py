@@ -7,7 +7,7 @@ The door's parts stand on it: `answering` (people's answers), `mending` (correct
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
@@ -19,12 +19,13 @@ from longcase.history.waits import Wait
 from longcase.model.codec import Json
 from longcase.model.names import check_key, check_name, printable
 from longcase.nearest import nearest
+from longcase.record import record
 from longcase.service.retention import tombstone
 from longcase.store.port import Store
 from longcase.store.records import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Receipt:
     """The answer to a start. `differs` names the fields in which an existing case's object differs."""
 
@@ -35,7 +36,7 @@ class Receipt:
     differs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accepted:
     """The answer to a signal, a decision or a repair. `duplicate` means it had been accepted before."""
 
@@ -45,7 +46,7 @@ class Accepted:
     remaining: int = 0  # answers still needed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskView:
     """A task as its candidates see it."""
 
@@ -54,7 +55,7 @@ class TaskView:
     task: Task
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CaseView:
     """What one screen says of a case: where it is, what it waits for, whose move it is, since when."""
 

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
 from longcase.history.event import instant_of
+from longcase.history.state import CaseState
 from longcase.model.queue import DEFAULT_QUEUE
+from longcase.record import record
 from longcase.store.port import Store
-from longcase.store.records import CaseRow
-from longcase.store.serving import why_unserved
+from longcase.store.records import CaseRow, QueueLimits, WorkerRow
+from longcase.store.serving import Due, why_held, why_silent, why_unserved
 from longcase.store.settings import clock_from
 
 _RUNNING: Final = "SELECT worker, count(*) AS n FROM running_attempts GROUP BY worker"
 _QUEUES: Final = "SELECT queue, waiting, running, waiting_since FROM queues ORDER BY queue"
 _NOW: Final = "SELECT now FROM clock"
+# Calls that wait, and may begin now; and the codes that do not replay the visits of some of them.
+_DUE: Final = """
+SELECT queue, workflow, count(*) AS calls FROM queued_calls
+WHERE status = 'waiting' AND (due IS NULL OR due <= :now) GROUP BY queue, workflow ORDER BY queue, workflow
+"""
+_DECLINED: Final = """
+SELECT q.queue, q.workflow, q.case_no, q.call, d.code
+FROM queued_calls AS q JOIN cases AS c ON c.case_no = q.case_no
+JOIN declined AS d ON d.case_no = c.case_no AND d.visit = c.visit
+WHERE q.status = 'waiting' AND (q.due IS NULL OR q.due <= :now)
+"""
+_LATER: Final = "SELECT queue, min(due) AS due FROM queued_calls WHERE status = 'waiting' AND due > :now GROUP BY queue"
+_RATES: Final = "SELECT queue, CAST(begun AS text) AS begun FROM queue_rates"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerView:
     """A worker incarnation, as `longcase workers` shows it.
 
@@ -40,7 +57,17 @@ class WorkerView:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
+class Held:
+    """Calls of one workflow that wait in a queue, and why nobody takes them."""
+
+    workflow: str
+    calls: int
+    why: str
+    unserved: bool  # no living worker will take them, however long they wait
+
+
+@record
 class QueueView:
     """A queue in which calls wait or run, or that a living worker serves."""
 
@@ -49,14 +76,11 @@ class QueueView:
     running: int
     waiting_since: str | None
     workers: list[int]  # the living ones that serve it
-
-    @property
-    def unserved(self) -> bool:
-        """Whether calls wait and nobody will take them."""
-        return self.waiting > 0 and not self.workers
+    next_due: str | None  # when the next of those that are not due yet will be
+    held: list[Held]  # of those that are due, what nobody takes now
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FleetView:
     """All workers, oldest first, and all queues by name."""
 
@@ -64,44 +88,89 @@ class FleetView:
     queues: list[QueueView]
 
 
-async def fleet(store: Store) -> FleetView:
-    """Return the registered workers and the queues, as of now."""
-    now = instant_of((await store.query(_NOW))[0]["now"])
+async def fleet(store: Store, limits: Mapping[str, QueueLimits]) -> FleetView:
+    """Return the registered workers and the queues, as of now.
+
+    Args:
+        limits: of the queues, as the loaded code declares them; the store does not know them.
+    """
+    stamp = (await store.query(_NOW))[0]["now"]
+    now = instant_of(stamp)
     scaled = clock_from(await store.setting("clock"))
     pace = scaled.factor if scaled is not None else 1.0
     attempts = {row["worker"]: row["n"] for row in await store.query(_RUNNING)}
+    rows = await store.workers()
     workers = [
         WorkerView(
             row.no, row.alive, row.host, row.pid, row.started_at, row.beat_at,
             max(0.0, round((now - instant_of(row.beat_at)).total_seconds() / pace, 1)), _short(dict(row.codes)),
             dict(row.codes), list(row.queues), row.leases, attempts.get(row.no, 0),
         )
-        for row in await store.workers()
+        for row in rows
     ]  # fmt: skip
-    serving: dict[str, list[int]] = {}
+    return FleetView(workers, await _queues(store, limits, stamp, rows, workers))
+
+
+async def _queues(
+    store: Store, limits: Mapping[str, QueueLimits], now: str, rows: Sequence[WorkerRow], workers: Sequence[WorkerView]
+) -> list[QueueView]:
+    serving: dict[str, dict[int, float]] = {}  # by queue: the living workers, and how long each has been silent
     for worker in workers:
         for queue in worker.queues if worker.alive else ():
             if queue != DEFAULT_QUEUE:
-                serving.setdefault(queue, []).append(worker.worker)
+                serving.setdefault(queue, {})[worker.worker] = worker.silent
     waiting = {row["queue"]: row for row in await store.query(_QUEUES)}
     empty = {"waiting": 0, "running": 0, "waiting_since": None}
-    queues = [
-        QueueView(name, found["waiting"], found["running"], found["waiting_since"], serving.get(name, []))
-        for name in sorted(waiting.keys() | serving.keys())
-        for found in [waiting.get(name, empty)]
-    ]
-    return FleetView(workers, queues)
+    later = {row["queue"]: row["due"] for row in await store.query(_LATER, {"now": now})}
+    rates = {row["queue"]: json.loads(row["begun"]) for row in await store.query(_RATES)} if limits else {}
+    due = await _due(store, now)
+    living = [row for row in rows if row.alive]
+    found = []
+    for name in sorted(waiting.keys() | serving.keys()):
+        counts, those = waiting.get(name, empty), serving.get(name, {})
+        limit = why_held(limits.get(name) or QueueLimits(name), counts["running"], rates.get(name, []), now)
+        held = [_held(one, living, why_silent(those) or limit) for one in due if one.queue == name]
+        found.append(
+            QueueView(
+                name, counts["waiting"], counts["running"], counts["waiting_since"], list(those), later.get(name),
+                [one for one in held if one.why],
+            )
+        )  # fmt: skip
+    return found
 
 
-async def untaken(store: Store, row: CaseRow) -> dict[str, str]:
+async def _due(store: Store, now: str) -> list[Due]:
+    """Return the calls that wait in queues and are due, those apart whose visits some code has declined."""
+    declined: dict[tuple[str, str, int, str], set[str]] = {}
+    for row in await store.query(_DECLINED, {"now": now}):
+        call = (row["queue"], row["workflow"], row["case_no"], row["call"])
+        declined.setdefault(call, set()).add(row["code"])
+    groups = Counter((queue, workflow, " ".join(sorted(codes))) for (queue, workflow, *_), codes in declined.items())
+    apart: Counter[tuple[str, str]] = Counter()
+    for (queue, workflow, _), calls in groups.items():
+        apart[queue, workflow] += calls
+    for row in await store.query(_DUE, {"now": now}):
+        groups[row["queue"], row["workflow"], ""] = row["calls"] - apart[row["queue"], row["workflow"]]
+    return [Due(workflow, calls, "", queue, codes) for (queue, workflow, codes), calls in groups.items() if calls > 0]
+
+
+def _held(due: Due, living: Sequence[WorkerRow], limit: str) -> Held:
+    why = why_unserved(due.queue, due.workflow, due.declined.split(), living)
+    return Held(due.workflow, due.count, why or limit, bool(why))
+
+
+def waiting_in(state: CaseState) -> set[str]:
+    """Return the queues in which calls of a case wait for a worker."""
+    return {call.get("queue", "") for call in state.calls.values() if call["status"] in ("ready", "backoff")} - {""}
+
+
+async def untaken(store: Store, row: CaseRow, living: Sequence[WorkerRow]) -> dict[str, str]:
     """Return the queues in which calls of a case wait although no living worker will take them, and why."""
-    state = row.state
-    queues = {call.get("queue", "") for call in state.calls.values() if call["status"] in ("ready", "backoff")} - {""}
+    queues = waiting_in(row.state)
     if not queues:
         return {}
-    living = [worker for worker in await store.workers() if worker.alive]
-    declined = await store.declined(row.case_no, state.visit)
-    found = {queue: why_unserved(queue, state.workflow, declined, living) for queue in sorted(queues)}
+    declined = await store.declined(row.case_no, row.state.visit)
+    found = {queue: why_unserved(queue, row.state.workflow, declined, living) for queue in sorted(queues)}
     return {queue: why for queue, why in found.items() if why}
 
 

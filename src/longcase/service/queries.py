@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from longcase.errors import UsageError, WorkflowNotFound
@@ -12,10 +11,12 @@ from longcase.history.state import CaseState
 from longcase.history.waits import Wait, waits
 from longcase.model.codec import dump_json
 from longcase.nearest import nearest
+from longcase.record import record
 from longcase.store.port import Store
 from longcase.store.records import CaseRef
 
 MOST: Final = 1_000  # rows of one answer
+NEAR: Final = 2_000  # cases that follow in number, among which a page is looked for before it is among all
 CHILDREN: Final = 50  # waits of one case among which its child cases are looked up
 WAIT_KINDS: Final = ("incident", "activity", "person", "data", "signal", "timer", "child", "undo", "worker")
 _EXPECTED: Final = ("waiting_until", "stage_expected_by", "expected_by")
@@ -35,6 +36,10 @@ SELECT case_no, workflow || '/' || key AS case_address, status, closed_as, stage
        started_at, closed_at, (SELECT now FROM clock) AS now
 FROM case_overview
 """
+_CASES_NEAR: Final = _CASES.replace(
+    "FROM case_overview",
+    "FROM (SELECT * FROM case_overview WHERE case_no > :after ORDER BY case_no LIMIT :near) AS near",
+)
 _WORKFLOWS: Final = """
 SELECT DISTINCT workflow FROM case_overview WHERE tenant = :tenant UNION SELECT workflow FROM maps
 """
@@ -46,7 +51,7 @@ WHERE t.status IN ('ready', 'reserved') AND c.status = 'open' AND c.tenant = :te
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Which:
     """Which cases are asked for; an empty field does not narrow."""
 
@@ -92,20 +97,27 @@ async def list_cases(store: Store, tenant: str, which: Which) -> list[dict[str, 
         wanted.append(MAYBE_LATE)
     if which.incidents:
         wanted.append("incidents > 0")
-    sql = f"{_CASES} WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit"
-    rows = await (_late if which.overdue else _asked_for)(store, sql, parameters)
+    where = f"WHERE {' AND '.join(wanted)} ORDER BY case_no LIMIT :limit"
+    rows = await (_late if which.overdue else _asked_for)(store, where, parameters)
     return [_renamed(_for_a_worker(row)) for row in rows]
 
 
-async def _asked_for(store: Store, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    return await store.query(sql, parameters)
+async def _asked_for(store: Store, where: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a page: of the cases that come next, if they fill it, else of all.
+
+    Among all, the store goes by the index that narrows most, and has to sort what it finds: half a second where
+    that is half of a million cases.
+    """
+    near = f"{_CASES_NEAR} {where}"
+    rows = await store.query(near, {**parameters, "near": max(NEAR, parameters["limit"])})
+    return rows if len(rows) == parameters["limit"] else await store.query(f"{_CASES} {where}", parameters)
 
 
-async def _late(store: Store, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+async def _late(store: Store, where: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the overdue ones among those that MAYBE_LATE lets pass, a page at a time."""
     found: list[dict[str, Any]] = []
     while True:
-        page = await store.query(sql, parameters)
+        page = await store.query(f"{_CASES} {where}", parameters)
         in_doubt = {row["case_no"]: row["now"] for row in page if not _shows_late(row)}
         states = await store.load_many(list(in_doubt))
         late = {case_no for case_no, row in states.items() if _waits_late(row.state, in_doubt[case_no])}
@@ -170,19 +182,19 @@ async def list_tasks(
     for row in await store.query(
         f"{sql} ORDER BY coalesce(nullif(t.expected_by, ''), '9'), t.task_no LIMIT :limit", parameters
     ):
-        record = json.loads(row.pop("data"))
+        task = json.loads(row.pop("data"))
         row["whose"] = json.loads(row["whose"])
-        found.append(_renamed(row) | _asked(record))
+        found.append(_renamed(row) | _asked(task))
     return found
 
 
-def _asked(record: dict[str, Any]) -> dict[str, Any]:
-    shown = record.get("shown")
+def _asked(task: dict[str, Any]) -> dict[str, Any]:
+    shown = task.get("shown")
     return {
-        "answers": record.get("answers") or [], "form": record.get("form"), "field": record.get("field") or None,
-        "quorum": record.get("quorum", 1), "votes": len(record.get("votes") or ()),
-        "claimed_by": record.get("claimed_by") or None, "shown": json.loads(shown) if shown else None,
-        "digest": record.get("digest"),
+        "answers": task.get("answers") or [], "form": task.get("form"), "field": task.get("field") or None,
+        "quorum": task.get("quorum", 1), "votes": len(task.get("votes") or ()),
+        "claimed_by": task.get("claimed_by") or None, "shown": json.loads(shown) if shown else None,
+        "digest": task.get("digest"),
     }  # fmt: skip
 
 
@@ -209,11 +221,9 @@ async def next_steps(store: Store, state: CaseState) -> tuple[str, ...]:
     """Return where the case's stage may lead, from the newest map stored of its workflow; () if none is."""
     if state.status == "closed":
         return ()
-    sql = "SELECT graph FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
-    for row in await store.query(sql, (state.workflow,)):
-        nodes = json.loads(row["graph"]).get("nodes", ())
-        exits = [node["name"] for node in nodes if node["kind"] == "exit" and node["stage"] == state.stage]
-        ends = [name for name in exits if name.startswith("close:")]
-        ordered = [*(name for name in exits if name not in ends), *ends]
-        return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in ordered))
-    return ()
+    graph = await store.newest_map(state.workflow) or {}
+    nodes = graph.get("nodes", ())
+    exits = [node["name"] for node in nodes if node["kind"] == "exit" and node["stage"] == state.stage]
+    ends = [name for name in exits if name.startswith("close:")]
+    ordered = [*(name for name in exits if name not in ends), *ends]
+    return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in ordered))

@@ -7,7 +7,6 @@ workflow that nobody runs any more has its period too. Without one, cases are ke
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -16,6 +15,7 @@ from longcase.env import Env
 from longcase.errors import CasePurged, UsageError
 from longcase.history.event import instant_text
 from longcase.model.names import check_name
+from longcase.record import record
 from longcase.service import queries
 from longcase.store.port import Audited, Keeping, Store
 from longcase.store.records import CaseRef, Purge, Purged
@@ -46,7 +46,7 @@ class KeptStore(Store, Audited, Keeping, Protocol):
     """A store that can export and purge."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Period:
     """How long a closed case is kept: whole years of the calendar, or days."""
 
@@ -80,7 +80,7 @@ class Period:
         return f"{number} {unit}{'s' * (number != 1)}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kept:
     """The period of one workflow, and who set it."""
 
@@ -90,7 +90,7 @@ class Kept:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Due:
     """What a purge finds of one workflow: how many are old enough, how many may go, and why others may not."""
 

@@ -22,12 +22,13 @@ from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Workflow
+from longcase.runtime.queues import declared_queues, limits_of
 from longcase.service import known, queries
 from longcase.service.answering import Answering
 from longcase.service.door import Accepted, CaseView, Receipt, TaskView
-from longcase.service.fleet import FleetView, fleet, untaken
+from longcase.service.fleet import FleetView, fleet, untaken, waiting_in
 from longcase.service.mending import Mending
-from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase
+from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase, WorkerRow
 
 __all__ = ["Accepted", "CaseView", "Receipt", "Service", "TaskView"]
 
@@ -168,18 +169,17 @@ class Service(Answering, Mending):
         state = row.state
         exits = await queries.next_steps(self.store, state)
         found = await queries.with_children(self.store, state, waits(state) or for_a_worker(state))
-        unserved = await self._unserved(row, bool(found) and found[0].kind == "worker")
+        due = bool(row.wake_at) and row.wake_at <= instant_text(self.env.now())
+        wanted = bool(due or row.pending or row.lease or (found and found[0].kind == "worker"))
+        asked = wanted or waiting_in(state)
+        living = [worker for worker in await self.store.workers() if worker.alive] if asked else []
         return CaseView(
-            state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits, unserved,
-            await untaken(self.store, row),
+            state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits,
+            wanted and self._unserved(row, living), await untaken(self.store, row, living),
         )  # fmt: skip
 
-    async def _unserved(self, row: CaseRow, wanted: bool) -> bool:
-        """Tell whether a case waits for a worker, or is held by a dead one, and no living one has its workflow."""
-        due = bool(row.wake_at) and row.wake_at <= instant_text(self.env.now())
-        if not (wanted or due or row.pending or row.lease):
-            return False
-        living = [worker for worker in await self.store.workers() if worker.alive]
+    def _unserved(self, row: CaseRow, living: Sequence[WorkerRow]) -> bool:
+        """Tell whether no living worker has the workflow of a case that wants one, or is held by a dead one."""
         if row.lease in {worker.no for worker in living}:
             return False
         return not any(worker.serves(DEFAULT_QUEUE) and worker.loads(row.state.workflow) for worker in living)
@@ -206,8 +206,13 @@ class Service(Answering, Mending):
         return await queries.list_tasks(self.store, self.tenant, of=of, limit=limit, case_no=case_no)
 
     async def workers(self) -> FleetView:
-        """Return who moves cases: the workers, what each runs and holds, and the queues."""
-        return await fleet(self.store)
+        """Return who moves cases: the workers, what each runs and holds, and the queues.
+
+        Of calls that wait in a queue it says why nobody takes them. That a queue's own limits are reached is known
+        only where the code is loaded that declares them.
+        """
+        declared = declared_queues(self.codes.values())
+        return await fleet(self.store, {name: limits_of(queue) for name, queue in declared.items()})
 
     async def history(self, address: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """Return a case's events in order."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
 from longcase.errors import BugError, SchemaMismatch
+from longcase.record import record
 
 _NAME: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Migration:
     """One numbered file of SQL. `complete` tells whether a text that ends in ; is a whole statement."""
 

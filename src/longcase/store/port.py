@@ -116,6 +116,16 @@ class Store(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """Have decided what became of writes of this process that failed without an answer.
+
+        What a read after that does not show, of what was sent before it, is never written.
+
+        Raises:
+            StoreUnavailable: one of them may still be under way.
+        """
+        ...
+
     # -- reading one case --------------------------------------------------------------------------
 
     async def load(self, ref: CaseRef) -> CaseRow | None: ...
@@ -282,6 +292,10 @@ class Store(Protocol):
 
     async def map_number(self, workflow: str, fingerprint: str, graph: Json, nodes: Sequence[str]) -> int:
         """Return the number of a map, storing it at its first appearance."""
+        ...
+
+    async def newest_map(self, workflow: str) -> Json:
+        """Return the graph of the map stored last of a workflow, None if there is none."""
         ...
 
     # -- settings ------------------------------------------------------------------------------------

@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, Literal, TypeVar
 
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.record import record
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CaseRef:
     """A case by number, or by tenant, workflow and key (the live case of that key, else the newest)."""
 
@@ -26,7 +27,7 @@ class CaseRef:
     tenant: str = "main"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Input:
     """An accepted input that waits in the inbox for the turn that applies it.
 
@@ -45,7 +46,7 @@ class Input:
     on_behalf: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DedupKey:
     """A sender's key. Scope is (tenant, recipient); the digest tells the same body from another."""
 
@@ -54,7 +55,7 @@ class DedupKey:
     body: str
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class NewCase:
     """A case to be started: its first event, and the key that makes a repeated start harmless."""
 
@@ -63,7 +64,7 @@ class NewCase:
     again: bool = False  # start anew although a closed case has the key
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QueuedCall:
     """A call of an activity that is bound to a queue: it waits for a worker that serves it, or runs there.
 
@@ -80,7 +81,7 @@ class QueuedCall:
     stop: bool = False  # the running attempt is asked to stop
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QueueLimits:
     """A queue a worker serves, and what holds for it over the whole fleet."""
 
@@ -89,7 +90,7 @@ class QueueLimits:
     rate: tuple[int, float] | None = None  # attempts begun in so many seconds
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Taken:
     """Queued calls given to a worker, and when it is worth asking again: "" if nobody knows."""
 
@@ -98,7 +99,7 @@ class Taken:
     claim: int = 0  # number of the taking, for `give_back`
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class CaseWrite:
     """What one or more turns of one case add. Written wholly or not at all."""
 
@@ -119,7 +120,7 @@ class CaseWrite:
     worker: int = 0  # the incarnation that computed this; 0 for nobody's
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Written:
     """The outcome of one CaseWrite, in the order given.
 
@@ -138,7 +139,7 @@ class Written:
     error: Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """The answer to a start: the case's number and whether it was there before."""
 
@@ -148,7 +149,7 @@ class Started:
     differs: tuple[str, ...] = ()  # fields of the object that differ from the existing case's
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Edit(Generic[T]):
     """What a unit of work under the case row's lock wants written.
 
@@ -164,7 +165,7 @@ class Edit(Generic[T]):
     refusal: Exception | None = None
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Locked:
     """What a unit of work sees: the case under its row's lock. It must not change `state` itself."""
 
@@ -183,7 +184,7 @@ class Locked:
 Decide = Callable[[Locked], Edit[T]]
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class CaseRow:
     """A case as stored."""
 
@@ -196,7 +197,7 @@ class CaseRow:
     inbox: list[Input] | None = None  # what waits, where the store has read it along; else ask `inboxes`
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerRow:
     """A registered worker incarnation."""
 
@@ -219,7 +220,7 @@ class WorkerRow:
         return not self.queues or queue in self.queues
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Stored:
     """All that is kept of one case, as it stands in the tables: what `verify` compares with the history."""
 
@@ -231,7 +232,7 @@ class Stored:
     tasks: dict[str, dict[str, Json]]  # by name in the case: the row of the tasks projection
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exported:
     """A file that holds closed cases, and was read back: what the store keeps a receipt of."""
 
@@ -241,7 +242,7 @@ class Exported:
     cases: Mapping[int, tuple[int, bytes]]  # by number: how long the history was, and its head
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Purge:
     """Which closed cases are to go: those of a workflow that are old enough, exported, and held by nothing."""
 
@@ -254,7 +255,7 @@ class Purge:
     limit: int  # cases of one transaction
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Purged:
     """A case that has gone; its tombstone stands in the view `purged`."""
 

@@ -6,7 +6,6 @@ without empty fields; nothing is kept twice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
@@ -17,7 +16,7 @@ from longcase.history.event import Event
 from longcase.history.records import TRANSIENT
 from longcase.history.state import CaseState, Task
 from longcase.history.waits import Wait, waits
-from longcase.model.codec import Json, json_bytes
+from longcase.model.codec import Json, json_bytes, json_value
 from longcase.store.records import CaseRow, Input
 
 Row = tuple[Any, ...]
@@ -101,8 +100,8 @@ def state_from(row: Row) -> CaseState:
     width = len(_FOLDED_FIELDS)
     for name, value in zip(_FOLDED_FIELDS, row, strict=False):
         setattr(state, name, value)
-    state.object = json.loads(row[width])
-    for name, value in json.loads(row[width + 1]).items():
+    state.object = json_value(row[width])
+    for name, value in json_value(row[width + 1]).items():
         setattr(state, name, value)
     return state
 
@@ -151,7 +150,7 @@ def event_from(row: Row) -> Event:
         hash_,
     ) = row
     return Event(
-        type_, json.loads(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
+        type_, json_value(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
         salt, digest, hash_, text,
     )  # fmt: skip
 
@@ -164,7 +163,7 @@ INPUT_COLUMNS: Final = "no, id, type, data, actor, on_behalf, channel, accepted_
 def input_from(row: Row) -> Input:
     """Return the input of a row of INPUT_COLUMNS."""
     no, id_, type_, data, actor, on_behalf, channel, accepted_at, cause = row
-    return Input(id_, type_, json.loads(data), actor, channel, accepted_at, no, cause, on_behalf)
+    return Input(id_, type_, json_value(data), actor, channel, accepted_at, no, cause, on_behalf)
 
 
 # -- tasks -----------------------------------------------------------------------------------------

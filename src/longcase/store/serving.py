@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from longcase.model.queue import DEFAULT_QUEUE
-from longcase.store.records import WorkerRow
+from longcase.record import record
+from longcase.store.queue_limits import room_of
+from longcase.store.records import QueueLimits, WorkerRow
 from longcase.store.symptom import SILENT_SECONDS, Symptom
 
 NAMED: Final = 20  # stuck cases that are named one by one
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SeenWorker:
     """A registered worker, as the check-up sees it."""
 
@@ -25,7 +26,7 @@ class SeenWorker:
         return f"worker {self.row.no} (pid {self.row.pid} on {self.row.host})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Due:
     """What waits for a worker: the due cases of a workflow, or its calls in a queue."""
 
@@ -36,7 +37,7 @@ class Due:
     declined: str = ""  # the codes that do not replay the visits of just these, one after the other
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Holding:
     """How many cases of a workflow a worker holds: leased to it, or with a call it took from a queue."""
 
@@ -114,6 +115,35 @@ def why_unserved(queue: str, workflow: str, declined: Collection[str], living: S
     if loading:
         return f"{told}{'its' if one else 'their'} code does not replay the visit: one of another release is missing"
     return f"{told}{'has' if one else 'have'} not loaded {workflow}"
+
+
+def why_held(limits: QueueLimits, running: int, begun: Sequence[str], now: str) -> str:
+    """Return which limit of a queue lets no further call begin now, "" if none does.
+
+    Args:
+        running: calls of the queue that are claimed or run.
+        begun: the claims its rate counts.
+    """
+    if limits.concurrency is not None and running >= limits.concurrency:
+        return f"as many run as may at once: {limits.concurrency}"
+    if limits.rate is None:
+        return ""
+    count, seconds = limits.rate
+    room, opens = room_of(QueueLimits(limits.name, None, limits.rate), running, begun, now, 1)
+    return "" if room > 0 else f"its rate, {count} in {seconds:g} s, is spent until {opens}"
+
+
+def why_silent(serving: Mapping[int, float]) -> str:
+    """Return that all who serve a queue are silent, "" if one is not, or if there are none.
+
+    Args:
+        serving: for how many seconds each has given no sign of life, by its number.
+    """
+    if not serving or any(silent <= SILENT_SECONDS for silent in serving.values()):
+        return ""
+    one = len(serving) == 1
+    told = ", ".join(f"{number} for {silent:.0f} s" for number, silent in serving.items())
+    return f"the worker{'s' * (not one)} that serve{'s' * one} it {'has' if one else 'have'} been silent: {told}"
 
 
 def _waits(due: Due, reason: str) -> Symptom:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
+
+from longcase.record import record
 
 SILENT_SECONDS: Final = 30.0  # a worker that lives says so every few seconds
 UNSERVED_SECONDS: Final = 60.0  # a case that is ready for so long is nobody's
@@ -13,7 +14,7 @@ CLOCK_BACK: Final = timedelta(seconds=5)  # how much newer than now the newest e
 Level = Literal["ok", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Symptom:
     """One finding of the doctor. `hint` is the mend, ready to paste."""
 

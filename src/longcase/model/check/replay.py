@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from longcase.model.map.calls import called
 from longcase.model.map.locals import Locals, is_object, locals_of
 from longcase.model.map.scope import UNKNOWN, Scope, scope_of, walk_body
 from longcase.model.map.source import Source, SourceNotFound, shown, source_of
+from longcase.record import record
 
 HELPERS_LIMIT = 500
 """The most helper functions that are read for one stage."""
@@ -103,7 +103,7 @@ _ENDINGS: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", 
 _IN_DECISIONS: Final = frozenset({"time_in_stage", "random_in_stage", "io_in_stage", "thread_in_stage", "dynamic_code"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Read:
     """One function that is read for one stage: the stage's own, or a helper of it."""
 

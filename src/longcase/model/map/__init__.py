@@ -27,8 +27,7 @@ plain walk over the syntax tree (`complete`) looks for what the readers missed.
 from longcase.model.map.compile import compile_map
 from longcase.model.map.conform import OrderFinding, node_known, order_findings
 from longcase.model.map.graph import Edge, Level, Node, StageMap, WorkflowMap
-from longcase.model.map.render_mermaid import render_mermaid
-from longcase.model.map.render_text import render_text
+from longcase.model.map.source import forget_sources
 
 __all__ = [
     "Edge",
@@ -38,8 +37,7 @@ __all__ = [
     "StageMap",
     "WorkflowMap",
     "compile_map",
+    "forget_sources",
     "node_known",
     "order_findings",
-    "render_mermaid",
-    "render_text",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -14,9 +13,10 @@ from longcase.model.decision import answer_set
 from longcase.model.map.atlas import FunctionReading
 from longcase.model.map.calls import called
 from longcase.model.map.types import origins, returned, type_of
+from longcase.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answers:
     """The answers an expression can have, in declared order, and the call that gives them, if a call does."""
 
@@ -24,7 +24,7 @@ class Answers:
     call: ast.Call | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tested:
     """What the test of an `if` says about closed answers: those that make it true."""
 

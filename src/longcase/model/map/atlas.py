@@ -8,7 +8,7 @@ and stay here, the map that comes out of them is plain data.
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from longcase.model.activity import Activity
@@ -22,6 +22,7 @@ from longcase.model.map.source import Source
 from longcase.model.people import Owner
 from longcase.model.places import NodeKind, node_id
 from longcase.model.span import Span
+from longcase.record import record
 
 if TYPE_CHECKING:
     from longcase.model.workflow import Stage, Workflow
@@ -32,7 +33,7 @@ NODES_LIMIT = 10_000
 """The most nodes a map may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wait:
     """The expectation of one wait, as far as it can be read; UNKNOWN stands for a value made at run time."""
 
@@ -43,7 +44,7 @@ class Wait:
     expires: tuple[Span | Unknown, str] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Site:
     """One durable call in the source and the node it claims."""
 
@@ -56,7 +57,7 @@ class Site:
     shows_all: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, eq=False)
 class FunctionReading:
     """One stage, exception path or part as it was read, and what of its tree has been claimed.
 

@@ -7,27 +7,28 @@ node of the map; everything else only says in which order steps come.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from longcase.record import record
 
 JumpKind = Literal["break", "continue", "return", "raise"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """One node: a wait, a decision, a change."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Seq:
     """One after the other; an empty one is nothing at all."""
 
     items: tuple[Block, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arm:
     """One way of a branch, or one handler of a try; `catches` are the kinds of node whose failure it takes."""
 
@@ -36,7 +37,7 @@ class Arm:
     catches: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Alt:
     """One of several ways. `title` is the question; `by` the node whose answer chooses, or ""."""
 
@@ -45,7 +46,7 @@ class Alt:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loop:
     """Any number of rounds; `endless` ones end by a jump or an exit only. `rest` is the else part."""
 
@@ -55,7 +56,7 @@ class Loop:
     rest: Block = Seq()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Par:
     """Strands side by side, joined at the end; with `each`, one strand per item of a collection."""
 
@@ -63,21 +64,21 @@ class Par:
     each: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Spawn:
     """A strand that runs beside what follows (`create_task`), joined by the group or an await."""
 
     block: Block
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """A TaskGroup: the strands spawned inside are joined at its end."""
 
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Guard:
     """A try: from every step of `body` the `handlers` may follow; `rest` is the else part."""
 
@@ -87,7 +88,7 @@ class Guard:
     final: Block = Seq()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limit:
     """A body under `asyncio.timeout` and its kin; `node` is the timer's place."""
 
@@ -95,7 +96,7 @@ class Limit:
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edit:
     """`with case.change()`: the change is recorded when the body is left, if there is one."""
 
@@ -103,7 +104,7 @@ class Edit:
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inline:
     """A part of the workflow, read in place; `name` is what it adds to the path, label included."""
 
@@ -111,14 +112,14 @@ class Inline:
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exit:
     """The stage is left; `node` is the exit's place."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Jump:
     """`break`, `continue`, the `return` of a part, or an exception raised by the stage itself."""
 

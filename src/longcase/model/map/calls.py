@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from longcase.model.activity import Activity
@@ -12,6 +11,7 @@ from longcase.model.decision import Decision
 from longcase.model.map.scope import UNKNOWN, Scope, targets_of
 from longcase.model.one_of import one_of
 from longcase.model.workflow import Part
+from longcase.record import record
 
 AWAITED: Final = frozenset({"approval", "choice", "ask", "require", "receive", "pause", "child", "undo"})
 """The methods of a case that are awaited."""
@@ -19,7 +19,7 @@ AT_ONCE: Final = frozenset({"update", "spawn", "rule_again"})
 """The methods of a case that leave an event and are not awaited."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Called:
     """What a call calls.
 

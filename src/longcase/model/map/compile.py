@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from types import MappingProxyType
@@ -31,12 +31,13 @@ from longcase.model.map.statements import StatementReader
 from longcase.model.places import CANCEL_PATH, NodeKind, node_id
 from longcase.model.span import describe_span
 from longcase.model.workflow import ExceptionPath, Part, Stage, Workflow
+from longcase.record import record
 
 STAGES_LIMIT = 1000
 """The most stages and exception paths a workflow may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reading:
     """A workflow as it was read: its map, the functions with their syntax trees, and the findings."""
 

@@ -7,17 +7,17 @@ hold for every event. Order is a finding, not an alarm: mostly the code has chan
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from longcase.model.map.flow import START, STRAND
 from longcase.model.map.graph import WorkflowMap
+from longcase.record import record
 
 Arrival: TypeAlias = tuple[str, int, str]
 """A node's id, the n-th arrival there in the visit, and the strand it happened in."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OrderFinding:
     """An arrival that the map does not allow after the one before it in its strand ("" is the stage's start)."""
 

@@ -14,7 +14,8 @@ possible in one strand but says nothing to a reader.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from operator import attrgetter
 from typing import Literal, TypeAlias
 
 from longcase.model.map.block import (
@@ -34,6 +35,7 @@ from longcase.model.map.block import (
     Spawn,
     Step,
 )
+from longcase.record import record
 
 START = ""
 """Stands before the first node of a stage."""
@@ -45,7 +47,7 @@ ROUNDS_LIMIT = 1000
 PairKind = Literal["next", "skip", "failure", "order"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record
 class Tip:
     """A node that may have come last, why, and the answer that led on from it."""
 
@@ -59,7 +61,7 @@ Jumps: TypeAlias = dict[str, Tips]
 _NONE: Tips = frozenset()
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Flow:
     """The follow relation of one stage, and whether its end can be reached without an exit."""
 
@@ -110,7 +112,8 @@ class _Walker:
 
     def step(self, node: str, tips: Tips) -> Tips:
         """Note that `node` may follow each tip, and return it as the only tip."""
-        for tip in sorted(tips):  # a set has another order in another process, and edges are fingerprinted
+        # A set has another order in another process, and edges are fingerprinted.
+        for tip in sorted(tips, key=attrgetter("source", "kind", "label")):
             self.flow.pairs.setdefault((tip.source, node), set()).add((tip.kind, tip.label))
         if not tips:
             return _NONE

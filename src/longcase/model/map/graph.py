@@ -19,6 +19,7 @@ from longcase.model.codec import Json, canonical_json
 from longcase.model.map.block import Block, block_from_json, block_to_json
 from longcase.model.map.flow import Flow, flow_of
 from longcase.model.places import NodeKind
+from longcase.record import record
 
 if TYPE_CHECKING:
     from longcase.model.activity import Activity
@@ -36,7 +37,7 @@ WAITING: frozenset[str] = frozenset(
 EdgeKind = Literal["entry", "next", "exit", "failure", "escalation", "expiry", "exception", "undo"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Level:
     """One level of an escalation ladder, in words."""
 
@@ -45,7 +46,7 @@ class Level:
     reassign: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """One place of the map.
 
@@ -76,7 +77,7 @@ class Node:
     target: Any = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edge:
     """One arrow. Ends are node ids, stage names, "close:NAME", "owner:TEAM" or "incident:TEAM"."""
 
@@ -86,7 +87,7 @@ class Edge:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StageMap:
     """One stage or exception path, with its block tree.
 

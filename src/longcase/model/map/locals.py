@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from longcase.model.map.aio import SYNC, TASK_MAKERS, asyncio_name
 from longcase.model.map.scope import Scope, own_nodes
 from longcase.model.map.source import FunctionDef
+from longcase.record import record
 
 PASSES_LIMIT = 8
 """How often the assignments are read; each pass follows one more step from name to name."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Locals:
     """The kind of each local name ("task", "tasks", "set", "object", "group", or a class of asyncio),
     how often it is assigned, and the expressions assigned to it."""

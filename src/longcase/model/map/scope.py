@@ -12,7 +12,7 @@ import builtins
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from enum import Enum
 from types import FunctionType, ModuleType
@@ -28,6 +28,7 @@ from longcase.model.map.source import FunctionDef
 from longcase.model.one_of import OneOf, one_of
 from longcase.model.people import System, Team
 from longcase.model.workflow import Part
+from longcase.record import record
 
 
 class _Unknown(Enum):
@@ -61,7 +62,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 _NUMBERS = (int, float, timedelta)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scope:
     """The names one function sees. `local` hides the outer names; `imports` are made in the function."""
 

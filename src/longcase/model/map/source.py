@@ -10,9 +10,10 @@ import ast
 import inspect
 import linecache
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+from longcase.record import record
 
 SOURCE_LIMIT = 2_000_000
 """The longest module that is read, in characters."""
@@ -29,7 +30,7 @@ class SourceNotFound(Exception):
     """The function's source cannot be read; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Source:
     """One function with its place: the function, its syntax tree, the file and the file's lines."""
 
@@ -85,6 +86,11 @@ def _parse(text: str) -> ast.Module:
             error = unreadable
             break
     raise SourceNotFound(f"the source cannot be parsed: {error}")
+
+
+def forget_sources() -> None:
+    """Let go of the syntax trees read so far: they take fifty times their text, and a worker needs them once."""
+    _parse.cache_clear()
 
 
 def functions_in(tree: ast.AST) -> list[FunctionDef]:

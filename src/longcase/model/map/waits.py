@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -21,6 +20,7 @@ from longcase.model.places import NodeKind, slug
 from longcase.model.signal import Signal
 from longcase.model.span import Span, describe_span
 from longcase.model.workflow import Workflow
+from longcase.record import record
 
 _KINDS: Final[Mapping[str, NodeKind]] = {"approval": "approval", "choice": "choice", "ask": "task"}
 _FIRST: Final[Mapping[str, str]] = {
@@ -39,8 +39,10 @@ COMPUTED: Final = "(computed)"
 """Stands for a span or an answer that is made at run time."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Arguments:
+    """The arguments of a call by their names, and where they are read."""
+
     given: Mapping[str, ast.expr]
     scope: Scope
 

@@ -100,6 +100,18 @@ class Committer:
         self._heads.clear()  # the server may have crashed, and lost what did not wait for the disk
         await self._fence.raise_up(connection)
 
+    async def settle(self) -> None:
+        """Refuse what was sent over lines that broke, if it has not landed by now (see `Store.settle`)."""
+        if self._fence.holds:
+            return
+        try:
+            async with self._pool.use() as connection:
+                await self._after_a_loss(connection)
+        except Exception as error:
+            raise self._own(error) from error
+        if not self._fence.holds:
+            raise StoreUnavailable("a turn that was not answered may still be under way", hint="try again")
+
     # -- the way in ----------------------------------------------------------------------------------
 
     async def run(self, pieces: Sequence[Any], *, atomic: bool = True) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from ssl import SSLError
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -26,6 +26,7 @@ from longcase.errors import (
     StoreUnavailable,
     UsageError,
 )
+from longcase.record import record
 from longcase.store.postgres.options import CACHED_STATEMENTS, CONNECT_SECONDS, read_options
 
 TRANSACTION_SECONDS: Final = 60.0  # of one that writes, where the server can end it (17 and newer)
@@ -51,7 +52,7 @@ _UNTRUSTED: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientErro
 Connection = asyncpg.Connection  # the type; asyncpg has no generic one
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """Where a database is, and how its connections are to be made."""
 

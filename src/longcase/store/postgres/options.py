@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
 from longcase.errors import UsageError
 from longcase.nearest import nearest
+from longcase.record import record
 
 CONNECT_SECONDS: Final = 10  # for a connection to be made, unless the URL says otherwise
 CACHED_STATEMENTS: Final = 200
@@ -30,7 +30,7 @@ _TAKEN: Final = sorted([*_DRIVERS, *_SERVERS, "connect_timeout", "statement_cach
 _PORTS: Final = re.compile(r"\d{1,5}(,\d{1,5})*")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """What the options of a URL come to."""
 

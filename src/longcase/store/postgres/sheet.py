@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from longcase.errors import BugError, CaseNotFound, IdempotencyConflict, InvalidInput
@@ -16,6 +16,7 @@ from longcase.history.chain import GENESIS
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.record import record
 from longcase.store import rows
 from longcase.store.folding import prepare, refold
 from longcase.store.postgres.statement import Draft
@@ -69,7 +70,7 @@ class Unread(Exception):
     """An inbox was asked for that was not read."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Wanted:
     """What a unit of work must have on its sheet."""
 
@@ -88,7 +89,7 @@ class Wanted:
         return self
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Held:
     """A case on the sheet."""
 

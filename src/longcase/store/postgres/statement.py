@@ -17,7 +17,7 @@ Parts that a batch does not need are left out; the text for each set of parts is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -25,6 +25,7 @@ from longcase.errors import BugError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.record import record
 from longcase.store import rows
 from longcase.store.folding import task_rows
 from longcase.store.records import DedupKey, Input, QueuedCall
@@ -58,7 +59,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Draft:
     """A case as a unit of work wants it written, if it still stands as the unit saw it."""
 
@@ -319,7 +320,7 @@ def _add_around(text: _Text, part: str) -> None:
 # -- values ----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Batch:
     """Drafts laid out for the statement."""
 

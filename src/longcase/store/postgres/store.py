@@ -6,6 +6,7 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -75,6 +76,7 @@ _INBOXES: Final = f"""
 SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ANY($1::bigint[]) ORDER BY no
 """
 _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = $1 AND fingerprint = $2"
+_NEWEST_MAP: Final = "SELECT graph FROM maps WHERE workflow = $1 ORDER BY number DESC LIMIT 1"
 _ADD_MAP: Final = """
 INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
 """
@@ -232,6 +234,9 @@ class PostgresStore(Fleet):
                 log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
             await asyncio.sleep(LOOK_AGAIN)
 
+    async def settle(self) -> None:
+        await self._committer.settle()
+
     # -- reading one case --------------------------------------------------------------------------
 
     def _seen(self, found: Any) -> CaseRow:
@@ -323,6 +328,10 @@ class PostgresStore(Fleet):
             return number
 
         return await self._change(work)
+
+    async def newest_map(self, workflow: str) -> Json:
+        found = await self._read(_NEWEST_MAP, workflow)
+        return json.loads(found[0][0]) if found else None
 
     async def setting(self, name: str) -> Json:
         """Return a fact of the store itself, None if it was never set."""

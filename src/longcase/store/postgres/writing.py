@@ -6,7 +6,7 @@ after them (SEMANTICS A2). Plain functions over what was read: they wait for not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from longcase.errors import BugError
@@ -14,6 +14,7 @@ from longcase.history.chain import GENESIS, link
 from longcase.history.event import Event
 from longcase.history.state import blocked
 from longcase.history.waits import next_due
+from longcase.record import record
 from longcase.store import rows
 from longcase.store.folding import (
     earliest,
@@ -30,7 +31,7 @@ from longcase.store.postgres.statement import Draft
 from longcase.store.records import CaseRef, CaseRow, CaseWrite, Input, Written
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Head:
     """How a case's row stood when this process last read or wrote it."""
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apsw
@@ -17,6 +16,7 @@ import apsw
 from longcase.env import Env
 from longcase.errors import UsageError
 from longcase.history.event import instant_text
+from longcase.record import record
 from longcase.store.sqlite import migrate, settings
 from longcase.store.sqlite.commit import Committer
 from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
@@ -25,7 +25,7 @@ from longcase.store.sqlite.reading import Questions, Read
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """How a file is opened; `open_sqlite` says what each means."""
 

@@ -98,6 +98,8 @@ def connect(path: str, *, create: bool = False, synchronous: str = "FULL", vfs: 
     connection = apsw.Connection(path, _CREATE if create else _OPEN, vfs=vfs, statementcachesize=STATEMENTS)
     try:
         connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
+        # Else SQLite plans anew whenever a value is bound that it has held against a partial index.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if path != MEMORY:
             safe = wal_is_safe(sqlite_version())
             mode = connection.pragma("journal_mode")

@@ -7,6 +7,7 @@ microseconds each) and see every commit that was answered.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -64,6 +65,7 @@ _INBOXES: Final = f"""
 SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no
 """
 _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
+_NEWEST_MAP: Final = "SELECT graph FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
 _ADD_MAP: Final = """
 INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
@@ -169,6 +171,9 @@ class SqliteStore(Fleet):
                 log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
             await asyncio.sleep(LOOK_AGAIN)
 
+    async def settle(self) -> None:
+        """Nothing is under way here: a commit has happened or not when its error is raised."""
+
     # -- reading one case --------------------------------------------------------------------------
 
     async def load(self, ref: CaseRef) -> CaseRow | None:
@@ -246,6 +251,10 @@ class SqliteStore(Fleet):
             return number
 
         return await self._committer.run(unit)
+
+    async def newest_map(self, workflow: str) -> Json:
+        found = self._read(_NEWEST_MAP, (workflow,))
+        return json.loads(found[0][0]) if found else None
 
     # -- settings ------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Writing the turns of many cases at once: one read of all heads, one statement per table.
+"""Writing the turns of many cases at once: their heads are read, then one statement per table.
 
 Every turn goes by one of two roads (SEMANTICS A2): straight, when nothing came in between, or folded
 again from the stored row, when only unseen events did. A turn that a seen event overtook is refused
@@ -28,15 +28,15 @@ from longcase.store.folding import (
     task_rows,
 )
 from longcase.store.records import CaseRef, CaseRow, CaseWrite, Input, Written
-from longcase.store.rows import Row, text_of
+from longcase.store.rows import Row
 from longcase.store.sqlite.queues import replace as replace_queued
 from longcase.store.sqlite.transaction import INSERT_EVENT, OPERATION, UPDATE_CASE, UPDATE_OPERATION, Transaction
 from longcase.store.unit import Entry
 
-_HEADS = """
+_HEAD = """
 SELECT case_no, seq, seen_seq, hash, status, at, wake_at, lease,
        (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no)
-FROM cases WHERE case_no IN (SELECT value FROM json_each(?))
+FROM cases WHERE case_no = ?
 """
 _TURN = f"UPDATE cases SET {', '.join(f'{column} = ?' for column in rows.TURN_COLUMNS)}"
 _UPDATE_TURN = f"{_TURN}, {OPERATION}"
@@ -68,8 +68,8 @@ def run_writes(tx: Transaction, entries: Sequence[Entry]) -> None:
 
 
 def _run_batch(tx: Transaction, entries: Sequence[Entry]) -> None:
-    wanted = [entry.write.case_no for entry in entries if entry.write.new is None]
-    heads: dict[int, Head] = {row[0]: row[1:] for row in tx.execute(_HEADS, (text_of(wanted, "cases"),))}
+    wanted = [(entry.write.case_no,) for entry in entries if entry.write.new is None]
+    heads: dict[int, Head] = {row[0]: row[1:] for row in tx.cursor.executemany(_HEAD, wanted)}
     events: list[Row] = []
     updates: list[Row] = []
     turns: list[Row] = []
