@@ -366,9 +366,9 @@ def test_rule_B9_an_unknown_outcome_with_an_undo_is_asked_before_the_new_call_be
 
 async def hangs(**_: Any) -> str:
     """What an attempt looks like that gets no answer in its time."""
-    from longcase.runtime.performing import _TimedOut
+    from longcase.runtime.performing import TimedOut
 
-    raise _TimedOut("timeout", "not done within 300 s")
+    raise TimedOut("timeout", "not done within 300 s")
 
 
 def test_rule_B9_verify_tells_and_no_person_is_asked() -> None:

@@ -21,6 +21,7 @@ from longcase import (
     Ruled,
     System,
     Team,
+    Transaction,
     Workflow,
     activity,
     business_days,
@@ -79,6 +80,17 @@ async def pay_slowly(amount: int, *, idempotency_key: str = injected()) -> str:
     return f"{idempotency_key}:{amount}"
 
 
+@activity(owner=desk, transaction=True)
+def book(tx: Transaction, sku: str, amount: int = 1) -> int:  # the caller does not pass the transaction
+    rows = tx.execute("INSERT INTO books VALUES (?, ?) RETURNING amount", sku, amount)
+    return int(rows[0][0])
+
+
+@book.undo(transaction=True)
+def unbook(tx: Transaction, booked: int, sku: str, amount: int = 1) -> None:
+    tx.execute("DELETE FROM books WHERE sku = ?", sku)
+
+
 @decision(owner=desk, question="Which way?", policy="v1")
 def route(order: Order) -> Route:
     return Route.FAST if order.amount < 100 else Route.SLOW
@@ -119,6 +131,7 @@ async def collect(case: Case[Order]) -> Next:
     assert_type(await described(case, "Which colour?"), str)
     receipt = await one_of({Route.FAST: transfer, Route.SLOW: pay_slowly})[route(case.object)](case.object.amount)
     assert_type(receipt, str)
+    assert_type(await book("a", amount=2), int)
     body = await case.receive(paid, within=days(3))
     assert_type(body, Paid)
     async for amount in case.as_completed([price.labelled("each")(n) for n in (1, 2)]):

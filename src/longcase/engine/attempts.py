@@ -123,9 +123,14 @@ def _apart(lost: int, draw: float) -> timedelta:
 
 
 def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
-    """Tell whether the end of attempt `number` is that of the call's current running attempt."""
+    """Tell whether the end of attempt `number` is that of the call's current running attempt, and is still open."""
     call = state.calls.get(ref)
-    return call is not None and call["attempt"] == number and call["status"] == "running"
+    return (
+        call is not None
+        and call["attempt"] == number
+        and call["status"] == "running"
+        and call.get("committed") != number  # its result is in the inbox, whatever is reported besides
+    )
 
 
 def completed(state: CaseState, ref: str, call: Call, number: int, result: Json, actor: str, **more: Json) -> Event:
@@ -179,6 +184,12 @@ def begun(state: CaseState, ref: str, call: Call, worker: int) -> Event:
         "worker": worker,
     }
     return place(state, call, Event("attempt_started", data, actor=f"worker:{worker}"))
+
+
+def committed(state: CaseState, ref: str, call: Call, worker: int) -> Event:
+    """Return the record, written in the attempt's own transaction, that it was committed."""
+    data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": call["attempt"], "worker": worker}
+    return place(state, call, Event("attempt_committed", data, actor=f"worker:{worker}"))
 
 
 def refused(state: CaseState, ref: str, number: int, outcome: str, worker: int, result: Json = None) -> Event:

@@ -127,6 +127,8 @@ def _command(
         data["undo"] = ""
     if activity.queue is not None:
         data["queue"], data["priority"] = activity.queue.name, activity.priority
+    if activity.transaction:
+        data["transaction"] = True
     return data
 
 

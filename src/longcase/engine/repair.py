@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import timedelta
 
+from longcase.engine.attempts import completed
 from longcase.engine.code import WorkflowCode
 from longcase.engine.corrections import input_corrected
 from longcase.engine.incidents import fits
@@ -178,7 +179,13 @@ def _was_called(mark: Event) -> str:
 
 
 def move(
-    state: CaseState, stage: str, actor: Actor, reason: str, code: WorkflowCode | None, earlier: Sequence[Event] = ()
+    state: CaseState,
+    stage: str,
+    actor: Actor,
+    reason: str,
+    code: WorkflowCode | None,
+    earlier: Sequence[Event] = (),
+    committed: Mapping[str, Json] | None = None,
 ) -> Repair:
     """End the visit and enter another stage; nothing is undone (SEMANTICS B12).
 
@@ -190,13 +197,30 @@ def move(
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
-    return _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
+    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
+    activities = code.activities if code is not None else {}
+    per_case = {
+        ref: result
+        for ref, result in (committed or {}).items()
+        if (made := activities.get(state.calls[ref]["activity"])) is not None and made.once_per != "call"
+    }
+    repair.events[:0] = _recorded(state, per_case)  # the stage that is entered may ask for just these
+    return repair
 
 
 def restart(
-    state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str, code: WorkflowCode | None = None
+    state: CaseState,
+    visit_events: Sequence[Event],
+    actor: Actor,
+    reason: str,
+    code: WorkflowCode | None = None,
+    committed: Mapping[str, Json] | None = None,
 ) -> Repair:
-    """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
+    """Begin the visit anew under the same keys, taking over results that are already recorded (A5).
+
+    `committed` are the results, by call, that transactions have committed and no turn has applied yet: they are
+    recorded first, so that no call is made again whose rows are there (A12).
+    """
     still_open(state)
     for call in state.calls.values():
         activity = code.activities.get(call["activity"]) if code is not None else None
@@ -207,7 +231,8 @@ def restart(
                 "and its effect must not be repeated",
                 hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
             )
-    reuse = _calls_of(visit_events, results=True)
+    late = _recorded(state, committed or {})
+    reuse = _calls_of([*visit_events, *late], results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
     returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
@@ -216,11 +241,23 @@ def restart(
     told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
     if told:  # what an exception path was begun with: it is begun with the same again
         repair.events[0].data["told"] = told
+    repair.events[:0] = late
     taken = [name for name, call in reuse.items() if "result" in call]
     repair.did += f", taking over the results of {', '.join(taken)}" if taken else ", with no result to take over"
     if state.tasks:
         repair.did += "; what was asked is asked again"
     return repair
+
+
+def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:
+    """Return the records of results that transactions have committed, so that the next visit finds them."""
+    found = []
+    for ref, call in state.calls.items():
+        if ref in committed and not call["undoes"]:
+            unawaited: Call = {**call, "awaited": False}
+            actor = f"worker:{call['worker']}"
+            found.append(completed(state, ref, unawaited, call["attempt"], committed[ref], actor, once=True))
+    return found
 
 
 def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:

@@ -181,6 +181,8 @@ class Visit(Handling):
             data["undo"] = activity.undo_activity.name
         elif activity.effect in ("once", "repeatable"):
             data["undo"] = ""
+        if activity.transaction:
+            data["transaction"] = True
         if activity.queue is not None:
             data["queue"], data["priority"] = activity.queue.name, activity.priority
         # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from longcase.history.event import Event
-from longcase.history.records import UNKNOWN_KINDS, Call, CaseState, UndoEntry
+from longcase.history.records import Call, CaseState, UndoEntry, may_have_happened
 from longcase.history.reducers import on
 from longcase.model.codec import Json
 
@@ -24,6 +24,8 @@ def commanded(state: CaseState, event: Event) -> None:
         "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True,
         "undoes": data.get("undoes", ""),
     }  # fmt: skip
+    if data.get("transaction"):
+        call["transaction"] = True
     if "queue" in data:
         call["queue"] = data["queue"]
         call["priority"] = data["priority"]
@@ -101,7 +103,12 @@ def _activity_failed(state: CaseState, event: Event) -> None:
         if entry is not None and not entry["undo"]:
             settle(state, ref, "nothing", event.seq)  # the stage knows, and could not undo it: it may close
         return
-    if call is not None and entry is not None and entry["undo"] and event.data["error"]["kind"] in UNKNOWN_KINDS:
+    if (
+        call is not None
+        and entry is not None
+        and entry["undo"]
+        and may_have_happened(call, event.data["error"]["kind"])
+    ):
         # The stage goes on without it, but the world may have changed: an undo has to find out (A4).
         call["status"] = "unknown"
         call["awaited"] = False
@@ -133,7 +140,7 @@ def _activity_cancelled(state: CaseState, event: Event) -> None:
     elif call["status"] == "backoff":
         # Nobody waits for another attempt. Whether the last one took effect is known, unless it got no answer.
         kind = call.get("error", {}).get("kind")
-        if kind in UNKNOWN_KINDS and undo_entry(state, event.data["call"]) is not None:
+        if may_have_happened(call, kind) and undo_entry(state, event.data["call"]) is not None:
             call["status"] = "unknown"
             call["next_try"] = ""
         else:
@@ -150,6 +157,13 @@ def _attempt_started(state: CaseState, event: Event) -> None:
     call["started"] = event.at
     call["first"] = call["first"] or event.at
     call["next_try"] = ""
+
+
+@on("attempt_committed")
+def _attempt_committed(state: CaseState, event: Event) -> None:
+    call = state.calls.get(event.data["call"])
+    if call is not None:
+        call["committed"] = event.data["attempt"]
 
 
 @on("attempt_failed", "attempt_lost")

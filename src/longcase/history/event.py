@@ -56,6 +56,7 @@ _ALL = (
     EventType("attempt_started", "record", "node", "a further attempt began"),
     EventType("attempt_failed", "record", "node", "an attempt ended in failure; the next one has its instant"),
     EventType("attempt_lost", "record", "node", "an attempt's worker died or its lease lapsed; the outcome is unknown"),
+    EventType("attempt_committed", "record", "node", "an attempt's transaction was committed, its result waits"),
     EventType("attempt_refused", "record", "node", "a result came from an attempt that is no longer the current one"),
     EventType("attempt_verified", "record", "node", "an unknown outcome was settled by asking the world"),
     EventType("result_late", "record", "node", "a result of a call nobody waits for any more"),

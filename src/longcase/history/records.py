@@ -48,6 +48,8 @@ class Call(TypedDict):
     corrected: NotRequired[dict[str, Json]]  # what of its arguments was corrected since: changes, doubts, by, at
     asked_as: NotRequired[str]  # the call that stage code waits for, where an operator had it called anew
     scope: NotRequired[str]  # the key of that one, under which `once_per` finds the result
+    transaction: NotRequired[bool]  # its attempts run in transactions of the store: nothing of a failed one is left
+    committed: NotRequired[int]  # the attempt whose transaction was committed: its result waits in the inbox
     lost: NotRequired[int]  # attempts lost with their worker since the call was commanded or granted new attempts
 
 
@@ -208,6 +210,13 @@ class Incident(TypedDict):
 
 # Failures after which the world may have changed although no answer came.
 UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
+
+
+def may_have_happened(call: Call, kind: str | None) -> bool:
+    """Tell whether the world may have changed by an attempt that failed in this way."""
+    return kind in UNKNOWN_KINDS and not call.get("transaction")
+
+
 TRANSIENT: Final = frozenset({"ended_tasks"})
 
 

@@ -6,12 +6,12 @@ from typing import Final
 
 from longcase.history.calls import close_call_incidents, commanded, settle, undo_entry
 from longcase.history.event import Event
-from longcase.history.records import UNKNOWN_KINDS, Call, CaseState
+from longcase.history.records import Call, CaseState, may_have_happened
 from longcase.history.reducers import on
 from longcase.model.codec import Json, canonical_json
 
-# Failures after which the call may have taken effect: no answer came, or one that could not be read.
-_MAYBE: Final = UNKNOWN_KINDS | {"contract_changed", "not_encodable"}
+# Failures by an answer that could not be read: the call has taken effect, unless a transaction took it back.
+_UNREADABLE: Final = frozenset({"contract_changed", "not_encodable"})
 
 
 def is_held(state: CaseState, call: Call) -> bool:
@@ -32,9 +32,13 @@ def standing_for(state: CaseState, asked_as: str) -> str:
     return asked_as
 
 
-def may_have_happened(call: Call) -> bool:
+def _may_have_happened(call: Call) -> bool:
     """Tell whether a call that does not run may have taken effect, as far as its last attempt tells."""
-    return call["status"] == "unknown" or (call["attempt"] > 0 and call.get("error", {}).get("kind") in _MAYBE)
+    if call["status"] == "unknown":
+        return True
+    kind = call.get("error", {}).get("kind")
+    unread = kind in _UNREADABLE and not call.get("transaction")
+    return call["attempt"] > 0 and (unread or may_have_happened(call, kind))
 
 
 @on("input_corrected")
@@ -83,7 +87,7 @@ def _abandon(state: CaseState, ref: str, call: Call, asked_as: str, event: Event
     if call["status"] == "running":
         return
     entry = undo_entry(state, ref)
-    if entry is not None and entry["undo"] and may_have_happened(call) and not event.data.get("never_happened"):
+    if entry is not None and entry["undo"] and _may_have_happened(call) and not event.data.get("never_happened"):
         call["status"] = "unknown"
         call["worker"] = 0
         call["started"] = call["next_try"] = ""

@@ -25,6 +25,7 @@ from longcase.history.records import (
     Timer,
     UndoEntry,
     Vote,
+    may_have_happened,
 )
 from longcase.history.reducers import REDUCERS, on
 
@@ -294,5 +295,6 @@ __all__ = [
     "blocked",
     "fold",
     "leave_visit",
+    "may_have_happened",
     "undo_entry",
 ]

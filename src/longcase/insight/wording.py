@@ -161,6 +161,7 @@ _TOLD: Final[dict[str, str]] = {
     "attempt_started": "attempt {attempt} of {call} began",
     "attempt_failed": "attempt {attempt} of {call} failed: {error}; next try {next_try}",
     "attempt_lost": "attempt {attempt} of {call} is lost: {error}; next try {next_try}",
+    "attempt_committed": "attempt {attempt} of {call} committed its transaction",
     "attempt_refused": "a result of an attempt that no longer counts was refused",
     "attempt_verified": "{call} was verified: {why}",
     "result_late": "{call} returned {result} after nobody waited for it",

@@ -197,7 +197,10 @@ class Mending(Door):
         row = await self.row(address)
         earlier = await self._last_visit_of(row, name)
         return await self._repair(
-            address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who, row
+            address,
+            lambda locked: repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked)),
+            who,
+            row,
         )
 
     async def _last_visit_of(self, row: CaseRow, stage: str) -> list[Event]:
@@ -217,7 +220,7 @@ class Mending(Door):
         def judge(locked: Locked) -> Repair:
             if locked.state.visit != row.state.visit or locked.state.seen_seq != row.state.seen_seq:
                 raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
-            return repairs.restart(locked.state, events, who, reason, code)
+            return repairs.restart(locked.state, events, who, reason, code, _committed(locked))
 
         return await self._repair(address, judge, who, row)
 
@@ -247,6 +250,15 @@ class Mending(Door):
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
         return await self._edit(self.ref(address) if row is None else same_case(row), decide)
+
+
+def _committed(locked: Locked) -> dict[str, Json]:
+    """Return the results, by call, that transactions have committed and no turn has applied yet."""
+    done = {ref for ref, call in locked.state.calls.items() if call.get("committed")}
+    if not done:
+        return {}  # the inbox is not read for nothing: ten thousand inputs may wait there
+    ended = [item.data for item in locked.pending if item.type == "activity_completed"]
+    return {data["call"]: data["result"] for data in ended if data["call"] in done}
 
 
 def _is_repeat(repair: Repair, locked: Locked) -> bool:
