@@ -21,6 +21,7 @@ from longcase.model.policy import Retry
 from longcase.model.queue import Queue
 from longcase.model.signal import Signal
 from longcase.model.span import Span, business_days, business_hours, days, hours, minutes, seconds
+from longcase.model.transaction import Transaction
 from longcase.model.workflow import Next, Stage, Workflow
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Stage",
     "System",
     "Team",
+    "Transaction",
     "Verdict",
     "Workflow",
     "activity",

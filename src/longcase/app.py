@@ -253,10 +253,27 @@ class Longcase:
         return [DEFAULT_QUEUE, *sorted(declared_queues(self.codes.values()))]
 
     def new_worker(self, queues: Sequence[str] = (DEFAULT_QUEUE,), *, attempts: int = ATTEMPTS_AT_ONCE) -> Worker:
-        """Return a worker over the open store; `await worker.run()` until `worker.stop()`."""
+        """Return a worker over the open store; `await worker.run()` until `worker.stop()`.
+
+        Raises:
+            UsageError: an activity writes in transactions of the store, and the store holds no tables of the user's.
+        """
+        self._refuse_transactions()
         forget_sources()  # a worker stays, and its maps are drawn
         self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)
         return self.worker
+
+    def _refuse_transactions(self) -> None:
+        """Refuse to run transactional activities on a store that is not the user's database."""
+        names = sorted(
+            {name for code in self.codes.values() for name, one in code.activities.items() if one.transaction}
+        )
+        if names and not getattr(self.store, "holds_tables", False):
+            raise UsageError(
+                f"{', '.join(names)}: transaction=True writes to tables in the store's database, and {self.store.url} "
+                "holds none that last",
+                hint="LONGCASE_DATABASE_URL=sqlite:///cases.db, or the PostgreSQL database that has the tables",
+            )
 
     async def _start(self, new: Sequence[NewCase]) -> list[Started]:
         """Let a worker of this process begin the cases as it accepts them; else only accept them."""

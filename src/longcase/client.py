@@ -95,6 +95,10 @@ class LongcaseClient:
         """Try the incident's call, or its input, again."""
         return self._do(self._app.service.retry(case, **options))
 
+    def redo(self, case: str, **options: Any) -> Accepted:
+        """Have a call in flight called anew, with what was corrected since."""
+        return self._do(self._app.service.redo(case, **options))
+
     def skip(self, case: str, **options: Any) -> Accepted:
         """Go on without the incident's call."""
         return self._do(self._app.service.skip(case, **options))

@@ -4,6 +4,8 @@
     |-- UsageError            the caller mends the call                 exit 2
     |   |-- InvalidInput          data that does not fit its declared type (one problem per pointer)
     |   |-- UnknownSignal         a signal the workflow does not declare
+    |   |-- StatementRefused      a transactional activity ends its transaction, or changes Longcase's own tables
+    |   |-- TransactionOver       a transaction that is used after its activity
     |   `-- Nondeterministic      stage code did what cannot be replayed
     |-- DefinitionError       the author mends the workflow             exit 2
     |-- NotFoundError         nothing is known by that name             exit 3
@@ -82,6 +84,18 @@ class UnknownSignal(UsageError):
     """The workflow declares no signal of that name."""
 
     code = "unknown_signal"
+
+
+class StatementRefused(UsageError):
+    """A transactional activity sent a statement that is not its own to send; its author mends it."""
+
+    code = "statement_refused"
+
+
+class TransactionOver(UsageError):
+    """The transaction of an activity was used after the activity had ended, or after its time was up."""
+
+    code = "transaction_over"
 
 
 class Nondeterministic(UsageError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from pydantic import BaseModel
 
-from longcase import Case, Next, Retry, Team, Workflow, activity, days, hours, injected, minutes, seconds
+from longcase import Case, Next, Retry, Team, Transaction, Workflow, activity, days, hours, injected, minutes, seconds
 
 desk = Team("desk")
 ledger: dict[str, str] = {}  # what took effect, by idempotency key
@@ -45,6 +46,25 @@ async def charge(order: str, *, idempotency_key: str = injected()) -> str:
 @charge.undo
 async def pay_back(charged: str, order: str, *, idempotency_key: str = injected()) -> None:
     ledger.setdefault(idempotency_key, f"back {order}")
+
+
+@activity(owner=desk, transaction=True)
+def make_table(tx: Transaction) -> None:
+    tx.execute("CREATE TABLE booked (place TEXT NOT NULL)")
+
+
+@activity(owner=desk, transaction=True, retry=Retry(max_attempts=4, initial=seconds(1), jitter="none"))
+def book(tx: Transaction, order: str, line: int) -> str:
+    asked[order] += 1
+    tx.execute(f"INSERT INTO booked VALUES ('{order}:{line}')")
+    if asked[order] == 2:
+        raise ConnectionError("rolled back")
+    return f"{order}:{line}"
+
+
+@book.undo(transaction=True)
+def unbook(tx: Transaction, booked: str, order: str, line: int) -> None:
+    tx.execute(f"INSERT INTO booked VALUES ('not {booked}')")
 
 
 orders = Workflow("orders", object=Order, key="id", owner=desk, expect=days(5))
@@ -101,3 +121,16 @@ async def adds(case: Case[Order], more: Paid) -> None:
     await charge(f"extra {more.amount}")
     await case.pause(minutes(10), because="the clerk writes it down")
     case.update(note=f"{case.object.note or ''}+{more.amount}")
+
+
+books = Workflow("books", object=Order, key="id", owner=desk, expect=days(5))
+
+
+@books.stage(owner=desk, expect=days(1))
+async def booking(case: Case[Order]) -> Next:
+    await make_table()
+    async with asyncio.TaskGroup() as group:
+        lines = [group.create_task(book.labelled("line")(case.key, line)) for line in range(3)]
+    if case.object.note == "undo":
+        await case.undo()
+    return books.close("booked", result=[line.result() for line in lines])

@@ -175,6 +175,14 @@ async def added(stand: Stand) -> dict[str, Any]:
     return {"told": told(state), "note": state.object["note"]}
 
 
+async def booked(stand: Stand) -> dict[str, Any]:
+    """Rows of the user's, written by transactions of which one fails: each is there once, and its undo once."""
+    await stand.app.service.start(shop.books, shop.Order(id="F", note="undo"))
+    state = await stand.until("books/F", closed)
+    rows = await stand.app.store.query("SELECT place FROM booked ORDER BY place")
+    return {"told": told(state), "rows": [row["place"] for row in rows]}
+
+
 EXPECTED: dict[Scenario, dict[str, Any]] = {
     shipped: {"told": ("shipped", [7, "sent"]), "visits": 3, "note": "reserved A", "ledger": {"charge A": 1}},
     expired: {"told": ("declined", True), "ledger": {"charge B": 1, "back B": 1}},
@@ -186,6 +194,11 @@ EXPECTED: dict[Scenario, dict[str, Any]] = {
         "ledger": {f"{what} {of}": 1 for what in ("charge", "back") for of in ("F", "extra 1", "extra 2")},
     },
     returned: {"told": ("cancelled", None), "ledger": {"charge E": 2, "back E": 2}},
+    booked: {
+        "told": ("booked", ["F:0", "F:1", "F:2"]),
+        "rows": ["F:0", "F:1", "F:2", "not F:0", "not F:1", "not F:2"],
+        "ledger": {},
+    },
 }
 
 

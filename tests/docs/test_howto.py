@@ -58,6 +58,17 @@ def test_the_program_of_react_to_signals_is_sound_and_its_tests_pass(tmp_path: P
         assert "3 passed" in shell.run("pytest -q test_orders.py")
 
 
+def test_the_programs_of_write_to_your_tables_are_sound_and_their_tests_pass(tmp_path: Path) -> None:
+    files = {block.file: block.text for block in blocks(DOCS / "howto" / "write-to-your-tables.md", "python")}
+    assert set(files) == {"invoicing.py", "test_invoicing.py"}
+    with terminal(tmp_path) as shell:
+        for file, text in files.items():
+            shell.write(file, [text])
+        shell.run("longcase check invoicing.py")
+        assert "rows, by its transaction" in shell.run("longcase describe invoicing.py")
+        assert "2 passed" in shell.run("pytest -q test_invoicing.py")
+
+
 def test_every_query_of_ask_with_sql_answers(tmp_path: Path, simulate: Any) -> None:
     page = DOCS / "howto" / "ask-with-sql.md"
     queries = [block.text for block in blocks(page, "sql")]

@@ -31,6 +31,7 @@ from longcase.engine.work import Ended
 from longcase.errors import WorkerForgotten
 from longcase.history.event import instant_text
 from longcase.insight import invariants as inv
+from longcase.insight.invariants import CaseFacts
 from longcase.runtime.limits import Slots
 from longcase.runtime.seam import AttemptsOverTurns, Done, Go
 from longcase.runtime.turns import Turns
@@ -291,3 +292,37 @@ def test_inv_20_the_world_changed_once_a_key() -> None:
         assert ids(checks.world_checks(life.world, life.histories)) == {"I20"}
     finally:
         life.world.doubled.clear()
+
+
+@pytest.mark.usefixtures("each_store")
+def test_inv_20_other_arguments_have_another_key() -> None:
+    """A call that an operator has made anew; the key of the first one in its place is found."""
+    with Simulation([amounts]) as sim:
+        sim.fake(book, _refused_below_three)
+        case = sim.start(amounts, Order(id="1", amount=2))
+        sim.correct(case, amount=3)
+        sim.redo(case)
+        (stored,) = sim._do(sim._app.store.stored(0, 9))
+        check = CaseFacts(stored, sim._app.store.folded_row, sim._app.store.folded_tasks)
+        assert list(inv.inv_20(check)) == []
+        first(stored, "call_redone").data["key"] = first(stored, "activity_scheduled").data["key"]
+        assert [finding.invariant for finding in inv.inv_20(check)] == ["I20"]
+
+
+amounts = Workflow("amounts", object=Order, key="id", owner=desk, expect=days(5))
+
+
+@activity(owner=desk, effect="repeatable", retry=Retry(max_attempts=2, initial=seconds(5), jitter="none"))
+async def book(amount: int, *, idempotency_key: str = injected()) -> str:
+    return f"booked {amount}"
+
+
+@amounts.stage
+async def booking(case: Case[Order]) -> Next:
+    return amounts.close("done", result=await book(case.object.amount))
+
+
+def _refused_below_three(amount: int) -> str:
+    if amount < 3:
+        raise ConnectionError("no such amount")
+    return f"booked {amount}"

@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 from longcase import Case, Longcase, Next, Queue, Retry, Workflow, activity, days, seconds
 from longcase.model.signal import Signal
-from longcase.runtime.performing import _TimedOut
+from longcase.runtime.performing import TimedOut
 from longcase.service.fleet import Held
 
 moved: list[tuple[str, str]] = []  # (release, case) in the order of the last step
@@ -238,7 +238,7 @@ async def test_inv_17_a_once_call_that_fails_on_an_older_release_is_not_repeated
     async with Releases(store_url) as fleet:
         new = await begun_by_the_old_moved_by_the_new(fleet)
         await fleet.run("new in gpu", jobs_release("new", audits=True)[0], "gpu", code="new")
-        door["old"].set_exception(_TimedOut("timeout", "no answer"))
+        door["old"].set_exception(TimedOut("timeout", "no answer"))
 
         async def settled() -> bool:
             (call,) = (await new.service.show("jobs/j")).state.calls.values()

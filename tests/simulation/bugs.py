@@ -1,4 +1,4 @@
-"""The planted bugs: what somebody could have got wrong, in the engine, the runtime, the store, and a fleet's leases.
+"""The planted bugs: what somebody could have got wrong in the engine, the runtime, the store, in leases and queues.
 
 Each must be found by the simulation within `planted.BOUND` seeds. A bug is a piece of a function's text,
 or a function of its own that stands in for one; so a change of the code elsewhere leaves it alone. Where
@@ -165,6 +165,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "lease_boundary": (plant("tests:processes:SharedStore.lapsed", "> LEASE", ">= LEASE"),),
     "beat_of_a_forgotten_worker_accepted": (
         plant("tests:processes:SharedStore.beat", "if worker not in self.beats:", "if False:"),
+        plant("store.sqlite.workers:beat", "if not tx.cursor.connection.changes():", "if False:"),
     ),
     "recovered_without_a_second_look": (
         plant("tests:processes:SharedStore.recover", "or not self.lapsed(worker)", ""),
@@ -178,7 +179,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     ),
     "outcomes_lost_with_the_store": (instead("runtime.agenda:Agenda.put_back", _no_items),),
     "no_second_joining": (instead("runtime.membership:Membership.forget", _nothing),),
-    "coroutine_kept_after_a_lost_race": (instead("runtime.residents:Residents.evict", _nothing),),
+    "coroutine_kept_after_a_lost_race": (plant("runtime.turns:Turns._round", "self.residents.evict(case_no)", "pass"),),
     "doubt_not_noted": (instead("runtime.doubt:Doubt.note", _nothing),),
     "changes_unheard": (  # neither where the store tells of them, nor in the look that is taken now and then
         plant("runtime.worker:Worker._keep_watch", "self.agenda.store_at = self.agenda.queues_at = None", "pass"),
@@ -226,12 +227,37 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "error_taken_for_success": (instead("tests:processes:SharedStore.write", _unwritten),),
 }
 
+QUEUES: dict[str, tuple[Change, ...]] = {
+    "queued_calls_run_anywhere": (plant("runtime.residents:Residents._begin", "activity.queue is not None or ", ""),),
+    "queues_of_others_asked": (
+        plant("runtime.queues:Queues.__init__", "for name in self.serves if", "for name in declared if"),
+    ),
+    "claims_of_the_dead_kept": (plant("store.sqlite.queues:left", "give_back(tx, worker, claimed)", "pass"),),
+    "queued_attempts_of_the_dead_kept": (
+        constant("store.sqlite.queues:_WAKE_RUNNING", "AND begun = 1", "AND begun = 2"),
+    ),
+    "claims_not_counted": (constant("store.sqlite.queues:_RUNNING", "worker <> 0", "begun = 1"),),
+    "claim_lost_by_anothers_turn": (
+        constant("store.sqlite.queues:_UPSERT", "THEN queued.worker", "THEN excluded.worker"),
+    ),
+    "claims_without_an_answer_kept": (plant("store.sqlite.queues:take", "if granted is not None:", "if False:"),),
+    "rate_counts_one_too_few": (plant("store.queue_limits:counted", "[-most:]", "[1 - most:]"),),
+    "rate_refunded_twice": (plant("store.queue_limits:uncounted", "left.remove(ours[-1])", "left.clear()"),),
+    "rate_not_refunded": (plant("store.sqlite.queues:give_back", "if begun := _begun(tx, queue):", "if False:"),),
+    "begun_attempts_refunded": (
+        constant("store.sqlite.queues:_CLAIMED", "AND begun = 0", ""),
+        constant("store.sqlite.queues:_GIVE_BACK", "AND begun = 0 ", ""),
+    ),
+    "lowest_priority_first": (plant("store.sqlite.queues:replace", "-call.priority", "call.priority"),),
+    "queued_retries_early": (constant("store.sqlite.queues:_WAITING", "due <= ?4", "?4 <> ''"),),
+    "refused_queue_stays_shut": (instead("runtime.queues:Queues.reopen", _nothing),),
+    "one_attempt_too_many_at_once": (plant("runtime.limits:Slots._free", ">= concurrency", "> concurrency"),),
+}
+
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
-    "beat_of_a_forgotten_worker_accepted", "coroutine_kept_after_a_lost_race",
-    "handlers_interrupted", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
-    "lease_never_taken", "outcomes_lost_with_the_store", "recovered_without_a_second_look",
-    "undo_begun_twice", "undo_in_order_of_command", "verified_effect_repeated", "wake_beside_a_turn_lost",
+    "begun_attempts_refunded", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
+    "wake_beside_a_turn_lost",
 })  # fmt: skip
-ALL = ENGINE | FLEET
+ALL = ENGINE | FLEET | QUEUES
 PLANTED = {name: changes for name, changes in ALL.items() if name not in UNPROVEN}

@@ -31,6 +31,7 @@ def case_checks(row: CaseRow, events: Sequence[Event], latest: str) -> list[str]
         *_votes(events),
         *_signals(events),
         *_undo(events),
+        *_paths(events),
     ]
     return [f"{name}: {problem}" for problem in found]
 
@@ -248,6 +249,16 @@ def _signals(events: Sequence[Event]) -> Iterator[str]:
                 used = []
     if events[-1].type == "case_closed" and kept:
         yield f"I10: closed with {kept} neither consumed nor listed"
+
+
+def _paths(events: Sequence[Event]) -> Iterator[str]:
+    """B7: while an exception path runs, no other message interrupts it."""
+    kind = ""
+    for event in events:
+        if event.type == "stage_entered":
+            kind = event.data["kind"]
+        elif event.type == "interrupted" and kind == "path" and event.data["by"] == "signal":
+            yield f"B7: an exception path is interrupted by {event.data['signal']} (event {event.seq})"
 
 
 def _undo(events: Sequence[Event]) -> Iterator[str]:

@@ -99,6 +99,7 @@ USEFUL = {
         "server killed", "store restarts", "disk full", "clock jumps", "machine clock off", "request lost",
         "request doubled", "request late",
         "wake-up lost", "wake-up doubled", "hint lost", "slow vendor", "wrong refused", "fenced",
+        "queued calls taken", "queued calls given back",
     ),
     "beside": ("events", "effects", "crash", "fail", "unknown", "evict", "handler_started", "stage_returned"),
     "shuffle": ("events", "effects", "crash", "fail", "unknown", "lose", "double", "repeat", "evict", "ends"),

@@ -21,6 +21,7 @@ from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Faults
 from tests.simulation.life import Broken, Life, Sent, Sim, memory_store
 from tests.simulation.processes import Killed, Process, SharedStore, SimEnv, StoreClock, storage_full
+from tests.simulation.queues import QUEUES, QueueWitness
 from tests.simulation.simloop import SimLoop, Stuck
 from tests.simulation.witness import Witness
 from tests.simulation.world import FleetWorld, enter
@@ -28,6 +29,7 @@ from tests.simulation.world import FleetWorld, enter
 from longcase.engine.tasks import Actor
 from longcase.errors import LongcaseError, StoreUnavailable, UnavailableError
 from longcase.history.event import instant_of, instant_text
+from longcase.model.queue import DEFAULT_QUEUE
 from longcase.runtime import worker as runtime
 from longcase.runtime.worker import Worker
 from longcase.service.service import Service
@@ -36,6 +38,7 @@ from longcase.store.records import NewCase, Started
 PATIENCE = 6.0  # seconds a client waits for an answer
 SLEEPS = 400  # looks at whether the fleet has come to rest
 REQUEST = {"request lost": 0.03, "request doubled": 0.04, "request late": 0.04, "answer late": 0.03}
+QUEUED_LIVES = 0.2  # the share of lives whose plans name activities that are bound to queues
 POINTS = {"crash at a point": 0.004}
 
 
@@ -67,6 +70,11 @@ class Fleet(Sim):
         self.faults.tell = lambda text: self.tell(f"FAULT {text}")
         self.counts = self.faults.counts
         self.witness = Witness(self)
+        self.queues = QueueWitness(self)
+        drawn = Random(f"queues {seed}")
+        self.queued = drawn.random() < QUEUED_LIVES
+        self.serves = shares(drawn, self.wanted) if self.queued else dict.fromkeys(self.wanted, (DEFAULT_QUEUE,))
+        world.watched = self.queues.watched
 
     def tell(self, text: str) -> None:
         if self.trace:
@@ -77,7 +85,8 @@ class Fleet(Sim):
     def start_worker(self, name: str) -> None:
         """Start a process that moves cases; some of them take requests too, as an application does."""
         process = self._process(name)
-        worker = Worker(cast(Any, process.wire), process.env, self.codes, live=self.random.choice([1, 512]))
+        live = self.random.choice([1, 512])
+        worker = Worker(cast(Any, process.wire), process.env, self.codes, live=live, queues=self.serves[name])
         process.worker = worker
         self.workers[process.name] = worker
         self.loop.create_task(self._work(process, worker), context=process.context)
@@ -314,11 +323,15 @@ class Fleet(Sim):
         while True:
             await asyncio.sleep(self.random.uniform(0.2, 3.0))
             now = self.clock.now()
-            wake = await self.store.next_wake(instant_text(now))
+            wake = await self.next_wake(instant_text(now))
             if wake and instant_of(wake) - now <= timedelta(hours=2) and self.random.random() < 0.7:
                 self.set_clock(wake)
             elif self.random.random() < 0.3:
                 self.set_clock(instant_text(now + timedelta(seconds=self.random.randint(1, 900))))
+
+    async def next_wake(self, after: str) -> str:
+        wake = await self.store.next_wake(after)
+        return min(filter(None, (wake, self.queues.next_due(after))), default="") if self.queued else wake
 
     def set_clock(self, instant: str) -> None:
         self.latest = max(self.latest, instant_text(self.clock.now()))
@@ -345,9 +358,11 @@ class Fleet(Sim):
     def _at_rest(self) -> bool:
         if any(process.asking for process in self.living("worker")):
             return False
-        if any(not worker._drained or worker.agenda.busy or not worker.accepts for worker in self.workers.values()):
+        if any(not worker._drained or worker.agenda.busy or not joined(worker) for worker in self.workers.values()):
             return False
         numbers = {worker.number for worker in self.workers.values()}
+        if self.queued and not self.queues.at_rest(instant_text(self.clock.now()), numbers):
+            return False
         for wake, lease in self.store._read("SELECT wake_at, lease FROM cases WHERE lease <> 0 OR wake_at <> ''"):
             if (lease and lease not in numbers) or (wake and wake <= instant_text(self.clock.now())):
                 return False
@@ -385,6 +400,20 @@ class Fleet(Sim):
         if life.problems:
             await self.describe(life)
         await self.store.close()
+
+
+def joined(worker: Worker) -> bool:
+    """Tell whether a worker is registered, and stays."""
+    return worker._turns is not None and not worker._membership.forgotten and not worker._draining
+
+
+def shares(random: Random, workers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Draw who serves what: each queue by somebody, what is bound to none by the first at least."""
+    served = {name: [DEFAULT_QUEUE] if name == workers[0] or random.random() < 0.7 else [] for name in workers}
+    for queue in sorted(QUEUES):
+        for name in random.sample(list(workers), random.randint(1, len(workers))):
+            served[name].append(queue)
+    return {name: tuple(names) or (DEFAULT_QUEUE,) for name, names in served.items()}
 
 
 @contextmanager

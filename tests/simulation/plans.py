@@ -28,7 +28,9 @@ from longcase import (
     Case,
     Next,
     NotHappened,
+    Queue,
     Retry,
+    System,
     Team,
     Workflow,
     activity,
@@ -87,10 +89,15 @@ async def send(what: str, *, idempotency_key: str = injected()) -> str:
 
 @send.verify
 async def sent(what: str, *, idempotency_key: str = injected()) -> str | NotHappened:
+    return ask_vendor(idempotency_key)
+
+
+def ask_vendor(key: str) -> str | NotHappened:
+    """Ask what became of an effect; what is still on its way by then comes to nothing."""
     if world().flaky():
         raise Down("cannot be asked")
-    world().call_off(idempotency_key, attempt().number)
-    done = world().effects.get(idempotency_key)
+    world().call_off(key, attempt().number)
+    done = world().effects.get(key)
     return done if done is not None else NOT_HAPPENED
 
 
@@ -99,7 +106,40 @@ async def fax(what: str, *, idempotency_key: str = injected()) -> str:
     return await world().reach("fax", idempotency_key, attempt().number, what)
 
 
-ACTIVITIES = {made.name: made for made in (check, pay, refund, send, fax)}
+# Of two queues: one bounded in how many run at once, one in how many begin, and narrower in each worker.
+lab = Queue("lab", concurrency=1)
+press = Queue("press", rate=(2, seconds(15)))
+bench = System("bench", ops, concurrency=1)
+
+
+@activity(owner=ops, effect="repeatable", retry=QUICK, timeout=seconds(20), queue=lab, system=bench)
+async def scan(what: str, *, idempotency_key: str = injected()) -> str:
+    return await world().reach("scan", idempotency_key, attempt().number, what)
+
+
+@scan.undo
+async def unscan(scanned: str, what: str, *, idempotency_key: str = injected()) -> str:
+    return await world().reach("unscan", idempotency_key, attempt().number, what)
+
+
+@activity(owner=ops, retry=QUICK, timeout=seconds(20), queue=lab, priority=5)
+async def proof(what: str, *, idempotency_key: str = injected()) -> str:
+    return await world().reach("proof", idempotency_key, attempt().number, what)
+
+
+@activity(owner=ops, effect="once", retry=QUICK, timeout=seconds(20), queue=press, system=bench, concurrency=1)
+async def post(what: str, *, idempotency_key: str = injected()) -> str:
+    return await world().reach("post", idempotency_key, attempt().number, what)
+
+
+@post.verify
+async def posted(what: str, *, idempotency_key: str = injected()) -> str | NotHappened:
+    return ask_vendor(idempotency_key)
+
+
+ACTIVITIES = {made.name: made for made in (check, pay, refund, send, fax, scan, unscan, proof, post)}
+ANYWHERE = ("check", "pay", "pay", "send", "fax")  # what the steps of a plan are drawn from
+QUEUED = ("scan", "scan", "proof", "post", "post", "pay", "fax")
 
 sub = Workflow("sub", object=Thing, key="id", owner=desk, expect=days(20))
 main = Workflow("main", object=Thing, key="id", owner=desk, expect=days(20))
@@ -217,11 +257,18 @@ def codes() -> dict[str, WorkflowCode]:
 
 
 class Grammar:
-    """Draws plans from a seed."""
+    """Draws plans from a seed.
 
-    def __init__(self, random: Random) -> None:
+    Args:
+        queued: whether some of the activities are bound to queues.
+    """
+
+    def __init__(self, random: Random, queued: bool = False) -> None:
         self.random = random
         self.labels = 0
+        self.queued = queued
+        self.names = QUEUED if queued else ANYWHERE
+        self.sub_names = ("scan", "proof") if queued else ("check", "pay")
 
     def plan(self) -> dict[str, list[Any]]:
         return {"first": self.steps(self.random.randint(1, 4), 0), "second": self.steps(self.random.randint(1, 3), 0)}
@@ -232,7 +279,7 @@ class Grammar:
     def step(self, depth: int) -> Step:
         kinds = ["do"] * 5 + ["pause", "get", "get", "ask", "ask"]
         if depth == 0:
-            kinds += ["need", "child", "undo", "all", "race", "race"]
+            kinds += ["need", "child", "undo", "all", "race", "race", *["all", "undo"] * self.queued]
         elif depth == 1:
             kinds += ["all", "race"]
         kind = self.random.choice(kinds)
@@ -241,7 +288,7 @@ class Grammar:
         match kind:
             case "do":
                 step |= {
-                    "name": self.random.choice(["check", "pay", "pay", "send", "fax"]),
+                    "name": self.random.choice(self.names),
                     "catch": self.random.random() < 0.6,
                 }
             case "pause":
@@ -275,7 +322,7 @@ class Grammar:
                     {
                         "kind": "do",
                         "at": f"do{self.labels}",
-                        "name": self.random.choice(["check", "pay"]),
+                        "name": self.random.choice(self.sub_names),
                         "catch": True,
                     }
                 )

@@ -21,7 +21,7 @@ from tests.simulation.simloop import Place, SimLoop, here
 from longcase.env import Env
 from longcase.errors import StorageFull, StoreUnavailable, WorkerForgotten
 from longcase.runtime.worker import Worker
-from longcase.store.records import CaseWrite, Written
+from longcase.store.records import CaseWrite, QueueLimits, Taken, Written
 from longcase.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ READING = {"fail": 0.004, "crash": 0.003, "slow": 0.01}
 WRITING = {
     "fail": 0.01, "crash": 0.006, "crash after": 0.006, "unknown": 0.02, "late": 0.012, "slow": 0.02,
 }  # fmt: skip
+TAKING = {**WRITING, "crash after": 0.02, "unknown": 0.05, "late": 0.03}  # what was taken must be found again
+# Long enough for a worker that is taken for dead to beat meanwhile.
+RECOVERING = {**WRITING, "slow": 0.3}
+CHANCES = {"take": TAKING, "give_back": TAKING, "recover": RECOVERING}
 STANDING = {"pause at a write": 0.1}  # in `lapse` mode: it writes as one that others have taken for dead
 
 
@@ -149,7 +153,7 @@ class Wire:
         fleet, process = self._fleet, self._process
         place = f"{process.short} {name}"
         writes = name in WRITES
-        chances = WRITING if writes else READING
+        chances = CHANCES.get(name, WRITING if writes else READING)
         shared = fleet.shared
 
         async def call(*args: Any, **kwargs: Any) -> Any:
@@ -222,8 +226,10 @@ class SharedStore:
         return worker
 
     async def leave(self, worker: int) -> None:
+        standing = self._fleet.queues.standing(worker)
         await self._store.leave(worker)
         self.beats.pop(worker, None)
+        self._fleet.queues.gone(worker, standing)
 
     async def beat(self, worker: int) -> None:
         if self._fleet.lapse:
@@ -246,10 +252,28 @@ class SharedStore:
             if worker not in self.beats or not self.lapsed(worker):
                 return 0  # it has beaten since, or another was faster
             self._store.abandon(worker)
+        standing = self._fleet.queues.standing(worker)
         freed = await self._store.recover(worker)
         self._fleet.witness.forgotten(worker)
         self.beats.pop(worker, None)
+        self._fleet.queues.gone(worker, standing)
         return freed
+
+    async def take(
+        self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,
+        workflows: Sequence[str] | None = None, granted: Sequence[tuple[int, str]] | None = None,
+    ) -> Taken:  # fmt: skip
+        if worker not in self.beats:  # on one machine: what a process that has died sent late reaches no file
+            raise WorkerForgotten(f"worker {worker} has been forgotten", hint="join again")
+        waiting = self._fleet.queues.waiting()
+        taken = await self._store.take(worker, served, now, limit, workflows, granted)
+        self._fleet.queues.taken(self.caller, worker, served, now, limit, taken, waiting)
+        return taken
+
+    async def give_back(self, worker: int, calls: Sequence[tuple[int, str, int]]) -> None:
+        standing = self._fleet.queues.standing(worker)
+        await self._store.give_back(worker, calls)
+        self._fleet.queues.given_back(worker, calls, standing)
 
     async def ready(self, now: str, worker: int, limit: int, workflows: Sequence[str] | None = None) -> list[int]:
         if self._fleet.lapse and worker and worker not in self.beats:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
 
 from tests.simulation.faults import Faults
 from tests.simulation.simloop import SimLoop
+
+# Seconds a vendor takes at most, as a rule; what stands in queues takes long, so that others wait for it.
+LONG = {"scan": 2.0, "unscan": 2.0, "proof": 1.0, "post": 2.0}
+LOST = {"post": 0.08}  # how often no answer comes at all, so that somebody has to ask what happened
 
 
 class Down(Exception):
@@ -44,10 +50,10 @@ class World:
 
     def call(self, activity: str, key: str, attempt: int, what: str) -> str:
         """Take one call: it may fail before the effect, or after it where a repeat is safe."""
-        once = activity in ("send", "fax")
+        once = activity in ("send", "fax", "post")
         if self.flaky():
             self.log.append(Called(activity, key, attempt, what, False))
-            raise Never(what) if self.random.random() < 0.15 and activity != "refund" else Down(what)
+            raise Never(what) if self.random.random() < 0.15 and activity not in ("refund", "unscan") else Down(what)
         self.log.append(Called(activity, key, attempt, what, True))
         if once and key in self.effects:
             self.doubled.append(key)
@@ -70,13 +76,18 @@ class FleetWorld(World):
 
     loop: SimLoop
     faults: Faults
+    watched: Callable[[str], AbstractContextManager[object]] = nullcontext  # told of each attempt while it runs
     called_off: dict[str, int] = field(default_factory=dict)
 
     async def reach(self, activity: str, key: str, attempt: int, what: str) -> str:
+        with self.watched(activity):
+            return await self._travel(activity, key, attempt, what)
+
+    async def _travel(self, activity: str, key: str, attempt: int, what: str) -> str:
         answer = self.loop.create_future()
         place = f"wire {activity}"
-        slow = self.faults.draw(place, {"slow vendor": 0.1, "answer of a vendor lost": 0.01})
-        delay = self.faults.amount(place, 0.1, 6.0) if slow else self.random.random() * 0.05
+        slow = self.faults.draw(place, {"slow vendor": 0.1, "answer of a vendor lost": LOST.get(activity, 0.01)})
+        delay = self.faults.amount(place, 0.1, 6.0) if slow else self.random.random() * LONG.get(activity, 0.05)
 
         def arrive() -> None:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,30 @@ def test_the_repairs_of_an_incident(cli: Cli, sim: Simulation) -> None:
     assert cli.ok("set-result", "claims/C-1", '"R-1"', "--reason", "by phone", "--json").json["duplicate"] is False
     sim.run()
     assert cli.ok("show", "claims/C-1", "--json").json["close"] == {"name": "paid", "result": "R-1", "reason": ""}
+
+
+def test_a_correction_names_the_call_that_was_called_with_it_and_redo_calls_it_anew(cli: Cli, sim: Simulation) -> None:
+    sim.start("claims", {"id": "C-1", "amount": 5, "iban": "NL1"})
+    assert cli.refused(5, "redo", "claims/C-1").error["message"].startswith("claims/C-1: there is nothing to redo")
+    told = cli.ok("correct", "claims/C-1", "amount=7", "--reason", "typo").out
+    assert told == "claims/C-1: corrected: amount; pay was called with what it was before: longcase show claims/C-1\n"
+    shown = cli.ok("show", "claims/C-1", "--store", cli.url).out
+    assert "pay (2.c1) was called with amount=5, corrected to 7, by person:ann on " in shown
+    assert f"; redo: longcase redo --store {shlex.quote(cli.url)} claims/C-1\n" in shown
+    (marked,) = cli.ok("show", "claims/C-1", "--json").json["input_corrected"]
+    assert (marked["call"], marked["activity"], marked["by"]) == ("2.c1", "pay", "person:ann")
+    assert marked["changes"] == [{"at": ["amount"], "field": "amount", "before": 5, "after": 7}]
+    assert "pay (2.c1) was called with amount=5, corrected to 7" in cli.ok("history", "claims/C-1").out
+    assert cli.refused(2, "redo", "claims/C-1", "--with", '{"sum": 7}').error["hint"] == "its arguments: iban, amount"
+    assert cli.refused(2, "redo", "claims/C-1", "--with", "[]").error["code"] == "invalid_input"
+    assert cli.refused(2, "redo", "claims/C-1", "--reason", " ").error["code"] == "usage"
+    answer = cli.ok(
+        "redo", "claims/C-1", "--call", "2.c1", "--with", '{"iban": "NL2"}', "--reason", "typo", "--json"
+    ).json
+    assert answer["did"] == 'pay is called with iban="NL2", amount=7'
+    sim.run()
+    assert "had pay called anew with iban=NL2, amount=7: typo" in cli.ok("history", "claims/C-1").out
+    assert [i["call"] for i in cli.ok("show", "claims/C-1", "--json").json["incidents"].values()] == ["2.c1-redo1"]
 
 
 def test_move_restart_correct_and_cancel(cli: Cli, sim: Simulation) -> None:
@@ -293,8 +318,8 @@ def test_every_command_takes_json_as_app_and_store(cli: Cli) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
         "dev", "worker", "workers", "start", "list", "show", "history", "signal", "set", "tasks", "decide", "retry",
-        "skip", "set-result", "move", "restart", "correct", "cancel", "check", "deploy", "describe", "map", "verify",
-        "rebuild", "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
+        "redo", "skip", "set-result", "move", "restart", "correct", "cancel", "check", "deploy", "describe", "map",
+        "verify", "rebuild", "doctor", "backup", "restore", "migrate", "keep", "export", "purge",
     }  # fmt: skip
     for command in commands.values():
         options = {option for parameter in command.params for option in parameter.opts}

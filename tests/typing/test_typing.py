@@ -26,9 +26,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from face import Client, activate, check_registry, credit, needs_sign_off, onboarding, open_account, sales, withdrawn
-from longcase import Case, Next, Team, Workflow, activity, business_days, days, one_of
+from longcase import Case, Longcase, Next, Team, Transaction, Workflow, activity, business_days, days, one_of
 from vocabulary import (
-    Details, Order, Paid, Route, desk, orders, paid, price, remark, remarked, stock, transfer,
+    Details, Order, Paid, Route, book, desk, orders, paid, price, remark, remarked, stock, transfer,
 )
 
 
@@ -68,6 +68,11 @@ async def wrong_values(case: Case[Client]) -> Next:
     return name  # mistake
 
 
+async def wrong_repairs(longcase: Longcase) -> None:
+    await longcase.service.redo("orders/O-1", arguments=[3])  # mistake
+    await longcase.service.redo("orders/O-1", call=1)  # mistake
+
+
 @open_account.undo  # mistake
 async def undo_of_another_result(account: int, client: Client) -> None:
     return None
@@ -104,6 +109,28 @@ async def path_that_says_nothing_of_what_follows(case: Case[Order], body: Detail
 
 async def goes_to_a_handler(case: Case[Order]) -> Next:
     return remarked  # mistake
+
+
+async def transactions(case: Case[Client], tx: Transaction) -> Next:
+    await book(tx, "a")  # mistake
+    await book(1)  # mistake
+    name: str = await book("a")  # mistake
+    return activate
+
+
+@activity(owner=desk, transaction=True)  # mistake
+def without_a_transaction(amount: int) -> int:
+    return amount
+
+
+@activity(owner=desk, transaction=True, effect="once")  # mistake
+def once_anyway(tx: Transaction, amount: int) -> int:
+    return amount
+
+
+@book.undo(transaction=True)  # mistake
+def undo_of_another_booking(tx: Transaction, booked: str, sku: str, amount: int = 1) -> None:
+    return None
 
 
 @activity(owner="desk")  # mistake

@@ -14,12 +14,14 @@ from longcase import (
     Calendar,
     Case,
     Closed,
+    Longcase,
     Next,
     NotHappened,
     Retry,
     Ruled,
     System,
     Team,
+    Transaction,
     Workflow,
     activity,
     business_days,
@@ -78,6 +80,17 @@ async def pay_slowly(amount: int, *, idempotency_key: str = injected()) -> str:
     return f"{idempotency_key}:{amount}"
 
 
+@activity(owner=desk, transaction=True)
+def book(tx: Transaction, sku: str, amount: int = 1) -> int:  # the caller does not pass the transaction
+    rows = tx.execute("INSERT INTO books VALUES (?, ?) RETURNING amount", sku, amount)
+    return int(rows[0][0])
+
+
+@book.undo(transaction=True)
+def unbook(tx: Transaction, booked: int, sku: str, amount: int = 1) -> None:
+    tx.execute("DELETE FROM books WHERE sku = ?", sku)
+
+
 @decision(owner=desk, question="Which way?", policy="v1")
 def route(order: Order) -> Route:
     return Route.FAST if order.amount < 100 else Route.SLOW
@@ -118,6 +131,7 @@ async def collect(case: Case[Order]) -> Next:
     assert_type(await described(case, "Which colour?"), str)
     receipt = await one_of({Route.FAST: transfer, Route.SLOW: pay_slowly})[route(case.object)](case.object.amount)
     assert_type(receipt, str)
+    assert_type(await book("a", amount=2), int)
     body = await case.receive(paid, within=days(3))
     assert_type(body, Paid)
     async for amount in case.as_completed([price.labelled("each")(n) for n in (1, 2)]):
@@ -151,3 +165,10 @@ async def remarked(case: Case[Order], body: Details) -> None:
 async def give_up(case: Case[Order]) -> Next:
     await case.undo(since=collect)
     return orders.close("given-up")
+
+
+async def mended(longcase: Longcase) -> None:
+    """What an operator's program may say."""
+    await longcase.service.correct("orders/O-1", {"amount": 3}, reason="typo")
+    anew = await longcase.service.redo("orders/O-1", call="1.c1", arguments={"amount": 3}, never_happened=True)
+    assert_type(anew.did, str)

@@ -242,3 +242,31 @@ def test_every_code_says_what_it_stands_for() -> None:
 def test_a_finding_prints_its_place_its_code_and_its_mend() -> None:
     found = Finding("flows.py", 12, "owner_missing", "activity book has no owner", "owner=desk")
     assert str(found) == "flows.py:12: error owner_missing: activity book has no owner\n\nhint: owner=desk\n"
+
+
+TRANSACTIONAL = """
+import time
+from longcase import Transaction
+
+@activity(owner=sales, transaction=True)
+def book(tx: Transaction, sku: str) -> str:
+    {}
+    return sku
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "found"),
+    [
+        ("tx.execute('INSERT INTO books VALUES (?)', sku)", []),
+        ("time.sleep(0.1)", ["io_in_transaction"]),
+        ("open(sku).read()", ["io_in_transaction"]),
+        ("import requests; requests.post(sku)", ["io_in_transaction"]),
+        ("tx.execute('commit')", ["transaction_ended_by_hand"]),
+        ("tx.execute('ROLLBACK; ')", ["transaction_ended_by_hand"]),
+    ],
+)
+def test_rule_A12_a_transactional_activity_does_nothing_but_statements(
+    tmp_path: Path, does: str, found: list[str]
+) -> None:
+    assert codes(tmp_path, "await book('x')\nreturn last", TRANSACTIONAL.format(does)) == found

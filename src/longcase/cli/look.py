@@ -140,6 +140,8 @@ def show(session: Session, case: Annotated[str, typer.Argument(metavar="CASE", h
 
 
 def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
+    from longcase.insight.wording import settling
+
     state = view.state
     first = view.waits[0] if view.waits else None
     return {
@@ -151,6 +153,12 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
         "stage_expected_by": state.stage_expected or None, "case_expected_by": state.expected or None,
         "next": list(view.exits), "waits": [wait._asdict() for wait in view.waits],
         "incidents": {name: dict(incident) for name, incident in state.incidents.items()},
+        "input_corrected": [
+            {"call": ref, "activity": call["activity"], **call["corrected"]}
+            for ref, call in state.calls.items()
+            if "corrected" in call
+        ],
+        "settling": settling(state),
         "pending_inputs": view.pending, "unserved": view.unserved, "untaken": dict(view.untaken),
         "kept_signals": [kept["signal"] for kept in state.signals],
         "handlers": {name: dict(run) for name, run in state.handlers.items()}, "returned": state.returned,
@@ -161,7 +169,7 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
 
 def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> None:
     from longcase.history.event import instant_of
-    from longcase.insight.wording import handlers
+    from longcase.insight.wording import corrected_calls, handlers, settling
 
     state = view.state
     first = view.waits[0] if view.waits else None
@@ -196,6 +204,9 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
             ["ALSO WAITING FOR", "WHOSE MOVE", "SINCE", "EXPECTED BY"],
             [[w.what, w.whose, terminal.instant(w.since), _when(w.expected, now)] for w in view.waits[1:]],
         )
+    for line in (*corrected_calls(state, terminal.instant), *settling(state)):
+        terminal.line()
+        terminal.line(session.paste(line))
     for name, incident in state.incidents.items():
         terminal.line()
         terminal.line(

@@ -1,13 +1,17 @@
-"""Mend a case: `retry`, `skip`, `set-result`, `move`, `restart`, `correct`, `cancel`; recorded with who and why."""
+"""Mend a case: `retry`, `redo`, `skip`, `set-result`, `move`, `restart`, `correct`, `cancel`; with who and why."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longcase.cli.frame import Session, command, finish, json_argument
+from longcase.cli.frame import Session, command, finish, json_argument, json_object
 from longcase.cli.say import CASE, tell
+
+if TYPE_CHECKING:
+    from longcase.service.service import Accepted, Service
 
 PANEL = "Mend a case"
 INCIDENT = Annotated[str | None, typer.Option(help="Which incident, if several are open.")]
@@ -17,7 +21,7 @@ WHY = Annotated[str, typer.Option("--reason", help="Why; it stands in the histor
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    for function in (retry, skip, set_result, move, restart, correct, cancel):
+    for function in (retry, redo, skip, set_result, move, restart, correct, cancel):
         command(app, PANEL)(function)
 
 
@@ -25,6 +29,31 @@ def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE
     """Try the incident's call again with fresh attempts, or apply the refused input once more."""
     why = reason if reason is None else checked_reason(reason)
     tell(session, session.ask(lambda service: service.retry(case, incident=incident, reason=why)), "retried")
+
+
+def redo(
+    session: Session,
+    case: CASE,
+    call: Annotated[str | None, typer.Option(help="Which call, if the input of several was corrected.")] = None,
+    arguments: Annotated[
+        str,
+        typer.Option("--with", metavar="JSON|-", help="Arguments by name, where it is in doubt what was corrected."),
+    ] = "{}",
+    never_happened: Annotated[
+        bool, typer.Option("--never-happened", help="You have looked: no attempt of the call took effect.")
+    ] = False,
+    reason: MAYBE = None,
+) -> None:
+    """Have a call in flight called anew with what was corrected since, under a key of its own."""
+    from longcase.model.strict_json import BODY_BYTES
+
+    why = reason if reason is None else checked_reason(reason)
+    given = json_object(arguments, "arguments", BODY_BYTES)
+
+    def work(service: Service) -> Coroutine[Any, Any, Accepted]:
+        return service.redo(case, call=call, arguments=given, never_happened=never_happened, reason=why)
+
+    tell(session, session.ask(work, code=True), "called anew")
 
 
 def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE = None) -> None:

@@ -85,5 +85,5 @@ def tell(session: Session, accepted: Accepted, did: str) -> None:
     again = " before; nothing changed" if accepted.duplicate else ""
     more = f"; {accepted.remaining} more needed" if accepted.remaining else ""
     what = accepted.did if accepted.did in ("", did) or accepted.did.startswith(did) else f"{did}: {accepted.did}"
-    terminal.line(f"{accepted.address}: {what or did}{again}{more}")
+    terminal.line(session.paste(f"{accepted.address}: {what or did}{again}{more}"))
     return None

@@ -8,7 +8,7 @@ import shlex
 _COMMAND = re.compile(r"\blongcase ([a-z][a-z-]*)( APP\b)?")
 _END = re.compile(r"[;|#\n]|, |longcase ")  # of a command inside a sentence
 _WITHOUT_STORE = frozenset({"check", "describe", "map"})
-_WITH_CODE = frozenset({"start", "signal", "set", "skip", "set-result", "move", "correct"})
+_WITH_CODE = frozenset({"start", "signal", "set", "redo", "skip", "set-result", "move", "correct"})
 
 commands: set[str] = set()  # every one there is
 

@@ -117,6 +117,8 @@ class _Run(Inputs):
         if state.undoing is not None:
             self._step()
             self._undo()
+        if state.redone:
+            self._redone()
         self._begin()
         if state.status == "closed":
             self._stop_all()

@@ -123,14 +123,21 @@ def _apart(lost: int, draw: float) -> timedelta:
 
 
 def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
-    """Tell whether the end of attempt `number` is that of the call's current running attempt."""
+    """Tell whether the end of attempt `number` is that of the call's current running attempt, and is still open."""
     call = state.calls.get(ref)
-    return call is not None and call["attempt"] == number and call["status"] == "running"
+    return (
+        call is not None
+        and call["attempt"] == number
+        and call["status"] == "running"
+        and call.get("committed") != number  # its result is in the inbox, whatever is reported besides
+    )
 
 
 def completed(state: CaseState, ref: str, call: Call, number: int, result: Json, actor: str, **more: Json) -> Event:
     """Return the event of a call's success: an input while stage code waits, else a late result."""
     data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": number, "result": result, **more}
+    if "asked_as" in call:
+        data["asked_as"] = call["asked_as"]
     kind = "undone" if call["undoes"] else ("activity_completed" if call["awaited"] else "result_late")
     return Event(
         kind, data, state.visit, "", actor, "", "engine", call["seq"], 0, call["node"], call["n"], call["strand"]
@@ -163,6 +170,8 @@ def lost(state: CaseState, ref: str, call: Call, failure: Failure, actor: str, *
         "call": ref, "activity": call["activity"], "runs" if runs else "attempt": call["attempt"],
         "error": failure.to_json(), "started": call["started"],
     }  # fmt: skip
+    if "asked_as" in call:
+        data["asked_as"] = call["asked_as"]
     return place(state, call, Event("activity_failed", data, actor=actor))
 
 
@@ -175,6 +184,12 @@ def begun(state: CaseState, ref: str, call: Call, worker: int) -> Event:
         "worker": worker,
     }
     return place(state, call, Event("attempt_started", data, actor=f"worker:{worker}"))
+
+
+def committed(state: CaseState, ref: str, call: Call, worker: int) -> Event:
+    """Return the record, written in the attempt's own transaction, that it was committed."""
+    data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": call["attempt"], "worker": worker}
+    return place(state, call, Event("attempt_committed", data, actor=f"worker:{worker}"))
 
 
 def refused(state: CaseState, ref: str, number: int, outcome: str, worker: int, result: Json = None) -> Event:
@@ -243,11 +258,18 @@ def _since_visit(state: CaseState, stage: str) -> int:
 
 
 def unsettled(state: CaseState, leave: tuple[str, ...]) -> dict[str, str]:
-    """Return the calls, and their activities, that forbid a close: entries still open, not named in `leave`."""
+    """Return the calls, and their activities, that forbid a close: entries still open, not named in `leave`.
+
+    One that an operator had called anew is open until it is undone: no stage code will see to that.
+    """
     return {
         entry["call"]: entry["activity"]
         for entry in state.undo.values()
-        if entry["status"] == "open" and entry["call"] in state.calls and entry["activity"] not in leave
+        if (
+            (entry["status"] == "open" and entry["call"] in state.calls)
+            or (entry["status"] == "done" and entry["call"] in state.redone)
+        )
+        and entry["activity"] not in leave
     }
 
 

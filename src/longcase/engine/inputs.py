@@ -25,6 +25,9 @@ class Inputs(Clocks):
     def _accepted(self, item: Accepted) -> bool:
         state = self.state
         if state.status == "closed":
+            call = state.calls.get(item.data.get("call", ""))
+            if call is not None and call.get("committed"):
+                return self._outcome(item)
             self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
             return True
         if any(opened["details"].get("input") == item.id for opened in state.incidents.values()):
@@ -89,13 +92,15 @@ class Inputs(Clocks):
             if not attempts.left_open(state, ref):
                 return False
             call = {**call, "awaited": False}
+        if state.status == "closed":
+            call = {**call, "awaited": False}
         number = call["attempt"]
         if item.type == "activity_completed":
             more: dict[str, Json] = {"by": item.actor, "why": item.data.get("why", "")}
             if self._is_once(call):
                 more["once"] = True
             event = attempts.completed(state, ref, call, number, item.data["result"], item.actor, **more)
-            if call["status"] == "running":
+            if call["status"] == "running" and call.get("committed") != number:
                 self.result.commands.append(Command("stop", self.resident.case_no, ref, number))
         else:
             error = item.data["error"]
@@ -109,6 +114,8 @@ class Inputs(Clocks):
             self._turn(event, item.at)
         else:
             self.resident.append(event, self.work.now)
+            if call.get("committed"):  # no person has said so: its own transaction has
+                self._late(event, call, item.data.get("result"))
         return True
 
     def _child_refused(self, item: Accepted) -> None:

@@ -10,7 +10,8 @@ from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.event import Event, instant_of
-from longcase.history.state import UNKNOWN_KINDS, Call, CaseState, blocked, undo_entry
+from longcase.history.redoing import is_held
+from longcase.history.state import Call, CaseState, blocked, may_have_happened, undo_entry
 from longcase.model.codec import Json
 
 _BEGINNING: Final = frozenset({"attempt_started", "activity_scheduled", "undo_started"})  # may begin an attempt
@@ -44,24 +45,28 @@ class Outcomes(Undoing):
         if event.type == "activity_completed":
             self._turn(event, item.at)
             return
-        activity = self._activity(call)
         self.resident.append(event, self.work.now)
+        self._late(event, call, item.outcome.result)
+        self._undo()
+
+    def _late(self, event: Event, call: Call, result: Json) -> None:
+        """Open an incident where a call nobody waits for took an effect that nothing takes back (A4)."""
+        state, activity = self.state, self._activity(call)
         if (
             event.type == "result_late"
             and state.status == "open"
             and activity is not None
             and activity.undo_activity is None
-            and activity.effect in ("once", "repeatable")
+            and (activity.transaction or activity.effect in ("once", "repeatable"))
         ):
             late = TurnDiscarded(
                 "late_effect",
                 f"{call['activity']} took effect after the case had stopped waiting for it, and has no undo",
-                owner=activity.owner.name, node=call["node"], details={"result": item.outcome.result},
+                owner=activity.owner.name, node=call["node"], details={"result": result},
             )  # fmt: skip
             now = instant_of(self.work.now)
             opened = incident(state, late, now, self.resident.code, cause=event.seq, blocks=False)
             self.resident.append(opened, self.work.now)
-        self._undo()
 
     def _failed(self, ref: str, call: Call, failure: Failure, worker: int) -> None:
         state = self.state
@@ -79,9 +84,12 @@ class Outcomes(Undoing):
                 return
             self._turn(attempts.lost(state, ref, call, failure, actor), self.work.now)
             return
-        if verdict.follow in ("again", "lost") and not call["awaited"] and not call["undoes"]:
-            # The stage stopped waiting: a failed attempt is not tried again for nobody.
-            verdict = for_nobody(state, ref, failure)
+        if not call["awaited"] and not call["undoes"]:
+            if verdict.follow in ("again", "lost"):
+                # The stage stopped waiting: a failed attempt is not tried again for nobody.
+                verdict = for_nobody(state, ref, failure)
+            elif ref in state.redone and not _can_be_undone(state, ref):
+                verdict = Verdict("lost")  # whatever it returned: it was called anew, and cannot be taken back
         event = self.resident.append(attempts.failed_attempt(state, ref, call, failure, verdict, actor), self.work.now)
         owner = activity.owner.name if activity is not None else call["owner"]
         details: dict[str, Json] = {
@@ -165,7 +173,7 @@ class Outcomes(Undoing):
         known = {item.data.get("call") for item in self.work.items if isinstance(item, Accepted)}
         known |= {opened["pending"].get("call") for opened in self.state.incidents.values() if opened["pending"]}
         for ref, call in doubtful:
-            if ref in known:
+            if ref in known or (call["status"] == "running" and call.get("committed") == call["attempt"]):
                 continue
             if call["status"] == "running":
                 worker = call["worker"]
@@ -195,6 +203,8 @@ class Outcomes(Undoing):
         ]
         for ref, call in waiting:
             if state.status != "open" and not call["undoes"]:
+                continue
+            if "asked_as" in call and is_held(state, call):
                 continue
             activity = self._activity(call)
             if activity is None:
@@ -228,5 +238,12 @@ class Outcomes(Undoing):
 
 def for_nobody(state: CaseState, ref: str, failure: Failure) -> Verdict:
     """Judge the failure of a call that no stage code waits for: it is not tried again, but may need settling."""
-    unknown = failure.kind in UNKNOWN_KINDS and undo_entry(state, ref) is not None
+    unknown = may_have_happened(state.calls[ref], failure.kind) and undo_entry(state, ref) is not None
+    if unknown and ref in state.redone:
+        unknown = _can_be_undone(state, ref)
     return Verdict("unknown" if unknown else "lost")
+
+
+def _can_be_undone(state: CaseState, ref: str) -> bool:
+    entry = undo_entry(state, ref)
+    return entry is not None and bool(entry["undo"])

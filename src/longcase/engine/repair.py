@@ -7,16 +7,18 @@ awaits it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import timedelta
 
+from longcase.engine.attempts import completed
 from longcase.engine.code import WorkflowCode
+from longcase.engine.corrections import input_corrected
 from longcase.engine.incidents import fits
 from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, RepairRefused, UsageError
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import CaseState, Incident
+from longcase.history.state import Call, CaseState, Incident
 from longcase.model.codec import Json
 from longcase.record import record
 
@@ -40,7 +42,7 @@ class Repair:
 
 def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Incident]:
     """Return the incident meant: the numbered one, or the only one there is."""
-    _still_open(state)
+    still_open(state)
     if number is not None:
         if number not in state.incidents:
             known = ", ".join(state.incidents) or "none"
@@ -72,7 +74,7 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
             "deadline": "",
             "expected": instant_text(instant_of(now) + RETRY_EXPECTED),
         }
-        event = _by(
+        event = by(
             actor,
             Event(
                 "call_retried",
@@ -85,7 +87,7 @@ def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: 
             ),
         )
         repair.events.append(event)
-    repair.events.append(_close(ref, "retried", actor, reason, state))
+    repair.events.append(incident_closed(ref, "retried", actor, reason, state))
     pending = incident["pending"]
     if pending:
         repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
@@ -120,13 +122,15 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
         )
     _allow(incident, "skip")
     if call is None:
-        return Repair([_close(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
+        return Repair([incident_closed(ref, "skipped", actor, reason, state)], [], f"incident {ref} acknowledged")
     if call["undoes"]:
         data: dict[str, Json] = {"call": call["undoes"], "status": "left", "drop": incident["call"], "reason": reason}
-        event = _by(
+        event = by(
             actor, Event("undo_skipped", data, state.visit, node=call["node"], n=call["n"], strand=call["strand"])
         )
-        return Repair([event, _close(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone")
+        return Repair(
+            [event, incident_closed(ref, "skipped", actor, reason, state)], [], f"{call['activity']} left undone"
+        )
     return Repair(
         [],
         [("activity_completed", {"call": incident["call"], "result": None, "why": reason})],
@@ -135,10 +139,23 @@ def skip(state: CaseState, number: str | None, actor: Actor, reason: str, code: 
 
 
 def correct(
-    state: CaseState, patch: Mapping[str, Json], actor: Actor, reason: str, *, pin: bool, key_field: str
+    state: CaseState,
+    patch: Mapping[str, Json],
+    actor: Actor,
+    reason: str,
+    *,
+    pin: bool,
+    key_field: str,
+    called_with: Callable[[Call], dict[str, Json]],
 ) -> Repair:
-    """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9)."""
-    _still_open(state)
+    """Set fields of the object, recorded with who, why, before and after; pinned for the visit (B9).
+
+    Calls in flight that were called with one of them are marked: `redo` has them called anew.
+
+    Args:
+        called_with: what a call was called with.
+    """
+    still_open(state)
     if key_field and key_field in patch and patch[key_field] != state.object.get(key_field):
         raise RepairRefused(
             f"{state.address}: the key field {key_field} cannot be corrected",
@@ -147,33 +164,64 @@ def correct(
     changed = {name: value for name, value in patch.items() if name not in state.object or state.object[name] != value}
     if not changed:
         return Repair(did="nothing to change")
+    marks = [by(actor, mark) for mark in input_corrected(state, changed, called_with)]
+    told = [f"{mark.data['activity']} {_was_called(mark)}: longcase show {state.address}" for mark in marks]
     data: dict[str, Json] = {
         "patch": changed, "before": {name: state.object.get(name) for name in changed}, "reason": reason, "pin": pin,
     }  # fmt: skip
-    return Repair([_by(actor, Event("corrected", data, state.visit))], [], ", ".join(changed))
+    return Repair(
+        [by(actor, Event("corrected", data, state.visit)), *marks], [], "; ".join([", ".join(changed), *told])
+    )
+
+
+def _was_called(mark: Event) -> str:
+    return "was called with what it was before" if mark.data["changes"] else "may have been called with it"
 
 
 def move(
-    state: CaseState, stage: str, actor: Actor, reason: str, code: WorkflowCode | None, earlier: Sequence[Event] = ()
+    state: CaseState,
+    stage: str,
+    actor: Actor,
+    reason: str,
+    code: WorkflowCode | None,
+    earlier: Sequence[Event] = (),
+    committed: Mapping[str, Json] | None = None,
 ) -> Repair:
     """End the visit and enter another stage; nothing is undone (SEMANTICS B12).
 
     `earlier` are the events of the last visit of that stage: its calls are made again under their old
     keys, so that the world can tell a repeat from a new one (SEMANTICS A5). Their results are not reused.
     """
-    _still_open(state)
+    still_open(state)
     if code is not None:
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
-    return _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
+    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
+    activities = code.activities if code is not None else {}
+    per_case = {
+        ref: result
+        for ref, result in (committed or {}).items()
+        if (made := activities.get(state.calls[ref]["activity"])) is not None and made.once_per != "call"
+    }
+    repair.events[:0] = _recorded(state, per_case)  # the stage that is entered may ask for just these
+    return repair
 
 
 def restart(
-    state: CaseState, visit_events: Sequence[Event], actor: Actor, reason: str, code: WorkflowCode | None = None
+    state: CaseState,
+    visit_events: Sequence[Event],
+    actor: Actor,
+    reason: str,
+    code: WorkflowCode | None = None,
+    committed: Mapping[str, Json] | None = None,
 ) -> Repair:
-    """Begin the visit anew under the same keys, taking over results that are already recorded (A5)."""
-    _still_open(state)
+    """Begin the visit anew under the same keys, taking over results that are already recorded (A5).
+
+    `committed` are the results, by call, that transactions have committed and no turn has applied yet: they are
+    recorded first, so that no call is made again whose rows are there (A12).
+    """
+    still_open(state)
     for call in state.calls.values():
         activity = code.activities.get(call["activity"]) if code is not None else None
         if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
@@ -183,7 +231,8 @@ def restart(
                 "and its effect must not be repeated",
                 hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
             )
-    reuse = _calls_of(visit_events, results=True)
+    late = _recorded(state, committed or {})
+    reuse = _calls_of([*visit_events, *late], results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
     returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
@@ -192,11 +241,23 @@ def restart(
     told = {name: entered[name] for name in ("signal", "input", "why") if name in entered}
     if told:  # what an exception path was begun with: it is begun with the same again
         repair.events[0].data["told"] = told
+    repair.events[:0] = late
     taken = [name for name, call in reuse.items() if "result" in call]
     repair.did += f", taking over the results of {', '.join(taken)}" if taken else ", with no result to take over"
     if state.tasks:
         repair.did += "; what was asked is asked again"
     return repair
+
+
+def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:
+    """Return the records of results that transactions have committed, so that the next visit finds them."""
+    found = []
+    for ref, call in state.calls.items():
+        if ref in committed and not call["undoes"]:
+            unawaited: Call = {**call, "awaited": False}
+            actor = f"worker:{call['worker']}"
+            found.append(completed(state, ref, unawaited, call["attempt"], committed[ref], actor, once=True))
+    return found
 
 
 def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
@@ -233,6 +294,10 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
+        elif event.type == "call_redone" and data["redoes"] in names:
+            # What the call before comes to belongs to other arguments.
+            name = names[data["call"]] = names.pop(data["redoes"])
+            reuse[name] = {"digest": data["digest"], "key": data["key"]}
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             reuse[names[data["call"]]]["result"] = data["result"]
         elif event.type == "activity_reused" and data["reuse"]:
@@ -242,10 +307,10 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
 
 def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: bool, reuse: dict[str, Json]) -> Repair:
     data: dict[str, Json] = {"to": stage, "from": state.stage, "reason": reason, "restart": restart, "reuse": reuse}
-    repair = Repair([_by(actor, Event("moved", data, state.visit))], [], f"to {stage}")
+    repair = Repair([by(actor, Event("moved", data, state.visit))], [], f"to {stage}")
     for ref, incident in state.incidents.items():
         if incident["blocks"]:
-            repair.events.append(_close(ref, "moved", actor, reason, state))
+            repair.events.append(incident_closed(ref, "moved", actor, reason, state))
             if incident["pending"]:  # its end is on record nowhere else
                 pending = incident["pending"]
                 repair.inputs.append((pending["type"], {k: v for k, v in pending.items() if k != "type"}))
@@ -254,10 +319,10 @@ def _moved(state: CaseState, stage: str, actor: Actor, reason: str, *, restart: 
 
 def cancel(state: CaseState, actor: Actor, reason: str) -> Repair:
     """Ask for the case's end by its cancel path (undo, then close "cancelled", unless it declares one)."""
-    _still_open(state)
+    still_open(state)
     if state.cancel is not None:
         return Repair(did="already asked")
-    event = _by(actor, Event("cancel_requested", {"reason": reason}, state.visit))
+    event = by(actor, Event("cancel_requested", {"reason": reason}, state.visit))
     return Repair([event], [("interrupted", {"reason": reason})], "asked")
 
 
@@ -268,16 +333,16 @@ def _allow(incident: Incident, repair: str) -> None:
         )
 
 
-def _still_open(state: CaseState) -> None:
+def still_open(state: CaseState) -> None:
     if state.status == "closed":
         name = (state.close or {}).get("name", "")
         raise CaseClosed(f"{state.address} is closed: {name}", hint=f"longcase history {state.address}")
 
 
-def _close(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> Event:
-    return _by(actor, Event("incident_closed", {"incident": ref, "how": how, "reason": reason}, state.visit))
+def incident_closed(ref: str, how: str, actor: Actor, reason: str, state: CaseState) -> Event:
+    return by(actor, Event("incident_closed", {"incident": ref, "how": how, "reason": reason}, state.visit))
 
 
-def _by(actor: Actor, event: Event) -> Event:
+def by(actor: Actor, event: Event) -> Event:
     event.actor, event.channel, event.on_behalf = actor.name, actor.channel, actor.on_behalf
     return event

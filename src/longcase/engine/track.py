@@ -106,9 +106,9 @@ class Track:
         data = event.data
         match event.type:
             case "activity_completed":
-                self._resolve(data["call"], data["result"])
+                self._resolve(data.get("asked_as") or data["call"], data["result"])
             case "activity_failed":
-                self._fail(data["call"], data)
+                self._fail(data.get("asked_as") or data["call"], data)
             case "timer_fired":
                 fire = self._fires.pop(data["timer"], None)
                 if fire is not None:
@@ -263,7 +263,7 @@ class Track:
             future.set_exception(
                 ActivityFailed(
                     data["activity"], error["type"], error["message"], attempts=last_attempt(data),
-                    bases=error.get("bases", ()), call=ref,
+                    bases=error.get("bases", ()), call=data["call"],
                 )
             )  # fmt: skip
 

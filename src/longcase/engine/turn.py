@@ -21,7 +21,7 @@ from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
 from longcase.history.calls import last_attempt
 from longcase.history.event import Event, instant_of, instant_text
-from longcase.history.state import UNKNOWN_KINDS, CaseState, Incident, apply
+from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
 from longcase.model.codec import Json, codec_for, dump_json
 from longcase.model.exits import Again, Close
@@ -233,7 +233,10 @@ class Resident:
         """Tell whether the failed call of an incident may have taken an effect that an undo has to find (A4)."""
         entry = self.state.undo.get(opened["call"])
         error = opened["details"].get("error") or {}
-        return entry is not None and bool(entry["undo"]) and error.get("kind") in UNKNOWN_KINDS
+        call = self.state.calls.get(opened["call"])
+        if entry is None or call is None or not entry["undo"]:
+            return False
+        return may_have_happened(call, error.get("kind"))
 
     def _release_held(self, pending: dict[str, Json], at: str, cause: int) -> None:
         """Settle the call whose end an incident held back: the stage that was to see it is gone (A4)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from longcase.engine import attempts
 from longcase.engine.progress import Progress
 from longcase.history.event import Event, instant_of, instant_text
@@ -25,7 +28,7 @@ class Undoing(Progress):
                 return
             step, ref = attempts.undo_steps(state)
             if step == "start":
-                self._start_undo(ref)
+                self._start_undo(ref, state.undoing)
                 return
             if step == "unknown":
                 self._settle_unknown(ref)
@@ -37,15 +40,26 @@ class Undoing(Progress):
             event = attempts.place(state, state.undoing, Event("undo_finished", data))
             self.resident.turn(event, self.work.now)
 
-    def _start_undo(self, ref: str) -> None:
+    def _redone(self) -> None:
+        """Settle the calls that an operator had called anew: what took effect is undone, what nobody knows is asked."""
+        state = self.state
+        if state.status == "closed":
+            return
+        for ref, place in list(state.redone.items()):
+            entry = state.undo.get(ref)
+            if ref in state.calls:
+                if state.calls[ref]["status"] != "running":
+                    self._settle_unknown(ref)
+            elif entry is not None and attempts.compensation(entry) not in state.calls:
+                self._start_undo(ref, place)
+
+    def _start_undo(self, ref: str, place: Mapping[str, Any]) -> None:
         state = self.state
         entry = state.undo[ref]
         undo = self.resident.code.activities.get(entry["undo"])
         now = instant_of(self.work.now)
         call = attempts.compensation(entry)
         worker = self.resident.begin(undo) if undo is not None else 0
-        undoing = state.undoing
-        assert undoing is not None
         data: dict[str, Json] = {
             "call": call, "activity": entry["undo"], "undoes": ref, "of": entry["seq"], "result": entry["result"],
             "key": f"{state.uid}-undo-{ref}", "owner": undo.owner.name if undo else state.owner,
@@ -53,9 +67,11 @@ class Undoing(Progress):
             "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
             "attempt": 1 if worker else 0, "worker": worker,
         }  # fmt: skip
+        if undo is not None and undo.transaction:
+            data["transaction"] = True
         if undo is not None and undo.queue is not None:
             data["queue"], data["priority"] = undo.queue.name, undo.priority
-        self.resident.append(attempts.place(state, undoing, Event("undo_started", data)), self.work.now)
+        self.resident.append(attempts.place(state, place, Event("undo_started", data)), self.work.now)
 
     def _settle_unknown(self, ref: str) -> None:
         """A call whose outcome is unknown stops the undo until `verify` or a person settles it."""

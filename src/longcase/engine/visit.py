@@ -21,6 +21,7 @@ from longcase.engine.questions import question_record
 from longcase.engine.track import Begin, parts, running
 from longcase.errors import ActivityFailed
 from longcase.history.event import Event, later_text
+from longcase.history.redoing import standing_for
 from longcase.history.state import CaseState
 from longcase.model.activity import Activity
 from longcase.model.codec import Json, digest, dump_json
@@ -180,6 +181,8 @@ class Visit(Handling):
             data["undo"] = activity.undo_activity.name
         elif activity.effect in ("once", "repeatable"):
             data["undo"] = ""
+        if activity.transaction:
+            data["transaction"] = True
         if activity.queue is not None:
             data["queue"], data["priority"] = activity.queue.name, activity.priority
         # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.
@@ -191,12 +194,13 @@ class Visit(Handling):
         try:
             return await self._until(call)
         except asyncio.CancelledError:
-            if self._ends_here or call not in state.calls:
+            asked_as, call = call, standing_for(state, call)
+            if self._ends_here or call not in state.calls or call in state.redone:
                 raise
             waits = activity.cancel == "wait" and state.calls[call]["status"] == "running"
             if self._emit("activity_cancelled", {"call": call, "waits": waits}, place)["waits"]:
                 try:
-                    await self._until(call)
+                    await self._until(asked_as)
                 except ActivityFailed:
                     pass
             raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from longcase.history.event import Event
-from longcase.history.records import UNKNOWN_KINDS, Call, CaseState, UndoEntry
+from longcase.history.records import Call, CaseState, UndoEntry, may_have_happened
 from longcase.history.reducers import on
 from longcase.model.codec import Json
 
 
 @on("activity_scheduled", "undo_started")
-def _activity_scheduled(state: CaseState, event: Event) -> None:
+def commanded(state: CaseState, event: Event) -> None:
+    """Fold the command of a call."""
     data = event.data
     begun = data["attempt"] == 1
     call: Call = {
@@ -23,6 +24,8 @@ def _activity_scheduled(state: CaseState, event: Event) -> None:
         "next_try": "", "deadline": data["deadline"], "start_by": data["start_by"], "awaited": True,
         "undoes": data.get("undoes", ""),
     }  # fmt: skip
+    if data.get("transaction"):
+        call["transaction"] = True
     if "queue" in data:
         call["queue"] = data["queue"]
         call["priority"] = data["priority"]
@@ -47,19 +50,22 @@ def _activity_completed(state: CaseState, event: Event) -> None:
     call = state.calls.pop(data["call"], None)
     if call is None:
         return
-    _close_call_incidents(state, data["call"])
+    close_call_incidents(state, data["call"])
     if call["undoes"]:
-        _settle(state, call["undoes"], "undone", event.seq)
+        settle(state, call["undoes"], "undone", event.seq)
         if state.undoing is not None:
             state.undoing["call"] = ""
         return
-    _settle(state, data["call"], "done", event.seq)
-    if data.get("once"):
-        state.once[call["key"]] = {"seq": event.seq, "result": data["result"]}
+    if data.get("once") and data["call"] not in state.redone:
+        state.once[call.get("scope", call["key"])] = {"seq": event.seq, "result": data["result"]}
+    settle(state, data["call"], "done", event.seq)
 
 
-def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
+def settle(state: CaseState, call: str, status: str, seq: int) -> None:
+    """Note what became of a call, for an undo and for whoever waits for just that."""
     entry = undo_entry(state, call)
+    if state.redone and (status != "done" or entry is None or not entry["undo"]):
+        state.redone.pop(call, None)
     if entry is not None:
         if not entry["undo"]:
             # Settled, and there is nothing to undo it with: it must not weigh on every later turn.
@@ -70,7 +76,8 @@ def _settle(state: CaseState, call: str, status: str, seq: int) -> None:
             entry["result"] = seq
 
 
-def _close_call_incidents(state: CaseState, call: str) -> None:
+def close_call_incidents(state: CaseState, call: str) -> None:
+    """Drop the incidents of a call that has come to its end, or goes on."""
     if state.incidents:
         state.incidents = {k: incident for k, incident in state.incidents.items() if incident["call"] != call}
 
@@ -87,16 +94,21 @@ def last_attempt(failed: Mapping[str, Json]) -> Json:
 @on("activity_failed")
 def _activity_failed(state: CaseState, event: Event) -> None:
     ref = event.data["call"]
-    _close_call_incidents(state, ref)
+    close_call_incidents(state, ref)
     entry = undo_entry(state, ref)
     call = state.calls.get(ref)
     if call is not None and "runs" in event.data:
         # Out of time, and its attempt has been asked to stop: what it still comes to is late (A4).
         call["awaited"] = False
         if entry is not None and not entry["undo"]:
-            _settle(state, ref, "nothing", event.seq)  # the stage knows, and could not undo it: it may close
+            settle(state, ref, "nothing", event.seq)  # the stage knows, and could not undo it: it may close
         return
-    if call is not None and entry is not None and entry["undo"] and event.data["error"]["kind"] in UNKNOWN_KINDS:
+    if (
+        call is not None
+        and entry is not None
+        and entry["undo"]
+        and may_have_happened(call, event.data["error"]["kind"])
+    ):
         # The stage goes on without it, but the world may have changed: an undo has to find out (A4).
         call["status"] = "unknown"
         call["awaited"] = False
@@ -104,7 +116,7 @@ def _activity_failed(state: CaseState, event: Event) -> None:
         call["started"] = call["next_try"] = ""
         return
     state.calls.pop(ref, None)
-    _settle(state, ref, "nothing", event.seq)
+    settle(state, ref, "nothing", event.seq)
 
 
 @on("activity_reused")
@@ -124,16 +136,16 @@ def _activity_cancelled(state: CaseState, event: Event) -> None:
     if call["attempt"] == 0:
         # No attempt ever began: nothing is out there to settle.
         del state.calls[event.data["call"]]
-        _settle(state, event.data["call"], "nothing", event.seq)
+        settle(state, event.data["call"], "nothing", event.seq)
     elif call["status"] == "backoff":
         # Nobody waits for another attempt. Whether the last one took effect is known, unless it got no answer.
         kind = call.get("error", {}).get("kind")
-        if kind in UNKNOWN_KINDS and undo_entry(state, event.data["call"]) is not None:
+        if may_have_happened(call, kind) and undo_entry(state, event.data["call"]) is not None:
             call["status"] = "unknown"
             call["next_try"] = ""
         else:
             del state.calls[event.data["call"]]
-            _settle(state, event.data["call"], "nothing", event.seq)
+            settle(state, event.data["call"], "nothing", event.seq)
 
 
 @on("attempt_started")
@@ -145,6 +157,13 @@ def _attempt_started(state: CaseState, event: Event) -> None:
     call["started"] = event.at
     call["first"] = call["first"] or event.at
     call["next_try"] = ""
+
+
+@on("attempt_committed")
+def _attempt_committed(state: CaseState, event: Event) -> None:
+    call = state.calls.get(event.data["call"])
+    if call is not None:
+        call["committed"] = event.data["attempt"]
 
 
 @on("attempt_failed", "attempt_lost")
@@ -168,7 +187,7 @@ def _attempt_failed(state: CaseState, event: Event) -> None:
     elif data.get("final"):
         # Nobody waits for the call (A4), so its failure raises into nothing: settle and forget it.
         del state.calls[data["call"]]
-        _settle(state, data["call"], "nothing", event.seq)
+        settle(state, data["call"], "nothing", event.seq)
     else:
         call["status"] = "unknown"
 
@@ -194,7 +213,7 @@ def _call_retried(state: CaseState, event: Event) -> None:
     call["deadline"] = event.data["deadline"]
     call["expected"] = event.data["expected"]
     call["first"] = ""
-    _close_call_incidents(state, event.data["call"])
+    close_call_incidents(state, event.data["call"])
 
 
 @on("undo_requested")
@@ -207,11 +226,11 @@ def _undo_requested(state: CaseState, event: Event) -> None:
 
 @on("undo_skipped")
 def _undo_skipped(state: CaseState, event: Event) -> None:
-    _settle(state, event.data["call"], event.data["status"], event.seq)
+    settle(state, event.data["call"], event.data["status"], event.seq)
     call = event.data.get("drop")
     if call:
         dropped = state.calls.pop(call, None)
-        _close_call_incidents(state, call)
+        close_call_incidents(state, call)
         # Written only where it matters: a state that an earlier release folded must still equal its fold (I35).
         entry = state.undo.get(dropped["undoes"]) if dropped is not None else None
         if entry is not None and entry["status"] == "done":

@@ -45,6 +45,11 @@ class Call(TypedDict):
     queue: NotRequired[str]  # whose workers alone may run it
     priority: NotRequired[int]  # within the queue
     stopping: NotRequired[bool]  # the stage waits for the end of an attempt it has cancelled: no further one
+    corrected: NotRequired[dict[str, Json]]  # what of its arguments was corrected since: changes, doubts, by, at
+    asked_as: NotRequired[str]  # the call that stage code waits for, where an operator had it called anew
+    scope: NotRequired[str]  # the key of that one, under which `once_per` finds the result
+    transaction: NotRequired[bool]  # its attempts run in transactions of the store: nothing of a failed one is left
+    committed: NotRequired[int]  # the attempt whose transaction was committed: its result waits in the inbox
     lost: NotRequired[int]  # attempts lost with their worker since the call was commanded or granted new attempts
 
 
@@ -175,6 +180,16 @@ class UndoEntry(TypedDict):
     failed: NotRequired[int]  # compensations that failed for good, and that an interrupt went past: each has its name
 
 
+class Redone(TypedDict):
+    """A call that an operator had called anew with other arguments, until it is settled (A4)."""
+
+    asked_as: str  # the call that stage code waits for
+    node: str
+    n: int
+    strand: str
+    seq: int  # of the event that commanded it
+
+
 class Incident(TypedDict):
     """Why the case cannot go on without an operator."""
 
@@ -195,6 +210,13 @@ class Incident(TypedDict):
 
 # Failures after which the world may have changed although no answer came.
 UNKNOWN_KINDS: Final = frozenset({"timeout", "heartbeat", "lost"})
+
+
+def may_have_happened(call: Call, kind: str | None) -> bool:
+    """Tell whether the world may have changed by an attempt that failed in this way."""
+    return kind in UNKNOWN_KINDS and not call.get("transaction")
+
+
 TRANSIENT: Final = frozenset({"ended_tasks"})
 
 
@@ -236,6 +258,7 @@ class CaseState:
     children: dict[str, Child] = field(default_factory=dict)
     undo: dict[str, UndoEntry] = field(default_factory=dict)  # by call, in the order of command
     undoing: dict[str, Json] | None = None
+    redone: dict[str, Redone] = field(default_factory=dict)  # abandoned calls that are not settled yet
     incidents: dict[str, Incident] = field(default_factory=dict)
     rounds: dict[str, int] = field(default_factory=dict)
     once: dict[str, Json] = field(default_factory=dict)  # results recorded once per case or visit, by key

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from longcase.errors import BugError
-from longcase.history import tasks as _tasks  # noqa: F401 - registers its reducers, as calls does
+from longcase.history import redoing as _redoing  # noqa: F401 - registers its reducers, as calls does
+from longcase.history import tasks as _tasks  # noqa: F401
 from longcase.history.calls import undo_entry
 from longcase.history.event import APPLIED, SEEN, Event
 from longcase.history.records import (
@@ -19,10 +20,12 @@ from longcase.history.records import (
     Incident,
     KeptSignal,
     Receive,
+    Redone,
     Task,
     Timer,
     UndoEntry,
     Vote,
+    may_have_happened,
 )
 from longcase.history.reducers import REDUCERS, on
 
@@ -268,6 +271,7 @@ def _case_closed(state: CaseState, event: Event) -> None:
     state.closed_at = event.at
     leave_visit(state)
     state.undoing = None
+    state.redone = {}
     state.cancel = None
     state.incidents = {}
     state.calls = {name: call for name, call in state.calls.items() if call["status"] == "running"}
@@ -282,6 +286,7 @@ __all__ = [
     "Incident",
     "KeptSignal",
     "Receive",
+    "Redone",
     "Task",
     "Timer",
     "UndoEntry",
@@ -290,5 +295,6 @@ __all__ = [
     "blocked",
     "fold",
     "leave_visit",
+    "may_have_happened",
     "undo_entry",
 ]

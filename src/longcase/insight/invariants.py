@@ -252,6 +252,18 @@ def inv_15(case: CaseFacts) -> Iterator[Finding]:
             running.pop(call, None)
 
 
+def inv_20(case: CaseFacts) -> Iterator[Finding]:
+    """I20: a call that was called anew has an idempotency key that no other arguments had before."""
+    keys: dict[str, int] = {}
+    for event in case.events:
+        if event.type in ("activity_scheduled", "call_redone", "undo_started"):
+            key = str(event.data.get("key"))
+            if event.type == "call_redone" and key in keys:
+                call = event.data.get("call")
+                yield case.finding("I20", f"call {call} has the key of event {keys[key]}", event.seq)
+            keys.setdefault(key, event.seq)
+
+
 def inv_24(case: CaseFacts) -> Iterator[Finding]:
     """I21, I24: a timer fires once, not early, and never after it was cancelled."""
     due: dict[str, str] = {}
@@ -338,7 +350,7 @@ def inv_33(case: CaseFacts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    inv_01, inv_39, inv_03, inv_05, inv_08, inv_13, inv_15, inv_24, inv_25, inv_30, inv_31, inv_32, inv_33,
+    inv_01, inv_39, inv_03, inv_05, inv_08, inv_13, inv_15, inv_20, inv_24, inv_25, inv_30, inv_31, inv_32, inv_33,
 )  # fmt: skip
 
 

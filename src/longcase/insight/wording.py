@@ -6,12 +6,13 @@ the instant it is now is passed in, and how an instant is written is the face's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from longcase.history.event import Event
 from longcase.history.state import Call, CaseState, Task
 from longcase.history.waits import Wait, for_a_worker, waits
+from longcase.model.codec import dump_json
 
 Written = Callable[[str], str]
 """How a face writes an instant."""
@@ -91,6 +92,62 @@ def _task_at(state: CaseState, seq: int) -> Task | None:
     return next((task for task in state.tasks.values() if task["seq"] == seq), None)
 
 
+def corrected_calls(state: CaseState, written: Written) -> list[str]:
+    """Return of each call in flight what it was called with that was corrected since, and how it is called anew."""
+    marked = {ref: call for ref, call in state.calls.items() if "corrected" in call}
+    lines = []
+    for ref, call in marked.items():
+        mark = call["corrected"]
+        which = f" --call {ref}" if len(marked) > 1 else ""
+        redo = f"longcase redo {state.address}{which}"
+        if not mark["changes"]:
+            names = dict.fromkeys(doubt["at"][0] for doubt in mark["doubts"])
+            redo += " --with '{" + ", ".join(f'"{name}": ...' for name in names) + "}'"
+        by = f"by {mark['by']} on {written(mark['at'])}"
+        lines.append(f"{'; '.join(_called_with(call['activity'], ref, mark))}, {by}; redo: {redo}")
+    return lines
+
+
+def settling(state: CaseState) -> list[str]:
+    """Return of each call that was called anew what the new call still waits for."""
+    lines = []
+    for ref in state.redone:
+        call, entry = state.calls.get(ref), state.undo.get(ref)
+        if call is not None:
+            unknown = f"nobody knows yet what attempt {call['attempt']} came to"
+            running = f"attempt {call['attempt']} was asked to stop, and its end is awaited"
+            what, why = call["activity"], running if call["status"] == "running" else unknown
+        elif entry is not None:
+            what, why = entry["activity"], f"it took effect, and is undone by {entry['undo']}"
+        else:
+            continue
+        lines.append(f"{what} ({ref}) was called anew; before that begins: {why}")
+    return lines
+
+
+def _called_with(activity: str, ref: str, mark: Mapping[str, Any]) -> list[str]:
+    """Say what of a call's input was corrected, and what may have been."""
+    told = []
+    pairs = [
+        f"{_place(one['at'])}={_json(one['before'])}, corrected to {_json(one['after'])}" for one in mark["changes"]
+    ]
+    if pairs:
+        told.append(f"{activity} ({ref}) was called with {', '.join(pairs)}")
+    for one in mark["doubts"]:
+        field = f"{one['field']}, corrected to {_json(one['after'])}"
+        told.append(f"{activity} ({ref}) was called with {_place(one['at'])}={_json(one['value'])}, perhaps {field}")
+    return told
+
+
+def _place(at: Sequence[str | int]) -> str:
+    """Return the place of a value as people write it: `client.rating`, `clients[0].rating`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in at).removeprefix(".")
+
+
+def _json(value: Any) -> str:
+    return _short(value if isinstance(value, str) else dump_json(value))
+
+
 _TOLD: Final[dict[str, str]] = {
     "case_started": "case started",
     "stage_entered": "entered {stage}",
@@ -104,6 +161,7 @@ _TOLD: Final[dict[str, str]] = {
     "attempt_started": "attempt {attempt} of {call} began",
     "attempt_failed": "attempt {attempt} of {call} failed: {error}; next try {next_try}",
     "attempt_lost": "attempt {attempt} of {call} is lost: {error}; next try {next_try}",
+    "attempt_committed": "attempt {attempt} of {call} committed its transaction",
     "attempt_refused": "a result of an attempt that no longer counts was refused",
     "attempt_verified": "{call} was verified: {why}",
     "result_late": "{call} returned {result} after nobody waited for it",
@@ -146,6 +204,8 @@ _TOLD: Final[dict[str, str]] = {
     "incident_opened": "incident {incident}, {kind}: {message}; {owner} to act",
     "incident_closed": "incident {incident} ended: {how} {reason}",
     "call_retried": "granted {call} new attempts: {reason}",
+    "input_corrected": "corrected since: what {activity} ({call}) was called with",
+    "call_redone": "had {activity} called anew with {changed}: {reason}",
     "corrected": "corrected {patch}, before {before}: {reason}",
     "moved": "moved from {from} to {to}: {reason}",
     "visit_warned": "the history grows long",
@@ -156,6 +216,8 @@ _TOLD: Final[dict[str, str]] = {
 def told(event: Event) -> str:
     """Return an event in words; what is longer than a line is cut."""
     text = _TOLD.get(event.type, event.type.replace("_", " "))
+    if event.type == "input_corrected":
+        return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""
     for piece in text.split("{"):
         name, brace, rest = piece.partition("}")

@@ -17,6 +17,7 @@ from longcase.model.names import check_name
 from longcase.model.people import Owner, System
 from longcase.model.policy import Retry, check_limits
 from longcase.model.queue import Queue, as_queue, check_priority
+from longcase.model.transaction import DEFAULT_LIMIT, Transaction, check_transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,6 +97,7 @@ class Activity(Generic[P, R]):
         rate: tuple[int, timedelta] | None = None,
         queue: Queue | str | None = None,
         priority: int = 0,
+        transaction: bool = False,
         label: str | None = None,
     ) -> None:
         self.name = check_name(name or str(getattr(fn, "__name__", "")), "activity")
@@ -114,10 +116,13 @@ class Activity(Generic[P, R]):
             if span is not None:
                 check_span(what, option, span, "seconds")
         check_names(what, "was", was)
+        self.transaction = transaction
+        if transaction:
+            check_transaction(what, fn, timeout, heartbeat, effect, verify)
         self.was = was
         self.owner = owner
         self.system = system
-        self.timeout = timeout or DEFAULT_TIMEOUT
+        self.timeout = timeout or (DEFAULT_LIMIT if transaction else DEFAULT_TIMEOUT)
         self.schedule_to_start = schedule_to_start
         self.schedule_to_close = schedule_to_close
         self.heartbeat = heartbeat
@@ -157,6 +162,9 @@ class Activity(Generic[P, R]):
 
     def _read_signature(self, fn: Callable[..., Any]) -> None:
         self.signature = inspect.signature(fn)
+        if self.transaction:  # whoever calls it does not pass the transaction
+            _, *given = self.signature.parameters.values()
+            self.signature = self.signature.replace(parameters=given)
         self.injects_key = False
         self._parameters: dict[str, inspect.Parameter] = {}
         for name, parameter in self.signature.parameters.items():
@@ -252,9 +260,15 @@ class Activity(Generic[P, R]):
     def undo(self, fn: Callable[Concatenate[R, P], object], /) -> Activity[Concatenate[R, P], Any]: ...
     @overload
     def undo(
-        self, *, was: tuple[str, ...]
+        self, *, was: tuple[str, ...], transaction: Literal[False] = False
     ) -> Callable[[Callable[Concatenate[R, P], object]], Activity[Concatenate[R, P], Any]]: ...
-    def undo(self, fn: Callable[..., object] | None = None, *, was: tuple[str, ...] = ()) -> Any:
+    @overload
+    def undo(
+        self, *, was: tuple[str, ...] = (), transaction: Literal[True]
+    ) -> Callable[[Callable[Concatenate[Transaction, R, P], object]], Activity[Concatenate[R, P], Any]]: ...
+    def undo(
+        self, fn: Callable[..., object] | None = None, *, was: tuple[str, ...] = (), transaction: bool = False
+    ) -> Any:
         """Declare the compensation, `def` or `async def`: it gets the original's result, then its arguments.
 
         It is registered with the command, before the first attempt (SEMANTICS A4), and run by
@@ -262,19 +276,21 @@ class Activity(Generic[P, R]):
 
         Args:
             was: earlier names, so that open cases find it after a renaming.
+            transaction: it runs in a transaction of the store, as `activity(transaction=True)`, and gets that first.
         """
 
-        def declare(fn: Callable[Concatenate[R, P], object]) -> Activity[Concatenate[R, P], Any]:
+        def declare(fn: Callable[..., object]) -> Activity[Concatenate[R, P], Any]:
             undo: Activity[Concatenate[R, P], Any] = Activity(
                 fn,
                 owner=self.owner,
                 was=was,
                 system=self.system,
-                timeout=self.timeout,
+                timeout=self.timeout if self.transaction == transaction else None,
                 retry=self.declared_retry,
                 effect="repeatable",
                 queue=self.queue,
                 priority=self.priority,
+                transaction=transaction,
             )
             undo.undoes = self
             self.undo_activity = undo
@@ -336,6 +352,52 @@ class _MakeActivity(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
 
 
+class _MakeTransactional(Protocol):
+    def __call__(self, fn: Callable[Concatenate[Transaction, P], R], /) -> Activity[P, R]: ...
+
+
+@overload
+def activity(
+    *,
+    owner: Owner,
+    transaction: Literal[True],
+    name: str | None = None,
+    was: tuple[str, ...] = (),
+    system: System | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    retry: Retry | None = None,
+    effect: Literal["none", "repeatable"] | None = None,
+    once_per: OncePer = "call",
+    cancel: OnCancel = "abandon",
+    concurrency: int | None = None,
+    rate: tuple[int, timedelta] | None = None,
+    queue: Queue | str | None = None,
+    priority: int = 0,
+) -> _MakeTransactional: ...
+@overload
+def activity(
+    *,
+    owner: Owner,
+    name: str | None = None,
+    was: tuple[str, ...] = (),
+    system: System | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    heartbeat: timedelta | None = None,
+    retry: Retry | None = None,
+    effect: Effect | None = None,
+    verify: Callable[..., Any] | None = None,
+    once_per: OncePer = "call",
+    cancel: OnCancel = "abandon",
+    concurrency: int | None = None,
+    rate: tuple[int, timedelta] | None = None,
+    queue: Queue | str | None = None,
+    priority: int = 0,
+    transaction: Literal[False] = False,
+) -> _MakeActivity: ...
 @declared_with('@activity(owner=Team("client-desk"))')
 def activity(
     *,
@@ -356,7 +418,8 @@ def activity(
     rate: tuple[int, timedelta] | None = None,
     queue: Queue | str | None = None,
     priority: int = 0,
-) -> _MakeActivity:
+    transaction: bool = False,
+) -> Any:
     """Declare a unit of machine work; decorates an `async def`, or a `def` that runs in a thread.
 
     Args:
@@ -378,6 +441,10 @@ def activity(
         rate: most attempts begun in a span in one worker, as `(count, span)`.
         queue: its attempts run only on workers that serve this queue; any worker unless given.
         priority: within the queue, -1000 to 1000; higher goes first.
+        transaction: for a plain `def f(tx: Transaction, ...)`: it runs in a transaction of the store's own database
+            that commits its statements and its result together, or neither. Exactly once, for tables of that
+            database and for nothing else. `timeout` is then 1 second unless given, and at most 5; `heartbeat`,
+            `verify` and `effect="once"` are refused. See `docs/howto/write-to-your-tables.md`.
     """
 
     options = dict(locals())  # by name: Activity takes the same
@@ -385,4 +452,4 @@ def activity(
     def make(fn: Callable[..., Any]) -> Activity[..., Any]:
         return Activity(fn, **options)
 
-    return typing.cast(_MakeActivity, make)
+    return make

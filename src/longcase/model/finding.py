@@ -57,6 +57,8 @@ _ERRORS = {
     "io_in_stage": "what touches the world is an activity",
     "thread_in_stage": "a stage runs on one thread, on its own loop",
     "dynamic_code": "code made at run time has no map",
+    "io_in_transaction": "a transaction waits for nobody: what touches the world is an activity of its own",
+    "transaction_ended_by_hand": "Longcase begins and ends the transaction of an activity",
     # what the business would miss
     "retry_loop": "retries are a policy of the activity",
     "signal_caught_and_received": "a signal has a reaction or is received, never both",

@@ -25,6 +25,7 @@ class Agenda:
         self._outcomes: dict[int, list[Item]] = {}
         self._line: deque[int] = deque()
         self._named: dict[int, None] = {}
+        self._settled: set[int] = set()  # of those named: the end of an attempt of this process waits in the store
         self._bell = asyncio.Event()
 
     # -- what comes in -----------------------------------------------------------------------------------
@@ -37,6 +38,11 @@ class Agenda:
         """Have a case looked at now."""
         self._named[case_no] = None
         self._bell.set()
+
+    def settle(self, case_no: int) -> None:
+        """Have a case looked at whose attempt has ended, with its result in the store."""
+        self._settled.add(case_no)
+        self.wake(case_no)
 
     def report(self, case_no: int, item: Item) -> None:
         """Have what an attempt came to applied."""
@@ -80,7 +86,7 @@ class Agenda:
     @property
     def ended(self) -> int:
         """How many cases have outcomes that are not applied yet."""
-        return len(self._line)
+        return len(self._line) + len(self._settled)
 
     def take(self, places: int, of_outcomes: int) -> tuple[dict[int, list[Item]], set[int]]:
         """Take the next cases with their outcomes, and which of them the store is to be asked about.
@@ -99,6 +105,7 @@ class Agenda:
         while self._named and len(cases) < places:
             case_no = next(iter(self._named))
             del self._named[case_no]
+            self._settled.discard(case_no)
             cases.setdefault(case_no, [])
             look.add(case_no)
         return cases, look

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.work import Command, Ended, Item, Verified
@@ -19,12 +19,14 @@ from longcase.errors import UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import Call
 from longcase.model.activity import Activity
+from longcase.model.codec import Json
 from longcase.runtime.heartbeats import Heartbeats
 from longcase.runtime.limits import THREADS
 from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Deadlines, Running, failure, perform, verify
 from longcase.runtime.pulse import Culprit
-from longcase.store.port import Store
+from longcase.runtime.transacting import transact
+from longcase.store.port import Store, Transacting
 
 log = logging.getLogger("longcase.worker")
 
@@ -42,6 +44,7 @@ class Carrier:
     Args:
         now: the store's instant.
         report: told how an attempt, or a question to `verify`, ended.
+        look: told of a case whose attempt's end is in the store.
         freed: told that an attempt of an activity no longer runs.
     """
 
@@ -51,6 +54,7 @@ class Carrier:
         env: Env,
         now: Callable[[], str],
         report: Callable[[int, Item], None],
+        look: Callable[[int], None],
         freed: Callable[[Activity[..., Any]], None],
     ) -> None:
         self.worker = 0  # the incarnation that attempts begun from now on belong to
@@ -61,6 +65,7 @@ class Carrier:
         self._env = env
         self._now = now
         self._report = report
+        self._look = look
         self._freed = freed
         self._beats = Heartbeats(store, env, self.spawn)
         self._deadlines = Deadlines()
@@ -157,7 +162,8 @@ class Carrier:
             self._report(case_no, Ended(command.call, number, unknown, worker, self._now()))
             return
         running = Running(moved.state.address, command.call, number, call["key"], call.get("details"))
-        running.deadlines = self._deadlines
+        if not activity.transaction:  # the store runs that in a task of its own: this one's end would not be its end
+            running.deadlines = self._deadlines
         running.limit = activity.timeout.total_seconds()
         if activity.heartbeat is not None:
             self._beats.follow(case_no, running)
@@ -167,21 +173,24 @@ class Carrier:
         self.running[key] = running
         running.task = asyncio.current_task()
         try:
-            outcome: Success | Failure
+            outcome: Success | Failure | None
             if worker != self.worker:
                 raise asyncio.CancelledError  # abandoned between its commit and its first step
             commanded = commanded or await self._event(case_no, call["seq"])
             if number > 1 and activity.heartbeat is not None:
                 await self._read(lambda: self._beats.hand_over(case_no, call, running))
             self._env.signal_point("before_effect")
+            undone: Json = None
+            original = commanded
             if call["undoes"]:
                 original = await self._event(case_no, commanded.data["of"])
-                done = await self._event(case_no, commanded.data["result"])
-                outcome = await perform(
-                    activity, running, original.data["input"], done.data["result"], True, self._executor
-                )
+                undone = (await self._event(case_no, commanded.data["result"])).data["result"]
+            given = (original.data["input"], undone, bool(call["undoes"]), self._executor)
+            if activity.transaction:
+                place = (case_no, worker, moved.code.map_number)
+                outcome = await transact(cast(Transacting, self._store), activity, running, place, *given)
             else:
-                outcome = await perform(activity, running, commanded.data["input"], None, False, self._executor)
+                outcome = await perform(activity, running, *given)
         except asyncio.CancelledError:  # while the store was asked, as `perform` lets none through: nothing has begun
             if running.stopping:
                 outcome = Failure("cancelled", "AttemptStopped", "stopped as asked, before it had begun")
@@ -197,6 +206,10 @@ class Carrier:
             self._freed(activity)
         if self.leaving and isinstance(outcome, Failure) and outcome.kind == "lost":
             return  # the incarnation is leaving: whoever takes the case over settles the attempt
+        if activity.transaction:
+            self._look(case_no)  # its result is in the inbox; or an operator's, that overtook it
+        if outcome is None:
+            return
         self._report(case_no, Ended(command.call, number, outcome, worker, self._now()))
 
     async def _event(self, case_no: int, seq: int) -> Event:

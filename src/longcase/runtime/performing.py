@@ -136,31 +136,39 @@ async def perform(
     executor: Executor | None,
 ) -> Success | Failure:
     """Run one attempt to its outcome."""
-    try:
-        if is_undo:
-            values = activity.decode_undo_arguments(undone_result, arguments, running.idempotency_key)
-        else:
-            values = activity.decode_arguments(arguments, running.idempotency_key)
-    except Exception as error:
-        return failure("undecodable", error)
+    values = decoded(activity, running, arguments, undone_result, is_undo)
+    if isinstance(values, Failure):
+        return values
     token = current_attempt.set(running)
     thread: Future[Any] | None = None
     try:
         if activity.is_async:
-            value = await _bounded(activity, running, activity.raw(**values))
+            value = await bounded(activity, running, activity.raw(**values))
         elif executor is None:
             value = activity.raw(**values)
         else:
             thread = executor.submit(contextvars.copy_context().run, lambda: activity.raw(**values))
-            value = await _bounded(activity, running, asyncio.wrap_future(thread))
+            value = await bounded(activity, running, asyncio.wrap_future(thread))
     except BaseException as error:
-        if thread is not None and isinstance(error, (_TimedOut, asyncio.CancelledError)):
+        if thread is not None and isinstance(error, (TimedOut, asyncio.CancelledError)):
             _follow(activity, running, thread)
         return classify(activity, error, running)
     finally:
         running.ended = True
         current_attempt.reset(token)
     return encode_result(activity, value)
+
+
+def decoded(
+    activity: Activity[..., Any], running: Running, arguments: dict[str, Json], undone_result: Json, is_undo: bool
+) -> dict[str, Any] | Failure:
+    """Return what the function is called with, or why its recorded arguments do not fit it any more."""
+    try:
+        if is_undo:
+            return activity.decode_undo_arguments(undone_result, arguments, running.idempotency_key)
+        return activity.decode_arguments(arguments, running.idempotency_key)
+    except Exception as error:
+        return failure("undecodable", error)
 
 
 def _follow(activity: Activity[..., Any], running: Running, thread: Future[Any]) -> None:
@@ -214,7 +222,7 @@ def _size(value: Json) -> int:
 def classify(activity: Activity[..., Any], error: BaseException, running: Running) -> Failure:
     """Turn what an attempt raised into the failure the policy is asked about."""
     details = running.details
-    if isinstance(error, _TimedOut):
+    if isinstance(error, TimedOut):
         return Failure(error.kind, "AttemptTimeout", str(error), details=details)
     if isinstance(error, AttemptStopped) and running.stopping:
         return Failure("cancelled", "AttemptStopped", "stopped as asked", details=details)
@@ -301,13 +309,15 @@ async def verify(
     return "happened", encoded.result, ""
 
 
-class _TimedOut(Exception):
+class TimedOut(Exception):
+    """An attempt's time is up."""
+
     def __init__(self, kind: Literal["timeout", "heartbeat"], message: str) -> None:
         super().__init__(message)
         self.kind: Literal["timeout", "heartbeat"] = kind
 
 
-async def _bounded(activity: Activity[..., Any], running: Running, awaitable: Any) -> Any:
+async def bounded(activity: Activity[..., Any], running: Running, awaitable: Any) -> Any:
     """Await within start-to-close and heartbeat timeouts. A thread that runs over goes on as a zombie."""
     limit = activity.timeout.total_seconds()
     if activity.heartbeat is None:
@@ -317,14 +327,14 @@ async def _bounded(activity: Activity[..., Any], running: Running, awaitable: An
                 return await awaitable
             except asyncio.CancelledError:
                 if running.timed_out:
-                    raise _TimedOut("timeout", f"not done within {limit:g} s") from None
+                    raise TimedOut("timeout", f"not done within {limit:g} s") from None
                 raise
         try:
             async with asyncio.timeout(limit) as scope:
                 return await awaitable
         except TimeoutError:
             if scope.expired():
-                raise _TimedOut("timeout", f"not done within {limit:g} s") from None
+                raise TimedOut("timeout", f"not done within {limit:g} s") from None
             raise
     work = asyncio.ensure_future(awaitable)
     beat = activity.heartbeat.total_seconds()
@@ -337,9 +347,9 @@ async def _bounded(activity: Activity[..., Any], running: Running, awaitable: An
             if done:
                 return work.result()
             if loop.time() >= end:
-                raise _TimedOut("timeout", f"not done within {limit:g} s")
+                raise TimedOut("timeout", f"not done within {limit:g} s")
             if running.beats == seen:
-                raise _TimedOut("heartbeat", f"no heartbeat for {beat:g} s")
+                raise TimedOut("heartbeat", f"no heartbeat for {beat:g} s")
     finally:
         if not work.done():
             work.cancel()

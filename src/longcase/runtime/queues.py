@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from longcase.engine.code import WorkflowCode
 from longcase.errors import DefinitionError
+from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState
 from longcase.model.queue import DEFAULT_QUEUE, Queue
 from longcase.store.records import QueuedCall, QueueLimits, Taken
@@ -123,7 +124,7 @@ def queued_calls(state: CaseState, code: WorkflowCode) -> list[QueuedCall]:
 
 def _waits(state: CaseState, code: WorkflowCode, ref: str, call: Call) -> bool:
     """Tell whether a worker of the queue has something to do for a call that does not run."""
-    if state.status != "open" and not call["undoes"]:
+    if (state.status != "open" and not call["undoes"]) or is_held(state, call):
         return False
     if call["status"] != "unknown":
         return call["status"] in ("ready", "backoff")

@@ -5,18 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from longcase.engine import redoing
 from longcase.engine import repair as repairs
 from longcase.engine.code import WorkflowCode
+from longcase.engine.corrections import in_flight
 from longcase.engine.repair import Repair
 from longcase.engine.tasks import Actor
 from longcase.errors import InvalidInput, RepairRefused, UsageError
 from longcase.history.event import Event
-from longcase.history.state import CaseState
+from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage
 from longcase.service.door import Accepted, Door, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
+
+READS = 20  # times that a repair looks what calls were called with, where the case goes on calling meanwhile
+
+CalledWith = Callable[[Call], dict[str, Json]]
+
+
+class _Unread(Exception):
+    """What calls were called with has not been read yet: the events at these places hold it."""
+
+    def __init__(self, places: list[tuple[int, int]]) -> None:
+        super().__init__(places)
+        self.places = places
+
+
+def _reader(locked: Locked, known: Mapping[tuple[int, int], dict[str, Json]]) -> CalledWith:
+    """Return what looks up the input of a call of a locked case; an unknown one is asked for, with all others."""
+
+    def called_with(call: Call) -> dict[str, Json]:
+        found = known.get((locked.case_no, call["seq"]))
+        if found is None:
+            places = [(locked.case_no, other["seq"]) for _, other in in_flight(locked.state)]
+            raise _Unread([place for place in places if place not in known])
+        return found
+
+    return called_with
 
 
 class Mending(Door):
@@ -34,19 +61,79 @@ class Mending(Door):
         """Correct fields of the object: recorded with who, why, before and after.
 
         With `pin`, a write of the running visit to the same fields becomes an incident instead of
-        overwriting the correction (SEMANTICS B9).
+        overwriting the correction (SEMANTICS B9). A call in flight that was called with one of them is marked
+        (`input_corrected`, in the same transaction), and `redo` has it called anew.
         """
         who = self._who(actor)
         ref = self.ref(address)
         code = self.codes.get(ref.workflow)
         _stated("correct", reason)
 
-        def judge(locked: Locked) -> Repair:
+        def judge(locked: Locked, called_with: CalledWith) -> Repair:
             patch = self._valid_patch(code, locked.state, fields)
             key_field = code.workflow.key_field if code is not None else ""
-            return repairs.correct(locked.state, patch, who, reason, pin=pin, key_field=key_field)
+            return repairs.correct(
+                locked.state, patch, who, reason, pin=pin, key_field=key_field, called_with=called_with
+            )
 
-        return await self._repair(address, judge, who)
+        return await self._repair_calls(address, judge, who)
+
+    async def redo(
+        self,
+        address: str,
+        *,
+        call: str | None = None,
+        arguments: Mapping[str, Json] | None = None,
+        never_happened: bool = False,
+        reason: str | None = None,
+        actor: Actor | None = None,
+    ) -> Accepted:
+        """Have a call in flight called anew, with what was corrected since, under an idempotency key of its own.
+
+        What it was called with before is settled first: a running attempt is asked to stop, and its end awaited; what
+        took effect is undone where there is an undo; what nobody knows is asked, of `verify` or of a person. Then the
+        new call begins, and stage code gets its outcome. Its undo will get the arguments that were really used.
+
+        Args:
+            call: which, as `show` names it; needed where several calls were called with what was corrected.
+            arguments: by name, as JSON; for what `show` says may have been taken from a corrected field.
+            never_happened: you have looked outside, and no attempt of the call took effect.
+
+        Effects: `call_redone`, and `incident_closed` if it stood in an incident, in one transaction.
+        Raises: RepairRefused (nothing in flight was called with what was corrected; the same arguments; its end waits
+        for a worker; an effect that must not be repeated is not settled); CaseClosed; InvalidInput; WorkflowNotFound.
+        """
+        why = "" if reason is None else _stated("redo", reason)
+        given = check_json(dict(arguments or {}), what="arguments")
+        who = self._who(actor)
+        activities = self.loaded(self.ref(address).workflow).activities
+
+        def judge(locked: Locked, called_with: CalledWith) -> Repair:
+            ref, entry = redoing.meant(locked.state, call)
+            for waiting in locked.pending:
+                if waiting.data.get("call") == ref:
+                    raise RepairRefused(
+                        f"{address}: the end of {entry['activity']} ({ref}) was accepted from {waiting.actor} at "
+                        f"{waiting.accepted_at}, and waits for a worker",
+                        hint=f"longcase show {address}",
+                    )
+            return redoing.redo(
+                locked.state, ref, called_with(entry), given, activities.get(entry["activity"]), who, why, locked.now,
+                never_happened=never_happened,
+            )  # fmt: skip
+
+        return await self._repair_calls(address, judge, who)
+
+    async def _repair_calls(self, address: str, judge: Callable[[Locked, CalledWith], Repair], who: Actor) -> Accepted:
+        """Write what a repair judges right that must know what calls were called with; that is read before."""
+        known: dict[tuple[int, int], dict[str, Json]] = {}
+        for _ in range(READS):
+            try:
+                return await self._repair(address, lambda locked: judge(locked, _reader(locked, known)), who)
+            except _Unread as unread:
+                for case_no, seq in unread.places:
+                    known[case_no, seq] = (await self.store.event(case_no, seq)).data["input"]
+        raise UsageError(f"{address} goes on calling meanwhile", hint=f"longcase show {address}, then again")
 
     def _valid_patch(self, code: WorkflowCode | None, state: CaseState, fields: Mapping[str, Json]) -> dict[str, Json]:
         check_json(dict(fields), what=f"correction of {state.address}")
@@ -110,7 +197,10 @@ class Mending(Door):
         row = await self.row(address)
         earlier = await self._last_visit_of(row, name)
         return await self._repair(
-            address, lambda locked: repairs.move(locked.state, name, who, reason, code, earlier), who, row
+            address,
+            lambda locked: repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked)),
+            who,
+            row,
         )
 
     async def _last_visit_of(self, row: CaseRow, stage: str) -> list[Event]:
@@ -130,7 +220,7 @@ class Mending(Door):
         def judge(locked: Locked) -> Repair:
             if locked.state.visit != row.state.visit or locked.state.seen_seq != row.state.seen_seq:
                 raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
-            return repairs.restart(locked.state, events, who, reason, code)
+            return repairs.restart(locked.state, events, who, reason, code, _committed(locked))
 
         return await self._repair(address, judge, who, row)
 
@@ -160,6 +250,15 @@ class Mending(Door):
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
         return await self._edit(self.ref(address) if row is None else same_case(row), decide)
+
+
+def _committed(locked: Locked) -> dict[str, Json]:
+    """Return the results, by call, that transactions have committed and no turn has applied yet."""
+    done = {ref for ref, call in locked.state.calls.items() if call.get("committed")}
+    if not done:
+        return {}  # the inbox is not read for nothing: ten thousand inputs may wait there
+    ended = [item.data for item in locked.pending if item.type == "activity_completed"]
+    return {data["call"]: data["result"] for data in ended if data["call"] in done}
 
 
 def _is_repeat(repair: Repair, locked: Locked) -> bool:

@@ -31,14 +31,17 @@ from typing import Any, Protocol, TypeVar
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
+from longcase.model.transaction import Transaction
 from longcase.store.records import (
     CaseRef,
     CaseRow,
     CaseWrite,
     Decide,
     DedupKey,
+    Edit,
     Exported,
     Input,
+    Locked,
     NewCase,
     Purge,
     Purged,
@@ -309,6 +312,51 @@ class Store(Protocol):
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views; refuses anything but reading."""
+        ...
+
+
+class Statements(Transaction, Protocol):
+    """The open transaction as the user's function sees it; it is over when `Apart.run` has returned or raised."""
+
+    @property
+    def inline(self) -> bool:
+        """Whether it is to be used on the caller's thread; else on any other than the event loop's."""
+        ...
+
+
+class Apart(Protocol):
+    """What is done in a transaction of its own, in this order: `admit`, `run`, `record`, commit."""
+
+    def admit(self, locked: Locked) -> None:
+        """Look whether it may be done at all. Raises to refuse."""
+        ...
+
+    async def run(self, statements: Statements) -> None:
+        """Have the user's function do its work; whatever it raises rolls everything back."""
+        ...
+
+    def record(self, locked: Locked) -> Edit[None]:
+        """Return what is written with it, under the lock of the case's row. Raises to refuse."""
+        ...
+
+
+class Transacting(Protocol):
+    """What transactional activities ask of a store beyond the port."""
+
+    @property
+    def holds_tables(self) -> bool:
+        """Whether tables of the user's can be in it, that outlive this process."""
+        ...
+
+    async def transact(self, case_no: int, work: Apart) -> None:
+        """Run a unit of work of the user's in a transaction of its own; returns when it is durable.
+
+        On SQLite it has the file's one writer for itself, and other commits wait. If the answer to its COMMIT is
+        lost the store is asked, for as long as it takes, whether it happened.
+
+        Raises:
+            Exception: what `work` raised, or the store's own error; nothing of it was written.
+        """
         ...
 
 

@@ -28,8 +28,9 @@ from longcase.runtime.limits import Slots
 from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Running, perform, verify
 from longcase.runtime.seam import AskVerify, AttemptsOverTurns, Go
+from longcase.runtime.transacting import transact
 from longcase.runtime.turns import Turns
-from longcase.store.port import Store
+from longcase.store.port import Store, Transacting
 
 STEPS = 3_000
 WRITES = frozenset({"start", "write", "edit", "release", "leave", "recover"})
@@ -346,8 +347,16 @@ class ShuffledMover:
                 answer = await verify(activity, running, go.input, None)
             job.outcome = Verified(go.call, go.number, *answer, instant_text(self.env.now()))
         else:
-            job.outcome = await perform(activity, running, go.input, go.undone, go.undo, None)
+            given = (go.input, go.undone, go.undo, None)
+            if activity.transaction:
+                place = (go.case_no, job.hand.worker, job.moved.code.map_number)
+                job.outcome = await transact(cast(Transacting, self.store), activity, running, place, *given)
+            else:
+                job.outcome = await perform(activity, running, *given)
             job.hand.slots.give_back(activity)
             self.hints += job.hand.slots.freed_by(activity)
             self._count("performed")
+            if job.outcome is None:
+                self.wake(go.case_no)  # its result is in the inbox
+                return
         self.ends.append(job)

@@ -40,8 +40,10 @@ from longcase.model.workflow import Workflow
 from longcase.runtime.limits import Slots
 from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Running, perform, verify
+from longcase.runtime.transacting import transact
 from longcase.runtime.turns import Turns
 from longcase.service.service import Accepted, CaseView, Receipt, Service, TaskView
+from longcase.store.port import Transacting
 
 T = TypeVar("T")
 ROUNDS = 1_000_000
@@ -244,6 +246,9 @@ class Simulation:
     def retry(self, case: str, **options: Any) -> Accepted:
         return self._act(self.service.retry(case, **options))
 
+    def redo(self, case: str, **options: Any) -> Accepted:
+        return self._act(self.service.redo(case, **options))
+
     def skip(self, case: str, **options: Any) -> Accepted:
         return self._act(self.service.skip(case, **options))
 
@@ -343,11 +348,17 @@ class Simulation:
         if call["undoes"]:
             result = (await self._app.store.event(moved.case_no, commanded.data["result"])).data["result"]
             arguments = (await self._app.store.event(moved.case_no, commanded.data["of"])).data["input"]
-        outcome: Success | Failure = await perform(
-            self._with_fake(activity), running, arguments, result, bool(call["undoes"]), None
-        )
+        given = (arguments, result, bool(call["undoes"]), None)
+        outcome: Success | Failure | None
+        if activity.transaction and activity.name not in self._fakes:
+            place = (moved.case_no, self._worker, moved.code.map_number)
+            outcome = await transact(cast(Transacting, self._app.store), activity, running, place, *given)
+        else:
+            outcome = await perform(self._with_fake(activity), running, *given)
         self._slots.give_back(activity)
         self._freed += self._slots.freed_by(activity)
+        if outcome is None:
+            return None  # its result is in the inbox
         return Ended(command.call, command.number, outcome, self._worker, instant_text(self.now))
 
     def _with_fake(self, activity: Activity[..., Any]) -> Activity[..., Any]:

@@ -31,7 +31,7 @@ from longcase.model.check.declared import (
 )
 from longcase.model.check.importing import import_findings
 from longcase.model.check.objects import field_findings, owner_findings, rebound_findings
-from longcase.model.check.replay import decision_findings, replay_findings
+from longcase.model.check.replay import decision_findings, replay_findings, transaction_findings
 from longcase.model.check.sets import set_findings
 from longcase.model.check.strands import shown_while_written, task_findings
 from longcase.model.check.waits import stage_findings, wait_findings
@@ -72,7 +72,7 @@ def check_module(module: ModuleType) -> list[Finding]:
     readings = [read_workflow(thing) for thing in _each(things, Workflow)]
     found = [finding for reading in readings for finding in _rules(reading)]
     for declared in _each(things, Activity):
-        found.extend(activity_findings(declared))
+        found.extend(_activity_rules(declared))
     for decision in _each(things, Decision):
         found.extend(_decision_rules(decision))
     for source in {id(each): each for each in [module, *_modules_of(readings)]}.values():
@@ -101,7 +101,7 @@ def _rules(reading: Reading) -> Iterator[Finding]:
         functions = [function for function in reading.functions if function.stage.name == name]
         yield from shown_while_written(functions, _written_beside(reading.map, name))
     for declared in _each(reading.map.activities.values(), Activity):
-        yield from activity_findings(declared)
+        yield from _activity_rules(declared)
     for decision in _each(reading.map.decisions.values(), Decision):
         yield from _decision_rules(decision)
 
@@ -111,6 +111,11 @@ def _written_beside(map: WorkflowMap, name: str) -> bool:
     handlers = {other.name: other.during for other in map.stages.values() if other.kind == "handler"}
     beside = {*handlers.get(name, ()), *(handler for handler, covered in handlers.items() if name in covered)}
     return any(node.kind == "change" and node.stage in beside for node in map.nodes.values())
+
+
+def _activity_rules(declared: Activity[Any, Any]) -> Iterator[Finding]:
+    yield from activity_findings(declared)
+    yield from transaction_findings(declared)
 
 
 def _decision_rules(decision: Decision[Any, Any]) -> Iterator[Finding]:

@@ -98,6 +98,8 @@ _PURE: Final = frozenset(
         "_io.BytesIO",
     }
 )
+_BEFORE_OR_AFTER: Final = "do it in an activity of its own, before or after, and pass what it returned in"
+_ENDINGS: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 _IN_DECISIONS: Final = frozenset({"time_in_stage", "random_in_stage", "io_in_stage", "thread_in_stage", "dynamic_code"})
 
 
@@ -130,6 +132,33 @@ def decision_findings(decision: Decision[Any, Any]) -> Iterator[Finding]:
     read = _read(decision.raw, f"decision {decision.name}")
     if read is not None:
         yield from (found for found in _names(read) if found.code in _IN_DECISIONS)
+
+
+def transaction_findings(declared: Activity[Any, Any]) -> Iterator[Finding]:
+    """Yield what a transactional activity does besides its statements: others wait for it meanwhile."""
+    own = _read(declared.raw, f"transactional activity {declared.name}") if declared.transaction else None
+    if own is None:
+        return
+    tx = next(iter(own.source.fn.__code__.co_varnames), "")
+    for read in (own, *_helpers(own, object)):
+        for node, scope in walk_body(read.source.tree, read.scope):
+            if not isinstance(node, ast.Call):
+                continue
+            name = _dotted(node.func, scope, read.locals)
+            if name == "time.sleep" or (_refused(name) or ("",))[0] in ("io_in_stage", "thread_in_stage"):
+                yield _finding(read, node, "io_in_transaction", f"{shown(node.func)} in {read.where}", _BEFORE_OR_AFTER)
+            elif (word := _ending(node, tx)) and read is own:
+                message = f"{word} in {read.where}"
+                yield _finding(read, node, "transaction_ended_by_hand", message, "return to commit, raise to roll back")
+
+
+def _ending(call: ast.Call, tx: str) -> str:
+    """Return the word of a literal statement that would end the transaction, or ""."""
+    match call:
+        case ast.Call(ast.Attribute(ast.Name(name), "execute"), [ast.Constant(str(sql)), *_]) if name == tx:
+            word = sql.split(maxsplit=1)[0].rstrip(";").upper() if sql.split() else ""
+            return word if word in _ENDINGS else ""
+    return ""
 
 
 def _read(fn: Callable[..., Any], where: str, case: str = "") -> _Read | None:

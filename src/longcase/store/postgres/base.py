@@ -10,6 +10,7 @@ import asyncpg
 
 from longcase.env import Env
 from longcase.history.event import instant_text
+from longcase.store.postgres.apart import TRANSACTIONS
 from longcase.store.postgres.commit import WRITERS
 from longcase.store.postgres.connection import Address, Pool, collided, our_error
 
@@ -30,7 +31,8 @@ class Base:
         # Claims and signs of life that a crash of the server may lose: they are made again.
         self._loose = Pool(address, 2, settings={"synchronous_commit": "off"})
         self._asking = Pool(address, 2, plain=True)
-        self._pools = (self._writers, self._readers, self._loose, self._asking)
+        self._apart = Pool(address, TRANSACTIONS, plain=True)
+        self._pools = (self._writers, self._readers, self._loose, self._asking, self._apart)
         for pool in self._pools:
             pool.relatives = self._pools
 

@@ -5,6 +5,7 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,20 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
+from longcase.store.apart import LOOK_AGAIN, Unit
 from longcase.store.auditing import folded_row, folded_tasks
+from longcase.store.port import Apart
 from longcase.store.postgres import auditing, keeping, migrate, reading, settings, sheet, workers
+from longcase.store.postgres.apart import happened, run_apart
 from longcase.store.postgres.commit import Committer
-from longcase.store.postgres.connection import ENDS_TRANSACTIONS, TRANSACTION_SECONDS, Address, connect, our_error
+from longcase.store.postgres.connection import (
+    ENDS_TRANSACTIONS,
+    TRANSACTION_SECONDS,
+    Address,
+    connect,
+    of_the_store,
+    our_error,
+)
 from longcase.store.postgres.fence import Fence
 from longcase.store.postgres.fleet import Fleet
 from longcase.store.postgres.pieces import EditPiece, StartPiece, TurnPiece
@@ -192,6 +203,36 @@ class PostgresStore(Fleet):
             raise piece.refusal
         result: T = piece.result
         return result
+
+    holds_tables = True
+
+    async def transact(self, case_no: int, work: Apart) -> None:
+        unit = Unit(case_no, work)
+        try:
+            async with self._apart.use() as connection:
+                async with connection.transaction():
+                    await run_apart(connection, unit, self._now, self._env.salt)
+                    self._env.signal_point("in_transaction")
+                    self._env.signal_point("before_commit")
+                    unit.committing = True
+                self._env.signal_point("after_commit")
+        except Exception as error:
+            if not of_the_store(error):
+                raise  # the user's own, as the driver or the function raised it
+            if not unit.committing or not await self._happened(unit):
+                raise our_error(error, self.address) from error
+        self._hints.send()
+
+    async def _happened(self, unit: Unit) -> bool:
+        while True:
+            try:
+                async with self._using(self._readers) as connection:
+                    return await happened(connection, unit)
+            except UnavailableError as error:
+                if self._closed or not error.retryable:
+                    raise
+                log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def settle(self) -> None:
         await self._committer.settle()

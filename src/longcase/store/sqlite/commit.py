@@ -28,7 +28,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 import apsw
 
 from longcase.errors import StoreUnavailable
+from longcase.store.apart import Unit as ApartUnit
 from longcase.store.records import Written
+from longcase.store.sqlite.apart import run_apart
 from longcase.store.sqlite.connection import BUSY_SECONDS, OWN_FAULT, our_error
 from longcase.store.sqlite.transaction import Transaction
 from longcase.store.sqlite.writing import run_writes
@@ -46,7 +48,7 @@ class Job(Generic[T]):
 
     __slots__ = ("error", "future", "result", "unit")
 
-    def __init__(self, unit: Unit[T] | WriteUnit) -> None:
+    def __init__(self, unit: Unit[T] | WriteUnit | ApartUnit) -> None:
         self.unit = unit
         self.result: Any = None
         self.error: BaseException | None = None
@@ -97,12 +99,19 @@ class Committer:
         await self._submit(Job(unit))
         return unit.answer()
 
+    async def apart(self, unit: ApartUnit) -> None:
+        """Run a unit of the user's in a transaction of its own; what others submit meanwhile waits for its end."""
+        await self._submit(Job(unit))
+
     async def _submit(self, job: Job[Any]) -> Any:
         if self._closed:
             raise StoreUnavailable(f"the store {self._path} is closed", hint="open it again")
         if self._inline:
             with self._lock:
-                self._transact_inline([job])
+                if isinstance(job.unit, ApartUnit):
+                    await self._transact_apart(job, job.unit)
+                else:
+                    self._transact_inline([job])
         elif not self._committed_at_once(job):
             job.future = asyncio.get_running_loop().create_future()
             self._queue.append(job)
@@ -120,6 +129,8 @@ class Committer:
         loop: of many that come together the others share a transaction, and after it nobody goes alone.
         """
         if self._draining is not None or self._stepped or not self._alone or self._commit_took > QUICK_COMMIT:
+            return False
+        if isinstance(job.unit, ApartUnit):
             return False
         with self._failing_together([job]):
             cursor = self._open_cursor()
@@ -140,10 +151,16 @@ class Committer:
             while self._queue:
                 jobs: list[Job[Any]] = []
                 while self._queue and len(jobs) < MAX_UNITS:
+                    if jobs and isinstance(self._queue[0].unit, ApartUnit):
+                        break
                     job = self._queue.popleft()
                     if job.future is not None and not job.future.cancelled():
                         jobs.append(job)
-                if jobs:
+                        if isinstance(job.unit, ApartUnit):
+                            break
+                if jobs and isinstance(jobs[0].unit, ApartUnit):
+                    await self._transact_apart(jobs[0], jobs[0].unit)
+                elif jobs:
                     self._alone = len(jobs) == 1
                     await self._transact(jobs)
         except BaseException as error:
@@ -170,6 +187,46 @@ class Committer:
                     cursor.execute("ROLLBACK")
         finally:
             self._answer(jobs)
+
+    async def _transact_apart(self, job: Job[Any], unit: ApartUnit) -> None:
+        """Run a unit of the user's alone. Its own error rolls it back and is its caller's, as it was raised."""
+        try:
+            with self._failing_together([job]):
+                cursor = self._open_cursor()
+                if not self._begin_at_once(cursor):
+                    await self._waiting(self._begin_waiting, cursor)
+                if await self._ran_apart(cursor, job, unit):
+                    self._point("before_commit")
+                    unit.committing = True
+                    await self._waiting(self._commit, cursor)
+                    self._point("after_commit")
+        finally:
+            self._answer([job])
+
+    async def _ran_apart(self, cursor: apsw.Cursor, job: Job[Any], unit: ApartUnit) -> bool:
+        self._busy = True  # nobody else uses the connection, least of all from another thread
+        try:
+            await run_apart(Transaction(cursor, self._now(), self._salt), unit, inline=self._inline)
+        except BaseException as error:
+            if isinstance(error, apsw.Error) and not isinstance(error, (*OWN_FAULT, apsw.InterruptError)):
+                raise  # of the file
+            if cursor.connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            if isinstance(error, asyncio.CancelledError):
+                raise  # the loop is going down
+            job.error = error
+            return False
+        finally:
+            self._busy = False
+        self._point("in_transaction")
+        return True
+
+    async def _waiting(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Wait for the disk or for a lock: in the helper thread, where there is one."""
+        if self._inline:
+            call(*arguments)
+        else:
+            await self._off_loop(call, *arguments)
 
     def _transact_inline(self, jobs: list[Job[Any]]) -> None:
         with self._failing_together(jobs):
@@ -229,7 +286,7 @@ class Committer:
             for job, unit in writes:
                 self._write_alone(tx, job, unit)
         for job in jobs:
-            if not isinstance(job.unit, WriteUnit):
+            if not isinstance(job.unit, (WriteUnit, ApartUnit)):  # one of those never shares a transaction
                 self._run_alone(tx, job, job.unit)
         return any(job.error is None for job in jobs)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import NotFoundError
+from longcase.errors import NotFoundError, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
+from longcase.store.apart import LOOK_AGAIN, Unit
 from longcase.store.auditing import folded_row, folded_tasks
+from longcase.store.port import Apart
 from longcase.store.records import (
     CaseRef,
     CaseRow,
@@ -35,13 +38,16 @@ from longcase.store.records import (
 )
 from longcase.store.rows import text_of
 from longcase.store.sqlite import auditing, keeping, settings
+from longcase.store.sqlite.apart import happened
 from longcase.store.sqlite.base import Options
+from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.fleet import Fleet
 from longcase.store.sqlite.transaction import Transaction
 from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
+log = logging.getLogger("longcase.store")
 
 _BY_KEY: Final = f"""
 {rows.SELECT_CASE} WHERE tenant = ? AND workflow = ? AND key = ? ORDER BY status = 'open' DESC, case_no DESC LIMIT 1
@@ -142,6 +148,28 @@ class SqliteStore(Fleet):
         if refusal is not None:
             raise refusal
         return result
+
+    @property
+    def holds_tables(self) -> bool:
+        return self.path != MEMORY
+
+    async def transact(self, case_no: int, work: Apart) -> None:
+        unit = Unit(case_no, work)
+        try:
+            await self._committer.apart(unit)
+        except UnavailableError:
+            if not unit.committing or not await self._happened(unit):
+                raise
+
+    async def _happened(self, unit: Unit) -> bool:
+        while True:
+            try:
+                return await self._committer.run(lambda tx: happened(tx, unit))
+            except UnavailableError as error:
+                if self._inline or self._closed or not error.retryable:
+                    raise
+                log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def settle(self) -> None:
         """Nothing is under way here: a commit has happened or not when its error is raised."""
