@@ -43,6 +43,7 @@ class Handling(Track):
         self._covering: Mapping[str, Handler[Any]] = (
             {name: handler for name, handler in handlers.items() if handler.covers(stage)} if handlers else handlers
         )
+        self._tended = bool(self._covering)
         self._runs: dict[str, tuple[Run, VisitTask]] = {}  # by the handler's name, in the order they began
         self._begun = 0
         self._returned = False
@@ -52,7 +53,7 @@ class Handling(Track):
     @property
     def finished(self) -> bool:
         """Whether there is something to conclude: all has returned, or one has failed."""
-        done = self._stage_done
+        done = self.root is not None and self.root.done()
         return (done and not self._returned) or self.broken() is not None if self._runs else done
 
     def broken(self) -> tuple[Stage[Any], BaseException | None] | None:
@@ -75,16 +76,14 @@ class Handling(Track):
     def _stage_done(self) -> bool:
         return self.root is not None and self.root.done()
 
-    def _run(self) -> None:
-        super()._run()
-        if self._covering:
-            while self._goes_on():
-                self._end()
-                if not self._goes_on() or not self._begin_next():
-                    break
-                super()._run()
-            if self._runs and not self._returned and self._goes_on() and self._stage_done:
-                self._tell_returned()
+    def _tend(self) -> None:
+        while self._goes_on():
+            self._end()
+            if not self._goes_on() or not self._begin_next():
+                break
+            self._drive()
+        if self._runs and not self._returned and self._goes_on() and self._stage_done:
+            self._tell_returned()
 
     def _goes_on(self) -> bool:
         return self.fault is None and self.mode in ("live", "replay") and self.broken() is None

@@ -81,6 +81,7 @@ class Track:
         self._receivers: list[tuple[str, str, asyncio.Future[Any]]] = []
         self._assigned: dict[str, str] = {}
         self._required: dict[str, str] = {}
+        self._tended = False  # whether something may run beside the stage
         guard.install()
         self.loop = VisitLoop(self)
         self.root: VisitTask | None = None
@@ -220,6 +221,14 @@ class Track:
         return "; ".join(where(task) for task in self.loop.live_tasks()) or "no task"
 
     def _run(self) -> None:
+        self._drive()
+        if self._tended:
+            self._tend()
+
+    def _tend(self) -> None:
+        """Let what runs beside the stage begin and end, where the visit has come to rest; see `handling`."""
+
+    def _drive(self) -> None:
         try:
             self.loop.run((self._instant - self.entered).total_seconds())
         except StepLimit:
