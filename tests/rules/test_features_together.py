@@ -202,3 +202,69 @@ def test_a_restart_while_the_call_before_is_still_to_be_undone_forgets_neither()
         sound(sim)
 
     in_both(scenario, wf)
+
+
+@pytest.mark.parametrize("by", ["path", "cancel", "move"])
+def test_what_ends_a_handler_whose_call_was_called_anew_leaves_nothing_of_the_call_before(by: str) -> None:
+    """The new call never begins, and what the one before came to is undone once."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="o1", amount=2, extra="tell"))
+        did: list[int] = []
+
+        async def vendor(amount: int) -> int:
+            did.append(amount)
+            if len(did) == 1:
+                await sim.service.correct(case, {"amount": 3}, reason="wrong")
+                await sim.service.redo(case)
+                if by == "path":
+                    await sim.service.signal(case, stop, Go())
+                elif by == "cancel":
+                    await sim.service.cancel(case, reason="enough")
+                else:
+                    await sim.service.move(case, waiting, reason="elsewhere")
+            return amount
+
+        sim.fake(tell, vendor)
+        sim.fake(untell, lambda result, amount: did.append(-amount))
+        sim.signal(case, remark, Go())
+        sim.advance(seconds(100))
+        if by == "move":
+            sim.signal(case, go, Go())
+        assert closed(sim, case) == {"path": "stopped", "cancel": "cancelled", "move": "done"}[by]
+        assert did == [2, -2]
+        sound(sim)
+
+    in_both(scenario, wf)
+
+
+@pytest.mark.parametrize("during", ["corrected", "redone", "settled"])
+def test_a_worker_that_dies_between_a_correction_and_the_new_call_of_a_handler_loses_nothing(during: str) -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="o1", amount=2))
+        sim.fake(unbill, lambda **given: None)
+        said: list[int] = []
+
+        def once(number: str, amount: int) -> int:
+            said.append(amount)
+            if len(said) == 1:
+                raise ConnectionError("no answer")
+            return amount
+
+        sim.fake(bill, once)
+        sim.signal(case, remark, Go())
+        do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))
+        if during == "corrected":
+            sim.crash()
+        do(sim, sim.service.redo(case))
+        if during == "redone":
+            sim.crash()
+        sim.advance(seconds(100))
+        if during == "settled":
+            sim.crash()
+        sim.signal(case, go, Go())
+        assert closed(sim, case) == "done"
+        assert said == [2, 3]
+        sound(sim)
+
+    in_both(scenario, wf)
