@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.rules.support import Go, Order, banking, closed, desk, do, every, in_both, incident
+from tests.rules.support import Go, Order, banking, closed, desk, do, every, fails, in_both, incident, outline
 from tests.rules.test_rule_A12 import insert, invoices, make_table
 from tests.rules.test_rule_B09_redo import slowly, sound
 
 from longcase import Case, Next, Retry, Transaction, Workflow, activity, days, seconds
+from longcase.errors import UsageError
 from longcase.testing import Simulation
 
 pytestmark = pytest.mark.usefixtures("each_store")
@@ -265,6 +267,46 @@ def test_a_worker_that_dies_between_a_correction_and_the_new_call_of_a_handler_l
         sim.signal(case, go, Go())
         assert closed(sim, case) == "done"
         assert said == [2, 3]
+        sound(sim)
+
+    in_both(scenario, wf)
+
+
+class AfterReading:
+    """The store, with something happening right after events of a case were read."""
+
+    def __init__(self, sim: Simulation, happens: Callable[[], Awaitable[Any]]) -> None:
+        self._store = sim.service.store
+        self._happens: Callable[[], Awaitable[Any]] | None = happens
+        sim.service.store = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def events(self, *given: Any, **more: Any) -> Any:
+        found = await self._store.events(*given, **more)
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            await happens()
+        return found
+
+
+def test_a_restart_that_was_overtaken_by_a_redo_is_refused_and_finds_its_key_the_next_time() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="o1", amount=2, extra="tell"))
+        sim.fake(tell, fails(1, 3))
+        sim.signal(case, remark, Go())
+        do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))
+        AfterReading(sim, lambda: sim.service.redo(case))
+        with pytest.raises(UsageError, match="moved meanwhile"):
+            sim.restart(case)
+        do(sim, sim.service.restart(case, reason="once more"))
+        sim.advance(seconds(300))
+        key = every(sim, case, "call_redone")[0].data["key"]
+        again = [event for event in sim.history(case) if event.visit == 2 and event.data.get("activity") == "tell"]
+        assert again[0].data["key"] == key, outline(again)
+        sim.signal(case, go, Go())
+        assert closed(sim, case) == "done"
         sound(sim)
 
     in_both(scenario, wf)
