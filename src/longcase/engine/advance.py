@@ -122,11 +122,11 @@ class _Run(Inputs):
         self._begin()
         if state.status == "closed":
             self._stop_all()
-        # An exception that queued behind a handler fires when the handler has returned a stage (B7).
+        # An exception that queued behind a path fires when the path has returned a stage (B7).
         self.result.again = (behind or (waiting and state.kind == "stage")) and not blocked(state)
 
     def _list_waiting(self) -> None:
-        """List what queued behind a handler that then closed the case (B7, B17)."""
+        """List what queued behind an exception path that then closed the case (B7, B17)."""
         for item in self.work.items:
             if isinstance(item, Accepted) and item.no not in self.result.taken and self._accepted(item):
                 self.result.taken.append(item.no)

@@ -45,7 +45,7 @@ class Inputs(Clocks):
                     return True
             case "interrupted":
                 if state.kind == "path" and not blocked(state):
-                    return False  # handlers are not interruptible: it waits for the handler's end (B7)
+                    return False  # paths are not interruptible: it waits for the path's end (B7)
                 self._interrupt(item, self.resident.code.cancel_path, "", None)
                 return True
             case "activity_completed" | "activity_failed":

@@ -198,13 +198,8 @@ def move(
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
     repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
-    activities = code.activities if code is not None else {}
-    per_case = {
-        ref: result
-        for ref, result in (committed or {}).items()
-        if (made := activities.get(state.calls[ref]["activity"])) is not None and made.once_per != "call"
-    }
-    repair.events[:0] = _recorded(state, per_case)  # the stage that is entered may ask for just these
+    outlasting = {ref: result for ref, result in (committed or {}).items() if _outlasts_itself(state.calls[ref])}
+    repair.events[:0] = _recorded(state, outlasting)  # the stage that is entered may ask for just these
     return repair
 
 
@@ -256,8 +251,14 @@ def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:
         if ref in committed and not call["undoes"]:
             unawaited: Call = {**call, "awaited": False}
             actor = f"worker:{call['worker']}"
-            found.append(completed(state, ref, unawaited, call["attempt"], committed[ref], actor, once=True))
+            more: dict[str, Json] = {"once": True} if _outlasts_itself(call) else {}
+            found.append(completed(state, ref, unawaited, call["attempt"], committed[ref], actor, **more))
     return found
+
+
+def _outlasts_itself(call: Call) -> bool:
+    """Tell by its key whether a call's result is the case's or the visit's: the key of one call ends with a number."""
+    return call.get("scope", call["key"]).endswith(f"-{call['activity']}")
 
 
 def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:

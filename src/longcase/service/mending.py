@@ -218,9 +218,12 @@ class Mending(Door):
         events = await self.store.events(row.case_no, visit=row.state.visit)
 
         def judge(locked: Locked) -> Repair:
-            if locked.state.visit != row.state.visit or locked.state.seen_seq != row.state.seen_seq:
+            state = locked.state
+            moved = state.visit != row.state.visit or state.seen_seq != row.state.seen_seq
+            # A call that was called anew since is seen by no turn, and its key must be found again.
+            if moved or any(call["seq"] > row.state.seq for call in state.calls.values()):
                 raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
-            return repairs.restart(locked.state, events, who, reason, code, _committed(locked))
+            return repairs.restart(state, events, who, reason, code, _committed(locked))
 
         return await self._repair(address, judge, who, row)
 
