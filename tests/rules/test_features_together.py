@@ -52,6 +52,8 @@ async def untell(result: int, amount: int) -> None:
 @wf.stage
 async def waiting(case: Case[Order]) -> Next:
     await make_table()
+    if case.object.note == "tell":
+        await tell(case.object.amount)
     if case.object.note == "both":
         async with asyncio.TaskGroup() as group:
             group.create_task(ring(case.key))
@@ -93,6 +95,7 @@ def test_a_restart_after_a_correction_takes_no_committed_result_of_other_argumen
         assert invoices(sim) == [("o1-2", 2)]
         sim.fake(ring, lambda order: "answered")
         do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))  # nothing moves: the result still waits
+        assert "input_corrected" not in sim.types(case)  # the call has ended
         sim.restart(case)
         assert "result_late" in sim.types(case)
         assert invoices(sim) == [("o1-2", 2), ("o1-3", 3)]
@@ -291,16 +294,24 @@ class AfterReading:
         return found
 
 
-def test_a_restart_that_was_overtaken_by_a_redo_is_refused_and_finds_its_key_the_next_time() -> None:
+@pytest.mark.parametrize("repair", ["restart", "move"])
+def test_a_new_visit_that_was_overtaken_by_a_redo_is_refused_and_finds_its_key_the_next_time(repair: str) -> None:
+    def anew(sim: Simulation, case: str) -> Any:
+        if repair == "restart":
+            return sim.service.restart(case, reason="once more")
+        return sim.service.move(case, sim.state(case).stage, reason="once more")
+
     def scenario(sim: Simulation) -> None:
-        case = sim.start(wf, Order(id="o1", amount=2, extra="tell"))
         sim.fake(tell, fails(1, 3))
-        sim.signal(case, remark, Go())
+        # A handler's signal comes back to the visit that is restarted, and not to one that is moved to.
+        case = sim.start(wf, Order(id="o1", amount=2, **{"extra" if repair == "restart" else "note": "tell"}))
+        if repair == "restart":
+            sim.signal(case, remark, Go())
         do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))
         AfterReading(sim, lambda: sim.service.redo(case))
         with pytest.raises(UsageError, match="moved meanwhile"):
-            sim.restart(case)
-        do(sim, sim.service.restart(case, reason="once more"))
+            do(sim, anew(sim, case))
+        do(sim, anew(sim, case))
         sim.advance(seconds(300))
         key = every(sim, case, "call_redone")[0].data["key"]
         again = [event for event in sim.history(case) if event.visit == 2 and event.data.get("activity") == "tell"]

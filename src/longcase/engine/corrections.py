@@ -23,9 +23,12 @@ Place = list[str | int]  # of a value: the argument, then names and positions in
 
 
 def in_flight(state: CaseState) -> Iterator[tuple[str, Call]]:
-    """Yield the calls that stage code waits for: running, waiting for a try or a worker, or in an incident."""
+    """Yield the calls that stage code waits for: running, waiting for a try or a worker, or in an incident.
+
+    One whose transaction is committed has ended: its result only waits for a turn.
+    """
     for ref, call in state.calls.items():
-        if call["awaited"] and not call["undoes"] and not call.get("stopping"):
+        if call["awaited"] and not call["undoes"] and not call.get("stopping") and "committed" not in call:
             yield ref, call
 
 

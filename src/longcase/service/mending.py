@@ -196,12 +196,13 @@ class Mending(Door):
         code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
         earlier = await self._last_visit_of(row, name)
-        return await self._repair(
-            address,
-            lambda locked: repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked)),
-            who,
-            row,
-        )
+
+        def judge(locked: Locked) -> Repair:
+            if name in (row.state.stage, locked.state.stage):  # its last visit may have got new calls
+                _still_as_read(address, row.state, locked.state)
+            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked))
+
+        return await self._repair(address, judge, who, row)
 
     async def _last_visit_of(self, row: CaseRow, stage: str) -> list[Event]:
         """Return the events of the case's latest visit of a stage, if there was one."""
@@ -218,12 +219,8 @@ class Mending(Door):
         events = await self.store.events(row.case_no, visit=row.state.visit)
 
         def judge(locked: Locked) -> Repair:
-            state = locked.state
-            moved = state.visit != row.state.visit or state.seen_seq != row.state.seen_seq
-            # A call that was called anew since is seen by no turn, and its key must be found again.
-            if moved or any(call["seq"] > row.state.seq for call in state.calls.values()):
-                raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
-            return repairs.restart(state, events, who, reason, code, _committed(locked))
+            _still_as_read(address, row.state, locked.state)
+            return repairs.restart(locked.state, events, who, reason, code, _committed(locked))
 
         return await self._repair(address, judge, who, row)
 
@@ -253,6 +250,14 @@ class Mending(Door):
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
         return await self._edit(self.ref(address) if row is None else same_case(row), decide)
+
+
+def _still_as_read(address: str, read: CaseState, locked: CaseState) -> None:
+    """Refuse a repair that was prepared from events which are no longer all there are of the visit."""
+    moved = locked.visit != read.visit or locked.seen_seq != read.seen_seq
+    # A call that was called anew since is seen by no turn, and its key must be found again.
+    if moved or any(call["seq"] > read.seq for call in locked.calls.values()):
+        raise UsageError(f"{address} has moved meanwhile", hint=f"longcase show {address}, then again")
 
 
 def _committed(locked: Locked) -> dict[str, Json]:
