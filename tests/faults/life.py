@@ -91,7 +91,8 @@ def check_orders(url: str, ledger: Path, keys: Iterable[str], words: Mapping[str
         of_call.setdefault(what, set()).add(key)
         assert (key, int(attempt)) in recorded, f"{what}: attempt {attempt} is not in history"
     expected = {f"{what}:{key}" for key in keys for what in ("pack", "charge", "pick")}
-    assert {":".join(what.split(":")[:2]) for what in of_call} == expected
+    notes = {what for what in of_call if what.startswith("note:")}
+    assert {":".join(what.split(":")[:2]) for what in of_call.keys() - notes} == expected
     assert all(len(found) == 1 for found in of_call.values()), "one key a call"
     charged = [what for what, _, _ in lines if what.startswith("charge:")]
     assert len(charged) == len(set(charged)) == len(keys), "effect=once was repeated"
@@ -101,4 +102,6 @@ def check_orders(url: str, ledger: Path, keys: Iterable[str], words: Mapping[str
             f"orders/{key}"
         )
         assert inspection.count(f"orders/{key}", "signal_consumed") == 1
+        remarks = {f"note:{key}:{text}" for text in state.object["remarks"]}
+        assert {what for what in notes if what.startswith(f"note:{key}:")} == remarks
     return len(lines)

@@ -16,7 +16,11 @@ from longcase.store.records import Written
 
 ENGINE: dict[str, tuple[Change, ...]] = {
     "fence_dropped": (
-        plant("engine.attempts:outcome_counts", 'call["attempt"] == number and call["status"] == "running"', "True"),
+        plant(
+            "engine.attempts:outcome_counts",
+            'and call["attempt"] == number\n        and call["status"] == "running"',
+            "",
+        ),
     ),
     "dedupe_dropped": (plant("store.sqlite.transaction:Transaction.remembered", "if row is None:", "if True:"),),
     "ack_before_commit": (
