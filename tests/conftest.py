@@ -39,8 +39,8 @@ def stores_of(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "store_kind" in metafunc.fixturenames:
-        only_sqlite = metafunc.definition.get_closest_marker("only_sqlite") is not None
-        kinds = [kind for kind in stores_of(metafunc.config) if kind == "sqlite" or not only_sqlite]
+        only = {kind for kind in STORES if metafunc.definition.get_closest_marker(f"only_{kind}") is not None}
+        kinds = [kind for kind in stores_of(metafunc.config) if only <= {kind}]
         metafunc.parametrize("store_kind", kinds, scope="session")
 
 

@@ -130,8 +130,14 @@ def cli_commands() -> dict[str, Any]:
 
 
 def _table(parameters: list[Any]) -> str:
-    rows = [f"| {_shown(p)} | {(getattr(p, 'help', '') or '').strip()} |" for p in parameters]
+    rows = [f"| {_shown(p)} | {_told(p)} |" for p in parameters]
     return "| argument | meaning |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _told(parameter: Any) -> str:
+    """Return what help says of a parameter, and of an option whether it must be given."""
+    told = (getattr(parameter, "help", "") or "").strip()
+    return f"{told} Required." if parameter.required and parameter.param_type_name == "option" else told
 
 
 def _shown(parameter: Any) -> str:

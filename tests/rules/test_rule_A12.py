@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import apsw
 import pytest
 from tests.rules.support import Go, Order, banking, closed, desk, every, in_both, incident
+from tests.support.postgres import run_sql
 
 from longcase import (
     Activity,
@@ -24,11 +26,15 @@ from longcase import (
 )
 from longcase.engine.attempts import Failure
 from longcase.engine.work import Ended
+from longcase.env import Env
+from longcase.errors import RepairRefused
 from longcase.history.event import instant_text
+from longcase.insight.verify import verify
 from longcase.runtime.performing import Running
 from longcase.runtime.transacting import transact
 from longcase.store.port import Transacting
 from longcase.testing import Simulation
+from longcase.upkeep import examine_store
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -255,6 +261,13 @@ def test_rule_A12_its_events_lie_on_the_map() -> None:
             )
 
 
+def found_by_verify(sim: Simulation) -> list[str]:
+    async def look() -> list[str]:
+        return [str(finding) async for finding in verify(sim._app.store)]  # type: ignore[arg-type]
+
+    return sim._do(look())
+
+
 def by_hand(
     sim: Simulation, case: str, number: int, worker: int, called: Activity[..., Any] = write_invoice
 ) -> Failure | None:
@@ -297,6 +310,40 @@ def test_rule_A12_one_attempt_commits_once_and_on_its_own_worker_alone() -> None
             assert "no longer the call's current attempt" in again.message
         assert closed(sim, case) == "done"
         assert len([event for event in every(sim, case, "attempt_committed") if event.data["call"] == "1.c1"]) == 1
+
+
+def emptied(url: str) -> None:
+    """Empty the inbox, as whoever owns the tables may."""
+    if url.startswith("sqlite"):
+        other = apsw.Connection(url.removeprefix("sqlite:///"))
+        other.execute("DELETE FROM inbox")
+        other.close()
+    else:
+        run_sql(url, "DELETE FROM inbox")
+
+
+def test_rule_A12_a_restart_does_not_call_again_what_has_committed_and_whose_result_is_gone() -> None:
+    def stuck() -> list[str]:
+        told = examine_store(sim.url, Env(sim.clock))
+        return [f"{one.message}; {one.hint}" for one in told if (one.name, one.level) == ("stuck", "error")]
+
+    with Simulation([wf]) as sim, sim.together():
+        case = sim.start(wf, Order(id="o1", amount=5))
+        sim._do(sim._turns.advance({sim.show(case).case_no: []}, {sim.show(case).case_no}))  # begun, and no further
+        assert by_hand(sim, case, 1, sim._worker, make_table) is None
+        assert found_by_verify(sim) == stuck() == []  # its result is in the inbox
+        emptied(sim.url)
+        (found,) = found_by_verify(sim)
+        assert found.startswith("I13: ")
+        assert found.endswith("call 1.c1: attempt 1 committed its transaction, its result is nowhere")
+        (told,) = stuck()
+        assert told.startswith(f"{case} in invoicing (owner desk): make_table has committed its transaction, and its")
+        assert f"longcase move {case} invoicing --reason" in told
+        with pytest.raises(RepairRefused, match="attempt 1 of make_table has committed its transaction") as refused:
+            sim.restart(case)
+        assert f"longcase move {case} invoicing --reason" in refused.value.hint
+        sim.move(case, "invoicing")
+        assert [event.type for event in every(sim, case, "moved")] == ["moved"]
 
 
 def test_rule_A12_a_failure_that_is_reported_after_the_commit_is_refused() -> None:

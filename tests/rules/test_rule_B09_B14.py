@@ -43,6 +43,51 @@ def test_rule_B9_a_stage_does_not_overwrite_a_correction_silently() -> None:
     in_both(scenario, wf)
 
 
+remarked = Workflow("remarked", object=Order, key="id", owner=desk, expect=days(5))
+remark = remarked.signal("remark", Go)
+leave = remarked.signal("leave", Go)
+
+
+@activity(owner=credit)
+async def file_remark(n: int) -> int:
+    return n
+
+
+@remarked.stage
+async def stays(case: Case[Order]) -> Next:
+    await case.receive(leave)
+    return remarked.close("done")
+
+
+@remarked.on(remark, interrupts=False)
+async def files(case: Case[Order], body: Go) -> None:
+    case.update(amount=await file_remark(body.n))
+
+
+def test_rule_B9_a_handler_does_not_either_and_its_call_is_not_shown_as_under_way() -> None:
+    def scenario(sim: Simulation) -> None:
+        async def meanwhile(n: int) -> int:
+            if (await sim.service.show(case)).state.pins == {}:
+                await sim.service.correct(case, {"amount": 700}, reason="the contract says so")
+            return n
+
+        sim.fake(file_remark, meanwhile)
+        case = sim.start(remarked, Order(id="1", amount=1))
+        sim.signal(case, remark, Go(n=5))
+        (number,) = sim.state(case).incidents
+        opened = incident(sim, case)
+        assert opened["message"] == "handler files writes amount = 5 over the correction 700"
+        assert "activity_completed" not in sim.types(case)
+        assert [wait.what for wait in sim.show(case).waits if wait.kind == "activity"] == [
+            f"file_remark, ended: incident {number} keeps its outcome"
+        ]
+        sim.restart(case)
+        assert sim.state(case).object["amount"] == 5
+        assert [wait.what for wait in sim.show(case).waits] == ["signal leave"]
+
+    in_both(scenario, remarked)
+
+
 def test_rule_B9_a_pin_ends_with_its_visit_and_covers_its_fields_only() -> None:
     def scenario(sim: Simulation) -> None:
         case = sim.start(wf, Order(id="1", amount=1))

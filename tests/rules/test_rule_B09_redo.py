@@ -37,7 +37,7 @@ from longcase import (
 from longcase.errors import CaseClosed, InvalidInput, RepairRefused, UsageError
 from longcase.insight.conform import conform
 from longcase.insight.verify import verify
-from longcase.insight.wording import corrected_calls, settling, told
+from longcase.insight.wording import corrected_calls, headline, settling, told
 from longcase.model.activity import Activity
 from longcase.testing import Simulation
 
@@ -62,6 +62,11 @@ async def score(amount: int, level: int) -> str:
 @activity(owner=credit, retry=slowly, effect="repeatable")
 async def tell_vendor(amount: int) -> str:
     return f"told-{amount}"
+
+
+@activity(owner=credit, queue="scales", effect="none")
+async def weigh(amount: int) -> str:
+    raise NotImplementedError
 
 
 @activity(owner=credit, effect="once")
@@ -90,6 +95,7 @@ async def register(amount: int) -> str:
 
 
 opening = Workflow("opening", object=Order, key="id", owner=desk, expect=days(5))
+weighing = Workflow("weighing", object=Order, key="id", owner=desk, expect=days(5))
 scoring = Workflow("scoring", object=Order, key="id", owner=desk, expect=days(5))
 telling = Workflow("telling", object=Order, key="id", owner=desk, expect=days(5))
 paying = Workflow("paying", object=Order, key="id", owner=desk, expect=days(5))
@@ -107,6 +113,11 @@ async def opens(case: Case[Order]) -> Next:
     if case.object.note == "undo":
         await case.undo()
     return opening.close("done", result=account)
+
+
+@weighing.stage
+async def weighs(case: Case[Order]) -> Next:
+    return weighing.close("done", result=await weigh(case.object.amount))
 
 
 @scoring.stage
@@ -265,7 +276,7 @@ def test_rule_B9_a_running_attempt_is_settled_and_undone_before_the_new_call_beg
             await sim.service.correct("opening/1", {"amount": 3}, reason="typo")
             await sim.service.redo("opening/1")
             view = await sim.service.show("opening/1")
-            assert view.waits[0].what == "open_account"
+            assert view.waits[0].what == "open_account, called anew: begins when the call before it is settled"
             lines.extend(settling(view.state))
 
         lines: list[str] = []
@@ -284,6 +295,28 @@ def test_rule_B9_a_running_attempt_is_settled_and_undone_before_the_new_call_beg
         sound(sim)
 
     in_both(scenario, opening)
+
+
+def test_rule_B9_a_call_that_is_made_anew_waits_for_no_worker_of_its_queue_before_the_old_one_is_settled() -> None:
+    def scenario(sim: Simulation) -> None:
+        async def meanwhile(amount: int) -> str:
+            if amount == 2:
+                await sim.service.correct("weighing/1", {"amount": 3}, reason="typo")
+                await sim.service.redo("weighing/1")
+                state = (await sim.service.show("weighing/1")).state
+                lines.append(headline(state, "", str))
+            return f"weight {amount}"
+
+        lines: list[str] = []
+        sim.fake(weigh, meanwhile)
+        case = sim.start(weighing, Order(id="1", amount=2))
+        sim.run()
+        assert [line.partition(" since ")[0] for line in lines] == [
+            "Waiting on credit: weigh, called anew: begins when the call before it is settled,"
+        ]
+        assert result(sim, case) == "weight 3"
+
+    in_both(scenario, weighing)
 
 
 def test_rule_B9_a_running_attempt_that_fails_leaves_nothing_to_undo() -> None:

@@ -10,6 +10,7 @@ import apsw
 import pytest
 from tests.runtime.attempts import Cases, at_once, at_work, calling, giving_up_on, ms, once_only, world
 from tests.runtime.common import Thing, desk
+from tests.support.postgres import run_sql
 from tests.support.waiting import BOUND, until_true
 from tests.support.wire_proxy import Harm, Request, WireProxy
 
@@ -89,6 +90,19 @@ async def test_values_are_bound_in_the_stores_own_dialect(url: str) -> None:
     async with at_work(url, flow) as cases:
         await cases.start(flow)
         assert await cases.closed(flow) == ("done", ["it's1", "x1", "y2"], "")
+
+
+@activity(owner=desk, transaction=True)
+def binds_on_both(tx: Transaction, key: str) -> list[int]:
+    ((first, second, again),) = tx.execute("SELECT $1 + 0, $2 + 0, $1 + 0", 5, 6)
+    return [first, second, again]
+
+
+async def test_numbered_placeholders_in_the_order_of_their_first_use_serve_both_dialects(url: str) -> None:
+    flow = calling(binds_on_both)
+    async with at_work(url, flow) as cases:
+        await cases.start(flow)
+        assert await cases.closed(flow) == ("done", [5, 6, 5], "")
 
 
 @activity(owner=desk, transaction=True, retry=once_only)
@@ -185,6 +199,60 @@ async def test_ending_the_transaction_and_writing_to_longcases_tables_is_refused
 )
 async def test_on_sqlite_the_connection_and_the_schema_are_kept_from_it_too(url: str, sql: str) -> None:
     await test_ending_the_transaction_and_writing_to_longcases_tables_is_refused_and_not_tried_again(url, sql)
+
+
+@pytest.mark.only_postgres
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "TRUNCATE inbox",
+        "TRUNCATE heartbeats, dedup",
+        "TRUNCATE history",
+        "DELETE FROM history",
+        "UPDATE settings SET name = name",
+        "ALTER TABLE tasks ADD COLUMN mine int",
+        "CREATE INDEX mine ON cases (owner)",
+        "DROP TABLE heartbeats",
+        "DROP TABLE cases CASCADE",
+        "DROP VIEW case_overview",
+        "LOCK TABLE cases IN EXCLUSIVE MODE",
+        "DO $$ BEGIN TRUNCATE inbox; END $$",
+        "CREATE TEMP TABLE inbox (a int)",
+        "SET search_path = elsewhere",
+    ],
+)
+async def test_on_postgresql_the_connection_and_the_schema_are_kept_from_it_too(url: str, sql: str) -> None:
+    await test_ending_the_transaction_and_writing_to_longcases_tables_is_refused_and_not_tried_again(url, sql)
+
+
+@activity(owner=desk, transaction=True, retry=once_only)
+def drops_what_others_need(tx: Transaction, key: str) -> None:
+    tx.execute("DROP TABLE cases")
+
+
+@pytest.mark.only_postgres
+async def test_a_statement_of_the_users_that_the_server_refuses_is_no_bug_of_longcase(url: str) -> None:
+    flow = calling(drops_what_others_need)
+    async with at_work(url, flow) as cases:
+        await cases.start(flow)
+        name, _, reason = await cases.closed(flow)
+        assert (name, reason.partition(":")[0]) == ("lost", "DependentObjectsStillExistError")
+
+
+@activity(owner=desk, transaction=True)
+def points_at_the_case(tx: Transaction, key: str) -> int:
+    ((number,),) = tx.execute("SELECT case_no FROM cases WHERE workflow = 'points-at-the-case' FOR SHARE")
+    tx.execute(f"INSERT INTO mine VALUES ({number})")
+    return len(tx.execute("SELECT FROM mine"))
+
+
+@pytest.mark.only_postgres
+async def test_a_table_of_the_users_may_refer_to_longcases(url: str) -> None:
+    flow = calling(points_at_the_case)
+    async with at_work(url, flow) as cases:
+        await asyncio.to_thread(run_sql, url, "CREATE TABLE mine (case_no bigint REFERENCES cases)")
+        await cases.start(flow)
+        assert await cases.closed(flow) == ("done", 1, "")
 
 
 @activity(owner=desk, transaction=True)

@@ -260,8 +260,8 @@ QUEUES: dict[str, tuple[Change, ...]] = {
 
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
-    "begun_attempts_refunded", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
-    "wake_beside_a_turn_lost",
+    "begun_attempts_refunded", "claim_lost_by_anothers_turn", "incident_swallowed", "kept_failure_told_to_the_stage",
+    "kept_outcome_taken_for_lost", "wake_beside_a_turn_lost",
 })  # fmt: skip
 ALL = ENGINE | FLEET | QUEUES
 PLANTED = {name: changes for name, changes in ALL.items() if name not in UNPROVEN}

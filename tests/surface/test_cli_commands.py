@@ -118,9 +118,16 @@ def test_a_correction_names_the_call_that_was_called_with_it_and_redo_calls_it_a
     assert "pay (2.c1) was called with amount=5, corrected to 7" in cli.ok("history", "claims/C-1").out
     assert cli.refused(2, "redo", "claims/C-1", "--with", '{"sum": 7}').error["hint"] == "its arguments: iban, amount"
     assert cli.refused(2, "redo", "claims/C-1", "--with", "[]").error["code"] == "invalid_input"
+    for given, like in (("iban=NL2", '{"iban": "NL2"}'), ("amount=5", '{"amount": 5}'), ("5", '{"iban": "NL2"}')):
+        hint = cli.refused(2, "redo", "claims/C-1", "--with", given).error["hint"]
+        assert hint == f"like --with '{like}'"
+    assert cli.refused(2, "redo", "claims/C-1", "--with", '{"iban": 5}').error["hint"] == 'in quotes: "5"'
+    assert cli.refused(5, "redo", "claims/C-1", "--call", "pax").error["hint"] == "name one: --call 2.c1"
+    like = cli.refused(2, "correct", "claims/C-1", "amount:=abc", "--reason", "typo").error["hint"]
+    assert like == "like amount=70"
     assert cli.refused(2, "redo", "claims/C-1", "--reason", " ").error["code"] == "usage"
     answer = cli.ok(
-        "redo", "claims/C-1", "--call", "2.c1", "--with", '{"iban": "NL2"}', "--reason", "typo", "--json"
+        "redo", "claims/C-1", "--call", "pay", "--with", '{"iban": "NL2"}', "--reason", "typo", "--json"
     ).json
     assert answer["did"] == 'pay is called with iban="NL2", amount=7'
     sim.run()

@@ -62,8 +62,9 @@ def _watch(cli: Cli, first: Any, hello: Any) -> None:
     said = cli.ok("show", "scans/S-1").out
     assert "Nobody takes its calls from queue gpu: no living worker serves it: longcase worker APP -q gpu" in said
     told = cli("workers")
-    assert told.err == (
-        "1 call of scans waits in queue gpu: no living worker serves it: longcase worker APP --queue gpu\n"
+    assert told.err == ""
+    assert told.out.endswith(
+        "\n\n1 call of scans waits in queue gpu: no living worker serves it: longcase worker APP --queue gpu\n"
     )
     found = cli.ok("workers", "--json").json
     (queue,) = found["queues"]
@@ -111,12 +112,13 @@ def test_that_a_queue_is_full_is_told_with_the_code_that_says_so(cli: Cli) -> No
         cli.until("scans/S-1", lambda case: case["waiting_on"] == "render")
         cli.until("scans/S-2", lambda case: case["waiting_on"] == "render, for a worker of queue gpu")
         told = cli("workers", "--app", "narrow.py")
-        assert told.err == "1 call of scans waits in queue gpu: as many run as may at once: 1\n"
+        why = "1 call of scans waits in queue gpu: as many run as may at once: 1"
+        assert told.out.splitlines()[-1] == why
         (queue,) = cli.ok("workers", "--app", "narrow.py", "--json").json["queues"]
         assert queue["held"] == [
             {"workflow": "scans", "calls": 1, "why": "as many run as may at once: 1", "unserved": False}
         ]
-        assert cli.ok("workers").err == "", "other code does not know the limit"
+        assert why not in cli.ok("workers").out, "other code does not know the limit"
         (cli.folder / "broken.py").write_text("raise RuntimeError")
         assert cli.ok("workers", "--app", "broken.py").out == cli.ok("workers").out
         (cli.folder / "go").touch()
@@ -168,8 +170,28 @@ def test_workers_of_an_empty_store_say_how_to_begin(cli: Cli) -> None:
     (cli.folder / "scans.py").write_text(SCANS)
     cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
     told = cli("workers")
-    assert (told.status, told.out, told.err) == (0, "no worker\n", "hint: longcase worker APP\n")
-    assert cli.ok("workers", "--json").json == {"workers": [], "queues": []}
+    assert (told.status, told.out, told.err) == (
+        0, "no worker\n\n1 case of scans waits for a worker: no worker is alive: longcase worker APP\n", "",
+    )  # fmt: skip
+    assert cli.ok("workers", "--json").json == {
+        "workers": [], "queues": [],
+        "unmoved": [{"workflow": "scans", "cases": 1, "why": "no worker is alive"}],
+    }  # fmt: skip
+
+
+def test_that_nobody_serves_the_default_queue_is_told_by_workers_and_by_the_case(cli: Cli) -> None:
+    (cli.folder / "scans.py").write_text(SCANS)
+    cli.ok("start", "scans", '{"id": "S-1"}', "--app", "scans.py")
+    worker, _ = begin(cli, "--queue", "gpu")
+    try:
+        why = "no living worker serves the queue default"
+        told = cli.ok("workers")
+        assert told.out.splitlines()[-1] == f"1 case of scans waits for a worker: {why}: longcase worker APP"
+        assert f"Nobody moves it: {why}: longcase worker APP" in cli.ok("show", "scans/S-1").out
+        assert cli.ok("show", "scans/S-1", "--json").json["unmoved"] == why
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_a_worker_says_which_queues_of_its_workflows_nobody_serves(cli: Cli) -> None:

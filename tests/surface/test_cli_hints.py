@@ -69,6 +69,7 @@ def test_an_error_without_a_mend_is_found(call: str) -> None:
         (2, ("start", "claims", '{"id": "C-9", "amuont": 1}'), "did you mean amount?"),
         (2, ("start", "claims", '{"id": "C-9", "zzz": 1}'), "its fields: id, name, amount"),
         (2, ("start", "claims", "{}"), 'add "id"'),
+        (2, ("start", "claims", '{"idd": "C-9"}'), "did you mean id?"),
         (2, ("start", "claims", '{"id": "C-9", "amount": "x"}'), "longcase describe --json"),
         (2, ("set", "claims/C-1", "amount=much"), "like amount=70"),
         (2, ("set", "claims/C-1", "tags=a"), """like tags:='["a", "b"]'"""),

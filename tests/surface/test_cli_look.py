@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -92,11 +93,45 @@ def test_an_answer_that_no_worker_has_taken_up_is_said_to_wait_for_one(cli: Cli)
     shown = cli.ok("show", "claims/C-1").out
     assert 'review since Mon 2026-01-05 09:00, waiting for a worker, to go on with the answer to "Pay it?".' in shown
     assert "inputs       1 accepted, not yet applied" in shown
-    assert "No living worker has loaded claims: longcase worker APP" in shown
+    assert "Nobody moves it: no worker is alive: longcase worker APP" in shown
     asked = cli.ok("show", "claims/C-1", "--json").json
     assert (asked["waiting_for"], asked["whose_move"], asked["unserved"]) == ("worker", "clerks", True)
     (row,) = cli.ok("list", "--waiting", "worker", "--json").json
     assert (row["waiting_on"], row["whose_move"]) == ("a worker", "clerks")
+
+
+CALLS = """
+from pydantic import BaseModel
+from longcase import Case, Next, Retry, Team, Workflow, activity, days, minutes
+
+class Call(BaseModel):
+    id: str
+
+desk = Team("desk")
+calls = Workflow("calls", object=Call, key="id", owner=desk, expect=days(1))
+
+@activity(owner=desk, retry=Retry(initial=minutes(5)))
+async def ring(number: str) -> None:
+    raise ConnectionError("engaged")
+
+@calls.stage(owner=desk, expect=days(1))
+async def ringing(case: Case[Call]) -> Next:
+    await ring(case.key)
+    return calls.close("reached")
+"""
+
+
+def test_the_instant_of_the_next_try_is_written_like_every_other(cli: Cli) -> None:
+    (cli.folder / "calls.py").write_text(CALLS)
+    with Simulation([load_app(str(cli.folder / "calls.py"))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("calls", {"id": "T-1"})
+        (call,) = sim.state("calls/T-1").calls.values()
+        said = [cli.ok("show", "calls/T-1").out, cli.ok("list").out, cli.ok("history", "calls/T-1").out]
+        assert [re.findall(r"\d{4}-\d\d-\d\dT", out) for out in said] == [[], [], []]
+        assert all("ring, attempt 2 at Mon 2026-01-05 09:0" in out for out in said[:2])
+        assert f"next try {call['next_try'][:19].replace('T', ' ')}" in said[2]
+        assert call["next_try"] in cli.ok("show", "calls/T-1", "--json").json["waiting_on"]
 
 
 def test_a_case_that_waits_for_somebody_else_is_not_said_to_lack_a_worker(cli: Cli) -> None:

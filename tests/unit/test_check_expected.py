@@ -52,6 +52,21 @@ REFUSED = {
     "a growth that is no number": ('Retry(factor="2")', "Retry(factor='2')", "Retry(factor=2)"),
     "errors by name": ('Retry(non_retryable=("KeyError",))', "a tuple of exception classes", "non_retryable=("),
     "a signal's body": ('wf.signal("sent", str)', "expected a pydantic model class", "class Paid(BaseModel)"),
+    "a reaction on a signal's name": (
+        '@wf.on("piad")\nasync def s(case, body): ...', "orders: on('piad'), expected a signal", "orders.signal('paid'",
+    ),
+    "a reaction on a name like none": (
+        '@wf.on("x")\nasync def s(case, body): ...', "expected a signal", 'withdrawn = orders.signal("withdrawn"',
+    ),
+    "a covered stage by its name": (
+        '@wf.on(paid, during=("first",))\nasync def s(case, body): ...',
+        "reaction on paid: during=('first',), expected a tuple of stages", "during=(",
+    ),
+    "a covered stage alone": (
+        "@wf.stage(owner=desk, expect=days(1))\nasync def first(case): ...\n"
+        "@wf.on(paid, during=first)\nasync def s(case, body): ...",
+        "expected a tuple of stages", "during=(first,)",
+    ),
     "a key that is a number": (
         'Workflow("other", object=Order, key="amount", owner=desk, expect=days(1))',
         "the key field amount of Order is int",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,19 +43,26 @@ class Fields:
             raise unknown_field(name, self.names, what)
         if name in self._text:
             return check_json(text, what=f"{what}: /{name}")
+        return self._parsed(name, text, what)
+
+    def _parsed(self, name: str, text: str, what: str) -> Json:
+        """Return the JSON value that a text is for a field; where it is none, the hint is one that the field takes."""
         try:
             return parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
         except InvalidInput as error:
-            wanted = " or ".join(dict.fromkeys(_WANTED[kind] for kind in self._kinds[name] if kind in _WANTED))
-            if error.reason != "invalid_json" or not wanted:
+            if error.reason != "invalid_json":
+                raise
+            kinds = [kind for kind in self._kinds[name] if kind in _WANTED]
+            wanted = " or ".join(dict.fromkeys(_WANTED[kind] for kind in kinds))
+            if not wanted:  # it takes text, and what takes text needs no JSON
+                error.hint = f"like {name}={shlex.quote(text)}" if name in self._text else error.hint
                 raise
             problem = f"expected {wanted}, got {printable(text)}"
-            shape = next(kind for kind in self._kinds[name] if kind in _WANTED)
             raise InvalidInput(
                 f"{what}: /{name}: {problem}",
                 problems=[(f"/{name}", problem)],
                 reason="does_not_fit",
-                hint=f"like {name}{_LIKE[shape]}",
+                hint=f"like {name}{_LIKE[kinds[0]]}",
             ) from None
 
     def assignments(self, pairs: Sequence[str], what: str) -> dict[str, Json]:
@@ -68,7 +76,7 @@ class Fields:
             if name in found:
                 raise UsageError(f"{name} is set twice", hint="keep one of them")
             if colon and name in self.names:
-                found[name] = parse_json(text, max_bytes=BODY_BYTES, what=f"{what}: /{name}")
+                found[name] = self._parsed(name, text, what)
             else:
                 found[name] = self.value(name, text, what)
         return found

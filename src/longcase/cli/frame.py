@@ -218,14 +218,18 @@ def json_argument(text: str, what: str, limit: int) -> Json:
     return parse_json(read_bytes("-", limit) if text == "-" else text, max_bytes=limit, what=what)
 
 
-def json_object(text: str, what: str, limit: int) -> dict[str, Json]:
-    """Return the object of a JSON argument."""
-    value = json_argument(text, what, limit)
+def json_object(text: str, what: str, limit: int, like: str = "") -> dict[str, Json]:
+    """Return the object of a JSON argument; `like` is the hint where it is none, if the usual one does not fit."""
+    try:
+        value = json_argument(text, what, limit)
+    except InvalidInput as error:
+        if like and error.reason == "invalid_json":
+            error.hint = like
+        raise
     if not isinstance(value, dict):
         got = next(name for kind, name in _JSON_KINDS if isinstance(value, kind))
-        raise InvalidInput(
-            f"{what}: expected a JSON object, got {got}", reason="not_an_object", hint="""like '{"id": "C-1"}'"""
-        )
+        told = f"{what}: expected a JSON object, got {got}"
+        raise InvalidInput(told, reason="not_an_object", hint=like or """like '{"id": "C-1"}'""")
     return value
 
 

@@ -47,6 +47,7 @@ def list_cases(
     limit: Annotated[int, typer.Option(help="1 to 1000 cases.")] = LISTED,
 ) -> None:
     """List cases: where each is, what it waits on, whose move it is, since when."""
+    from longcase.insight.wording import waiting_on
     from longcase.service.queries import Which
 
     which = Which(workflow, stage, owner, whose, waiting, status, overdue, incidents, after, limit)
@@ -63,7 +64,8 @@ def list_cases(
         ["CASE", "STATUS", "STAGE", "WAITING ON", "WHOSE MOVE", "SINCE", "EXPECTED BY", "OWNER"],
         [
             [
-                row["case"], _status(row["status"], row["closed_as"]), row["stage"], row["waiting_on"],
+                row["case"], _status(row["status"], row["closed_as"]), row["stage"],
+                waiting_on(row["waiting_for"], row["waiting_on"], terminal.instant) if row["waiting_on"] else "",
                 row["whose_move"], terminal.instant(row["waiting_since"]), _expected(row), row["owner"],
             ]
             for row in rows
@@ -159,7 +161,8 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
             if "corrected" in call
         ],
         "settling": settling(state),
-        "pending_inputs": view.pending, "unserved": view.unserved, "untaken": dict(view.untaken),
+        "pending_inputs": view.pending, "unserved": view.unserved, "unmoved": view.unmoved or None,
+        "untaken": dict(view.untaken),
         "kept_signals": [kept["signal"] for kept in state.signals],
         "handlers": {name: dict(run) for name, run in state.handlers.items()}, "returned": state.returned,
         "close": state.close, "started_at": state.started_at, "closed_at": state.closed_at or None,
@@ -169,7 +172,7 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
 
 def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> None:
     from longcase.history.event import instant_of
-    from longcase.insight.wording import corrected_calls, handlers, settling
+    from longcase.insight.wording import corrected_calls, handlers, settling, waiting_on
 
     state = view.state
     first = view.waits[0] if view.waits else None
@@ -183,7 +186,7 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
             ("status", _status(state.status, closed)),
             ("stage", f"{state.stage} (visit {state.visit}, since {terminal.instant(state.entered_at)})"),
             ("stage done", f"{state.returned['exit']}, once its handlers have ended" if state.returned else ""),
-            ("waiting on", first.what if first else ""),
+            ("waiting on", waiting_on(first.kind, first.what, terminal.instant) if first else ""),
             ("whose move", first.whose if first else ""),
             ("since", f"{terminal.instant(since)}{ago}" if not closed else ""),
             ("expected by", _when(first.expected if first else state.stage_expected, now) if not closed else ""),
@@ -202,8 +205,14 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
         terminal.line()
         terminal.table(
             ["ALSO WAITING FOR", "WHOSE MOVE", "SINCE", "EXPECTED BY"],
-            [[w.what, w.whose, terminal.instant(w.since), _when(w.expected, now)] for w in view.waits[1:]],
-        )
+            [
+                [
+                    waiting_on(w.kind, w.what, terminal.instant), w.whose, terminal.instant(w.since),
+                    _when(w.expected, now),
+                ]
+                for w in view.waits[1:]
+            ],
+        )  # fmt: skip
     for line in (*corrected_calls(state, terminal.instant), *settling(state)):
         terminal.line()
         terminal.line(session.paste(line))
@@ -218,7 +227,7 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
         terminal.line(f"  what applies: {', '.join(incident['repairs'])}")
     terminal.line()
     if view.unserved:
-        terminal.line(session.paste(f"No living worker has loaded {state.workflow}: longcase worker APP"))
+        terminal.line(session.paste(f"Nobody moves it: {view.unmoved}: longcase worker APP"))
     for queue, why in view.untaken.items():
         terminal.line(
             session.paste(f"Nobody takes its calls from queue {queue}: {why}: longcase worker APP -q {queue}")
@@ -256,8 +265,8 @@ def history(
                     terminal.data(_event_json(event))
                 else:
                     behalf = f" for {event.on_behalf}" if event.on_behalf else ""
-                    stamp = event.at[:19].replace("T", " ")
-                    terminal.line(f"{event.seq:>4}  {stamp}  {event.actor + behalf:<16}  {told(event)}")
+                    words = told(event, terminal.stamp)
+                    terminal.line(f"{event.seq:>4}  {terminal.stamp(event.at)}  {event.actor + behalf:<16}  {words}")
                     if data:
                         terminal.line(f"      {_text(event.data)}")
             shown += len(events)

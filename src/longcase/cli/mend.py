@@ -34,7 +34,10 @@ def retry(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE
 def redo(
     session: Session,
     case: CASE,
-    call: Annotated[str | None, typer.Option(help="Which call, if the input of several was corrected.")] = None,
+    call: Annotated[
+        str | None,
+        typer.Option(help="Which call, if the input of several was corrected: its name in `show`, or its activity."),
+    ] = None,
     arguments: Annotated[
         str,
         typer.Option("--with", metavar="JSON|-", help="Arguments by name, where it is in doubt what was corrected."),
@@ -48,12 +51,27 @@ def redo(
     from longcase.model.strict_json import BODY_BYTES
 
     why = reason if reason is None else checked_reason(reason)
-    given = json_object(arguments, "arguments", BODY_BYTES)
+    given = json_object(arguments, "arguments", BODY_BYTES, f"like --with {_as_object(arguments)}")
 
     def work(service: Service) -> Coroutine[Any, Any, Accepted]:
         return service.redo(case, call=call, arguments=given, never_happened=never_happened, reason=why)
 
     tell(session, session.ask(work, code=True), "called anew")
+
+
+def _as_object(arguments: str) -> str:
+    """Return what was given for arguments as the object that may be meant, as it is typed."""
+    import json
+    import shlex
+
+    name, sign, text = arguments.partition("=")
+    if not sign or not name.removesuffix(":").isidentifier():
+        return """'{"iban": "NL2"}'"""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    return shlex.quote(json.dumps({name.removesuffix(":"): value}))
 
 
 def skip(session: Session, case: CASE, incident: INCIDENT = None, reason: MAYBE = None) -> None:

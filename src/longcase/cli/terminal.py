@@ -103,6 +103,11 @@ def instant(text: str | None) -> str:
     return datetime.fromisoformat(text).strftime("%a %Y-%m-%d %H:%M") if text else ""
 
 
+def stamp(text: str) -> str:
+    """Return a stored instant to the second, as a list of events has it: "2026-01-05 09:00:00" (UTC)."""
+    return text[:19].replace("T", " ")
+
+
 def span(length: timedelta) -> str:
     """Return a length of time roughly, in its largest unit: "3 days", "2 h", "45 s"."""
     seconds = abs(length.total_seconds())

@@ -11,6 +11,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command
 from longcase.errors import LongcaseError
+from longcase.model.names import counted
 
 if TYPE_CHECKING:
     from longcase.service.fleet import FleetView, Held, QueueView, WorkerView
@@ -27,8 +28,8 @@ def add_to(app: typer.Typer) -> None:
 def workers(session: Session) -> None:
     """List the workers: who lives, since when, what code each runs, what it serves and holds; and the queues.
 
-    Of calls that wait in a queue it says why nobody takes them; that a queue's concurrency or rate is used up
-    only if the workflows are named that declare it.
+    Of cases that are due it says why nobody moves them, of calls that wait in a queue why nobody takes them; that a
+    queue's concurrency or rate is used up only if the workflows are named that declare it.
     """
     found = _asked(session)
     if session.json:
@@ -47,7 +48,8 @@ def workers(session: Session) -> None:
         )  # fmt: skip
     else:
         terminal.line("no worker")
-        terminal.note(session.paste("hint: longcase worker APP"))
+        if not found.unmoved:  # else it stands below, with what waits
+            terminal.note(session.paste("hint: longcase worker APP"))
     if found.queues:
         terminal.line()
         terminal.table(
@@ -57,12 +59,11 @@ def workers(session: Session) -> None:
                 for queue in found.queues
             ],
         )
-    for queue in found.queues:
-        for held in queue.held:
-            terminal.note(session.paste(_held(queue.queue, held)))
-        if queue.next_due:
-            when = terminal.instant(queue.next_due)
-            terminal.note(f"queue {queue.queue}: of what is tried later, the first is due at {when}")
+    why = _why(found)
+    if why:
+        terminal.line()
+    for told in why:
+        terminal.line(session.paste(told))
 
 
 def _asked(session: Session) -> FleetView:
@@ -73,10 +74,27 @@ def _asked(session: Session) -> FleetView:
     return session.ask(lambda service: service.workers())
 
 
+def _why(found: FleetView) -> list[str]:
+    """Return of what waits why it does: cases that nobody moves, then calls by their queue."""
+    told = [
+        f"{counted(one.cases, 'case')} of {one.workflow} wait{'s' * (one.cases == 1)} for a worker: {one.why}: "
+        "longcase worker APP"
+        for one in found.unmoved
+    ]
+    for queue in found.queues:
+        told += [_held(queue.queue, held) for held in queue.held]
+        if queue.next_due:
+            when = terminal.instant(queue.next_due)
+            told.append(f"queue {queue.queue}: of what is tried later, the first is due at {when}")
+    return told
+
+
 def _held(queue: str, held: Held) -> str:
-    calls = f"{held.calls} call{'s' * (held.calls != 1)} of {held.workflow} wait{'s' * (held.calls == 1)}"
+    from longcase.insight.wording import with_instants
+
+    calls = f"{counted(held.calls, 'call')} of {held.workflow} wait{'s' * (held.calls == 1)}"
     mend = f": longcase worker APP --queue {queue}" if held.unserved else ""
-    return f"{calls} in queue {queue}: {held.why}{mend}"
+    return f"{calls} in queue {queue}: {with_instants(held.why, terminal.stamp)}{mend}"
 
 
 def _state(row: WorkerView) -> str:

@@ -26,6 +26,9 @@ _SHOWN: Final = 60  # characters of an argument
 def meant(state: CaseState, ref: str | None) -> tuple[str, Call]:
     """Return the call that is to be called anew: the one that is named, or the only one that is marked.
 
+    Args:
+        ref: its reference, or the name of its activity where that tells which one is meant.
+
     Raises:
         CaseClosed, RepairRefused: there is none.
     """
@@ -34,10 +37,12 @@ def meant(state: CaseState, ref: str | None) -> tuple[str, Call]:
     marked = {name: call for name, call in calls.items() if "corrected" in call}
     if ref is not None:
         if ref not in calls:
+            ref = _of_activity(state, calls, marked, ref)
+        if ref not in calls:
             known = ", ".join(f"{name} ({call['activity']})" for name, call in calls.items()) or "none"
             raise RepairRefused(
                 f"{state.address} has no call {ref} in flight (in flight: {known})",
-                hint=f"longcase show {state.address}",
+                hint=f"name one: --call {next(iter(marked))}" if marked else f"longcase show {state.address}",
             )
         if ref not in marked:
             raise RepairRefused(
@@ -57,6 +62,22 @@ def meant(state: CaseState, ref: str | None) -> tuple[str, Call]:
             hint="name one: --call " + next(iter(marked)),
         )
     return next(iter(marked.items()))
+
+
+def _of_activity(state: CaseState, calls: Mapping[str, Call], marked: Mapping[str, Call], name: str) -> str:
+    """Return the call of an activity by its name: the marked one, else the only one; the name if there is none.
+
+    Raises:
+        RepairRefused: there are several.
+    """
+    named = [ref for ref, call in calls.items() if call["activity"] == name]
+    found = [ref for ref in named if ref in marked] or named
+    if len(found) > 1:
+        raise RepairRefused(
+            f"{state.address} has {len(found)} calls of {name} in flight: {', '.join(found)}",
+            hint=f"name one: --call {found[0]}",
+        )
+    return found[0] if found else name
 
 
 def redo(

@@ -17,6 +17,7 @@ from longcase.engine.corrections import input_corrected
 from longcase.engine.incidents import fits
 from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, RepairRefused, UsageError
+from longcase.history.committed import results_gone
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import Call, CaseState, Incident
 from longcase.model.codec import Json
@@ -214,7 +215,7 @@ def restart(
     """Begin the visit anew under the same keys, taking over results that are already recorded (A5).
 
     `committed` are the results, by call, that transactions have committed and no turn has applied yet: they are
-    recorded first, so that no call is made again whose rows are there (A12).
+    recorded first, so that no call is made again whose rows are there (A12). One whose result is gone refuses it.
     """
     still_open(state)
     for call in state.calls.values():
@@ -226,6 +227,14 @@ def restart(
                 "and its effect must not be repeated",
                 hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
             )
+    if gone := results_gone(state, committed or {}):
+        call = state.calls[gone[0]]
+        raise RepairRefused(
+            f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} has committed its "
+            "transaction, and its result is nowhere; called again it would write a second time",
+            hint="restore a backup; or, if a second time is right: "
+            f"longcase move {state.address} {state.stage} --reason ...",
+        )
     late = _recorded(state, committed or {})
     reuse = _calls_of([*visit_events, *late], results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)

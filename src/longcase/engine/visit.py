@@ -109,10 +109,11 @@ class Visit(Handling):
         self._guard()
         pinned = [name for name in patch if name in self.state.pins]
         if pinned and self.mode == "live":
-            name = pinned[0]
+            name, run = pinned[0], running.get()
+            who = "the stage" if run is None else f"handler {run.stage.name}"
             self._fault(
                 "overrides_correction",
-                f"the stage writes {name} = {dump_json(patch[name])} over the correction "
+                f"{who} writes {name} = {dump_json(patch[name])} over the correction "
                 f"{dump_json(self.state.object.get(name))}",
                 {"field": name, "corrected": self.state.object.get(name), "written": patch[name]},
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from longcase.history.state import CaseState, Timer
+from longcase.history.redoing import is_held
+from longcase.history.state import Call, CaseState, Timer
 
 
 class Wait(NamedTuple):
@@ -28,12 +29,13 @@ def waits(state: CaseState) -> list[Wait]:
     found: list[Wait] = []
     if state.incidents:
         found += _incidents(state)
-    for call in state.calls.values():
+    kept = _kept_outcomes(state) if state.incidents else {}
+    for ref, call in state.calls.items():
         if call["awaited"] and call["status"] != "incident":
-            whose = call["system"] or call["owner"]
-            found.append(
-                Wait("activity", _call_text(call), whose, call["since"], call["expected"], call["node"], call["seq"])
-            )
+            whose, what = call["system"] or call["owner"], _call_text(state, call)
+            if ref in kept:
+                whose, what = kept[ref]
+            found.append(Wait("activity", what, whose, call["since"], call["expected"], call["node"], call["seq"]))
     if state.tasks:
         found += _tasks(state)
     if state.receives:
@@ -57,6 +59,20 @@ def _incidents(state: CaseState) -> Iterator[Wait]:
     for opened in state.incidents.values():
         what = f"{opened['kind']}: {opened['message']}"
         yield Wait("incident", what, opened["owner"], opened["since"], opened["due"], opened["node"], 0)
+
+
+def _kept_outcomes(state: CaseState) -> dict[str, tuple[str, str]]:
+    """Return of the calls that have ended, and whose outcome an incident keeps, whose move it is and what they await.
+
+    No event tells of such an outcome yet: the turn that was to apply it was not written.
+    """
+    found = {}
+    for number, opened in state.incidents.items():
+        ref = (opened["pending"] or {}).get("call", "")
+        if ref in state.calls:
+            activity = state.calls[ref]["activity"]
+            found[ref] = opened["owner"], f"{activity}, ended: incident {number} keeps its outcome"
+    return found
 
 
 def _tasks(state: CaseState) -> Iterator[Wait]:
@@ -100,8 +116,10 @@ def for_a_worker(state: CaseState) -> list[Wait]:
     return [Wait("worker", what, state.owner, state.at, "", "", 0)]
 
 
-def _call_text(call: Any) -> str:
-    text: str = call["activity"]
+def _call_text(state: CaseState, call: Call) -> str:
+    text = call["activity"]
+    if is_held(state, call):
+        return f"{text}, called anew: begins when the call before it is settled"
     if call["status"] == "backoff":
         return f"{text}, attempt {call['attempt'] + 1} at {call['next_try']}"
     if call["status"] == "unknown":

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from longcase.errors import BugError
 from longcase.history.chain import GENESIS, link, payload_digest
+from longcase.history.committed import results_gone
 from longcase.history.event import CATALOGUE, Event
 from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
@@ -222,7 +223,7 @@ _ATTEMPT_ENDS: Final = frozenset(
 
 
 def inv_13(case: CaseFacts) -> Iterator[Finding]:
-    """I13: a call's success is recorded once."""
+    """I13: a call's success is recorded once, and the result that a transaction committed is kept until then."""
     done: dict[str, int] = {}
     for event in case.events:
         if event.type in ("activity_completed", "result_late", "undone"):
@@ -230,6 +231,9 @@ def inv_13(case: CaseFacts) -> Iterator[Finding]:
             if call in done:
                 yield case.finding("I13", f"call {call} succeeded already in event {done[call]}", event.seq)
             done[call] = event.seq
+    for call in results_gone(case.state, (str(item.data.get("call")) for item in case.stored.inbox)):
+        number = case.state.calls[call]["attempt"]
+        yield case.finding("I13", f"call {call}: attempt {number} committed its transaction, its result is nowhere")
 
 
 def inv_15(case: CaseFacts) -> Iterator[Finding]:

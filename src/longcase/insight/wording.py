@@ -6,16 +6,21 @@ the instant it is now is passed in, and how an instant is written is the face's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from longcase.history.event import Event
+from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
 from longcase.history.waits import Wait, for_a_worker, waits
 from longcase.model.codec import dump_json
 
 Written = Callable[[str], str]
 """How a face writes an instant."""
+
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_INSTANTS: Final = frozenset({"next_try", "due"})  # of an event's data
 
 
 def headline(state: CaseState, now: str, written: Written) -> str:
@@ -33,7 +38,18 @@ def headline(state: CaseState, now: str, written: Written) -> str:
     wait = open_waits[0]
     ended = f", expected {written(wait.expected)}" if wait.expected else ""
     late = " (overdue)" if wait.expected and wait.expected < now else ""
+    wait = wait._replace(what=waiting_on(wait.kind, wait.what, written))
     return f"{_done(state)}{_waiting(state, wait)} since {written(wait.since)}{ended}{late}{_then(state, wait)}."
+
+
+def waiting_on(kind: str | None, what: str, written: Written) -> str:
+    """Return what is waited for as it is read: of a call that is tried again the instant, as the face writes it."""
+    return with_instants(what, written) if kind == "activity" else what
+
+
+def with_instants(text: str, written: Written) -> str:
+    """Return a sentence of our own with its instants as `written`; not for texts that hold data of a case."""
+    return _INSTANT.sub(lambda found: written(found[0]), text)
 
 
 def handlers(state: CaseState, written: Written) -> list[str]:
@@ -85,7 +101,8 @@ def _then(state: CaseState, wait: Wait) -> str:
 def _queued_at(state: CaseState, seq: int) -> Call | None:
     """Return the call commanded at `seq` if it waits for a worker of its queue."""
     calls = state.calls.values()
-    return next((c for c in calls if c["seq"] == seq and c.get("queue") and c["status"] == "ready"), None)
+    found = next((c for c in calls if c["seq"] == seq and c.get("queue") and c["status"] == "ready"), None)
+    return None if found is None or is_held(state, found) else found
 
 
 def _task_at(state: CaseState, seq: int) -> Task | None:
@@ -213,15 +230,16 @@ _TOLD: Final[dict[str, str]] = {
 }
 
 
-def told(event: Event) -> str:
-    """Return an event in words; what is longer than a line is cut."""
+def told(event: Event, written: Written = str) -> str:
+    """Return an event in words, its instants as `written`; what is longer than a line is cut."""
     text = _TOLD.get(event.type, event.type.replace("_", " "))
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""
     for piece in text.split("{"):
         name, brace, rest = piece.partition("}")
-        out += f"{_value(event.data, name)}{rest}" if brace else piece
+        value = _value(event.data, name) if brace else ""
+        out += f"{written(value) if value and name in _INSTANTS else value}{rest}" if brace else piece
     return out.removesuffix(": ").removesuffix("; next try ").rstrip()
 
 

@@ -17,7 +17,7 @@ from longcase.model.names import check_name
 from longcase.model.people import Owner, System
 from longcase.model.policy import Retry, check_limits
 from longcase.model.queue import Queue, as_queue, check_priority
-from longcase.model.transaction import DEFAULT_LIMIT, Transaction, check_transaction
+from longcase.model.transaction import DEFAULT_LIMIT, Transaction, check_transaction, check_where_it_goes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,6 +103,7 @@ class Activity(Generic[P, R]):
         self.name = check_name(name or str(getattr(fn, "__name__", "")), "activity")
         what = f"activity {self.name}"
         attempts = retry if isinstance(retry, int) else 5
+        check_kind(what, "transaction", transaction, bool, "True or False", "transaction=True")
         check_kind(what, "retry", retry, Retry, "a Retry", f"retry=Retry(max_attempts={attempts})")
         check_kind(what, "system", system, System, "a System", 'system=System("erp", owner=...)')
         check_one_of(what, "effect", effect, typing.get_args(Effect))
@@ -193,6 +194,7 @@ class Activity(Generic[P, R]):
             raise DefinitionError(
                 f"activity {self.name}: {error}", hint="import the type at module level, not under TYPE_CHECKING"
             ) from None
+        check_where_it_goes(f"activity {self.name}", self._raw, hints, self.transaction)
         missing = [name for name in (*self._parameters, "return") if name not in hints]
         if missing:
             raise DefinitionError(

@@ -194,17 +194,20 @@ def invalid(error: pydantic.ValidationError, what: str, fields: Sequence[str] = 
 
 
 def _mend(problems: Sequence[tuple[str, str]], fields: Sequence[str]) -> str:
+    for place, problem in problems:  # a misspelt name is missing under the right one too, and that stands first
+        if problem == "unknown field" and (close := nearest(place.removeprefix("/"), fields)):
+            return f"did you mean {close[0]}?"
     place, problem = problems[0]
     name = place.removeprefix("/")
     if problem == "unknown field" and fields:
-        close = nearest(name, fields)
-        return f"did you mean {close[0]}?" if close else f"its fields: {', '.join(fields)}"
+        return f"its fields: {', '.join(fields)}"
     if problem == "missing":
         return f'add "{name}"'
+    named = f'"{name}": ' if name else ""
     if unquoted := _QUOTED.search(problem):
-        return f'without quotes: "{name}": {unquoted[1]}'
+        return f"without quotes: {named}{unquoted[1]}"
     if bare := _BARE.search(problem):
-        return f'in quotes: "{name}": "{bare[1]}"'
+        return f'in quotes: {named}"{bare[1]}"'
     return "longcase describe --json  # has the schema of every type"
 
 

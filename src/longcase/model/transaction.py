@@ -6,7 +6,7 @@ Stores make it (`store.port.Statements`); next on the data's way is `model.activ
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -27,7 +27,8 @@ class Transaction(Protocol):
         """Run one statement and return its rows.
 
         Args:
-            sql: in the store's own dialect, with its own placeholders: `?` on SQLite, `$1` on PostgreSQL.
+            sql: in the store's own dialect. Both take `$1`, `$2`, numbered in the order of their first use; SQLite
+                also takes `?`.
             values: bound to the placeholders, in order; of the types that the driver takes (apsw, asyncpg).
 
         Returns:
@@ -76,4 +77,33 @@ def check_transaction(
         raise DefinitionError(
             f"{what}: timeout={timeout}, expected at most {MOST} with transaction=True: it keeps others from writing",
             hint="timeout=seconds(2), and several activities for what takes longer",
+        )
+
+
+def check_where_it_goes(what: str, fn: Callable[..., Any], hints: Mapping[str, Any], transaction: bool) -> None:
+    """Refuse a function whose first parameter is no transaction where it gets one, or that wants one it does not get.
+
+    Args:
+        hints: the types of its parameters, by name.
+    """
+    names = list(inspect.signature(fn).parameters)
+    first = names[0] if transaction else ""
+    told = [name for name in names if name != first and hints.get(name) is Transaction]
+    if transaction and hints.get(first) is not Transaction:
+        typed = first in hints
+        given = f"a {getattr(hints[first], '__name__', hints[first])}" if typed else "without a type"
+        mend = f"tx: Transaction, {first}: ..." if typed else f"{first}: Transaction, ..."
+        raise DefinitionError(
+            f"{what}: transaction=True, and its first parameter {first} is {given}, expected the Transaction",
+            hint=f"def {fn.__name__}({mend}): or leave transaction=True out",
+        )
+    if told and transaction:
+        raise DefinitionError(
+            f"{what}: {told[0]} is a second Transaction, expected one, as the first parameter",
+            hint=f"leave {told[0]} out",
+        )
+    if told:
+        raise DefinitionError(
+            f"{what}: {told[0]} is a Transaction, and only an activity with transaction=True gets one",
+            hint="@activity(owner=..., transaction=True), with tx: Transaction as the first parameter",
         )

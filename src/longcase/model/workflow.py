@@ -14,10 +14,11 @@ from longcase.model.codec import Codec, Json, codec_for
 from longcase.model.exits import Again, Close
 from longcase.model.expected import check_kind, check_span, check_text_key
 from longcase.model.host import current_host
-from longcase.model.names import check_name
+from longcase.model.names import check_name, printable
 from longcase.model.people import Owner
 from longcase.model.signal import Signal
 from longcase.model.span import Span
+from longcase.nearest import nearest
 from longcase.record import record
 
 S = TypeVar("S", bound=BaseModel)
@@ -259,17 +260,16 @@ class Workflow(Generic[O]):
             follows in the turn in which it returns. What a stage returned before is `stage_returned`.
 
         Raises:
-            DefinitionError: the signal is another workflow's, has a reaction already, or the name is taken; the
-                author mends it.
+            DefinitionError: the signal is none, is another workflow's or has a reaction already, `during` holds
+                what is no stage, or the name is taken; the author mends it.
 
         Source: SEMANTICS B7, B8; decision 0017.
         """
 
+        self._check_reaction(signal, during, interrupts)
+
         def declare(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
             kind: Literal["path", "handler"] = "path" if interrupts else "handler"
-            check_kind(
-                f"reaction on {signal.name}", "interrupts", interrupts, bool, "True or False", "interrupts=False"
-            )
             stage = Stage(self, fn, name=name, was=(), owner=owner, expect=expect, kind=kind)
             self._check_free(stage.name)
             if signal.workflow != self.name:
@@ -342,6 +342,29 @@ class Workflow(Generic[O]):
         if name in known:
             return known[name]
         return next((stage for stage in known.values() if name in stage.was), None)
+
+    def _check_reaction(self, signal: object, during: object, interrupts: object) -> None:
+        """Refuse what `on` cannot take: texts in the place of a signal or of a stage, most of all."""
+        own = self.name.replace("-", "_")
+        if not isinstance(signal, Signal):
+            name = signal if isinstance(signal, str) else "withdrawn"
+            near = nearest(name, self.signals)
+            hint = (
+                f"name the variable that holds {own}.signal({near[0]!r}, ...), without quotes"
+                if near
+                else f'withdrawn = {own}.signal("withdrawn", Withdrawal), then @{own}.on(withdrawn)'
+            )
+            raise DefinitionError(f"{self.name}: on({printable(signal)}), expected a signal", hint=hint)
+        what = f"reaction on {signal.name}"
+        check_kind(what, "interrupts", interrupts, bool, "True or False", "interrupts=False")
+        given: tuple[object, ...] = tuple(during) if isinstance(during, (tuple, list)) else (during,)
+        wrong = [one for one in given if not isinstance(one, Stage)]
+        if not wrong and isinstance(during, (tuple, list)):
+            return
+        named = (*wrong, *given)[0]
+        near = nearest(str(getattr(named, "name", named)), self.stages, likeness=0)
+        hint = f"during=({near[0] if near else 'intake'},)"
+        raise DefinitionError(f"{what}: during={printable(during)}, expected a tuple of stages", hint=hint)
 
     def _check_free(self, name: str) -> None:
         for taken in [stage.name for stage in self.written]:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pydantic
 
 from longcase.engine.attempts import Failure, Success
-from longcase.errors import DoNotRetry, InvalidInput, RetryAfter
+from longcase.errors import DoNotRetry, InvalidInput, LongcaseError, RetryAfter
 from longcase.model.activity import Activity, NotHappened
 from longcase.model.codec import Json, dump_json, invalid
 from longcase.model.host import current_attempt
@@ -263,7 +263,10 @@ def failure(
 ) -> Failure:
     """Return a failure with the exception's class names and a text that can be stored."""
     bases = tuple(base.__name__ for base in type(error).__mro__[1:-1] if base not in (Exception, BaseException))
-    return Failure(kind, type(error).__name__, storable(str(error)), bases, retry_after, details)
+    text = str(error)
+    if isinstance(error, LongcaseError) and error.hint:
+        text = f"{error.message} (hint: {error.hint})"  # one line: it is shown in one
+    return Failure(kind, type(error).__name__, storable(text), bases, retry_after, details)
 
 
 def storable(text: str) -> str:

@@ -67,8 +67,13 @@ class CaseView:
     lease: int
     wake_at: str
     exits: tuple[str, ...] = field(default=())
-    unserved: bool = False  # it waits for a worker, and none that lives has its workflow loaded
+    unmoved: str = ""  # why no living worker moves it, where it waits for one
     untaken: Mapping[str, str] = field(default_factory=dict)  # queues from which no living worker takes its calls: why
+
+    @property
+    def unserved(self) -> bool:
+        """Whether it waits for a worker, and none that lives will move it."""
+        return bool(self.unmoved)
 
     @property
     def blocked(self) -> bool:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from longcase.history.event import instant_of
+from longcase.history.redoing import is_held
 from longcase.history.state import CaseState
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.record import record
@@ -30,6 +31,11 @@ SELECT q.queue, q.workflow, q.case_no, q.call, d.code
 FROM queued_calls AS q JOIN cases AS c ON c.case_no = q.case_no
 JOIN declined AS d ON d.case_no = c.case_no AND d.visit = c.visit
 WHERE q.status = 'waiting' AND (q.due IS NULL OR q.due <= :now)
+"""
+# Cases that are due; whether a worker will move them is asked of those that live.
+_STANDING: Final = """
+SELECT workflow, lease, count(*) AS cases FROM cases
+WHERE status = 'open' AND wake_at <> '' AND wake_at <= :now GROUP BY workflow, lease ORDER BY workflow
 """
 _LATER: Final = "SELECT queue, min(due) AS due FROM queued_calls WHERE status = 'waiting' AND due > :now GROUP BY queue"
 _RATES: Final = "SELECT queue, CAST(begun AS text) AS begun FROM queue_rates"
@@ -81,11 +87,21 @@ class QueueView:
 
 
 @record
+class Unmoved:
+    """Cases of one workflow that are due, and why no living worker moves them, however long they wait."""
+
+    workflow: str
+    cases: int
+    why: str
+
+
+@record
 class FleetView:
-    """All workers, oldest first, and all queues by name."""
+    """All workers, oldest first, all queues by name, and the cases that wait for a worker that is not there."""
 
     workers: list[WorkerView]
     queues: list[QueueView]
+    unmoved: list[Unmoved]
 
 
 async def fleet(store: Store, limits: Mapping[str, QueueLimits]) -> FleetView:
@@ -108,7 +124,7 @@ async def fleet(store: Store, limits: Mapping[str, QueueLimits]) -> FleetView:
         )
         for row in rows
     ]  # fmt: skip
-    return FleetView(workers, await _queues(store, limits, stamp, rows, workers))
+    return FleetView(workers, await _queues(store, limits, stamp, rows, workers), await _unmoved(store, stamp, rows))
 
 
 async def _queues(
@@ -139,6 +155,16 @@ async def _queues(
     return found
 
 
+async def _unmoved(store: Store, now: str, rows: Sequence[WorkerRow]) -> list[Unmoved]:
+    living = [row for row in rows if row.alive]
+    moving = {row.no for row in living}
+    due: Counter[str] = Counter()
+    for row in await store.query(_STANDING, {"now": now}):
+        due[row["workflow"]] += row["cases"] if row["lease"] not in moving else 0
+    found = [Unmoved(name, cases, why_unserved(DEFAULT_QUEUE, name, (), living)) for name, cases in due.items()]
+    return [one for one in found if one.why and one.cases]
+
+
 async def _due(store: Store, now: str) -> list[Due]:
     """Return the calls that wait in queues and are due, those apart whose visits some code has declined."""
     declined: dict[tuple[str, str, int, str], set[str]] = {}
@@ -161,7 +187,8 @@ def _held(due: Due, living: Sequence[WorkerRow], limit: str) -> Held:
 
 def waiting_in(state: CaseState) -> set[str]:
     """Return the queues in which calls of a case wait for a worker."""
-    return {call.get("queue", "") for call in state.calls.values() if call["status"] in ("ready", "backoff")} - {""}
+    waiting = [call for call in state.calls.values() if call["status"] in ("ready", "backoff")]
+    return {call["queue"] for call in waiting if call.get("queue") and not is_held(state, call)}
 
 
 async def untaken(store: Store, row: CaseRow, living: Sequence[WorkerRow]) -> dict[str, str]:

@@ -95,7 +95,8 @@ class Mending(Door):
         new call begins, and stage code gets its outcome. Its undo will get the arguments that were really used.
 
         Args:
-            call: which, as `show` names it; needed where several calls were called with what was corrected.
+            call: which, as `show` names it or by its activity; needed where several calls were called with what was
+                corrected.
             arguments: by name, as JSON; for what `show` says may have been taken from a corrected field.
             never_happened: you have looked outside, and no attempt of the call took effect.
 

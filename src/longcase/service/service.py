@@ -29,6 +29,7 @@ from longcase.service.door import Accepted, CaseView, Receipt, TaskView
 from longcase.service.fleet import FleetView, fleet, untaken, waiting_in
 from longcase.service.mending import Mending
 from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase, WorkerRow
+from longcase.store.serving import why_unserved
 
 __all__ = ["Accepted", "CaseView", "Receipt", "Service", "TaskView"]
 
@@ -175,14 +176,14 @@ class Service(Answering, Mending):
         living = [worker for worker in await self.store.workers() if worker.alive] if asked else []
         return CaseView(
             state.address, row.case_no, state, found, row.pending, row.lease, row.wake_at, exits,
-            wanted and self._unserved(row, living), await untaken(self.store, row, living),
+            self._unmoved(row, living) if wanted else "", await untaken(self.store, row, living),
         )  # fmt: skip
 
-    def _unserved(self, row: CaseRow, living: Sequence[WorkerRow]) -> bool:
-        """Tell whether no living worker has the workflow of a case that wants one, or is held by a dead one."""
+    def _unmoved(self, row: CaseRow, living: Sequence[WorkerRow]) -> str:
+        """Return why no living worker moves a case that wants one, or is held by a dead one; "" if one does."""
         if row.lease in {worker.no for worker in living}:
-            return False
-        return not any(worker.serves(DEFAULT_QUEUE) and worker.loads(row.state.workflow) for worker in living)
+            return ""
+        return why_unserved(DEFAULT_QUEUE, row.state.workflow, (), living)
 
     async def cases(self, which: queries.Which) -> Sequence[dict[str, Any]]:
         """Return cases as one line each says of them, oldest first; one more than asked for if there are more.

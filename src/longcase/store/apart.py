@@ -23,17 +23,27 @@ def own_names(migrations: Iterable[Migration]) -> frozenset[str]:
 
 
 def ends_it(what: str) -> StatementRefused:
-    """Return the refusal of a statement that is about the transaction or the connection itself."""
+    """Return the refusal of a statement that begins or ends a transaction."""
     return StatementRefused(
         f"{what} in a transactional activity: its transaction is begun and ended by Longcase",
         hint="return to commit, raise to roll back",
     )
 
 
+def of_the_session(what: str) -> StatementRefused:
+    """Return the refusal of a statement that would stay on the connection, for whoever uses it next."""
+    return StatementRefused(
+        f"{what} in a transactional activity: it is about the connection, which is not the activity's own",
+        hint="leave it out; make tables that stay, before the worker starts, and settings in the server or the role"
+        if what.startswith("CREATE TEMP")
+        else "leave it out",
+    )
+
+
 def not_yours(table: str) -> StatementRefused:
     """Return the refusal of a change to a table of Longcase's."""
     return StatementRefused(
-        f"a transactional activity changes {table}, a table of Longcase's own; it may only read it",
+        f"a transactional activity changes or locks {table}, which is Longcase's own; it may only read it",
         hint="keep what is yours in tables of your own; cases are changed by stages, signals and repairs",
     )
 
@@ -44,6 +54,7 @@ class Unit:
     def __init__(self, case_no: int, work: Apart) -> None:
         self.case_no = case_no
         self.work = work
+        self.spoilt_by: BaseException | None = None  # the error of the user's own statement that failed first
         self.committing = False  # its COMMIT was sent: whether it happened is the store's to say
         self._wanted: Edit[None] = Edit(None)
 

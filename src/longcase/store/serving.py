@@ -156,8 +156,22 @@ def _waits(due: Due, reason: str) -> Symptom:
     return Symptom("warning", "queue", told, f"longcase worker APP --queue {due.queue}")
 
 
-def stuck(found: Sequence[Sequence[str]]) -> Iterator[Symptom]:
-    """Name open cases that nothing will ever move: workflow, key, stage, owner, and since when they stand there."""
+def stuck(found: Sequence[Sequence[str]], gone: Sequence[Sequence[str]]) -> Iterator[Symptom]:
+    """Name open cases that nothing will ever move.
+
+    Args:
+        found: workflow, key, stage, owner, and since when they stand there.
+        gone: workflow, key, stage, owner, and the activity whose transaction is committed and whose result is nowhere.
+    """
+    for workflow, key, stage, owner, activity in gone[:NAMED]:
+        yield Symptom(
+            "error", "stuck", f"{workflow}/{key} in {stage} (owner {owner}): {activity} has committed its transaction, "
+            "and its result is nowhere",
+            "restore a backup; or, if its rows may be written a second time: "
+            f"longcase move {workflow}/{key} {stage} --reason 'its result was lost'",
+        )  # fmt: skip
+    if len(gone) > NAMED:
+        yield Symptom("error", "stuck", f"and {len(gone) - NAMED} more results that are nowhere")
     for workflow, key, stage, owner, since in found[:NAMED]:
         yield Symptom(
             "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
@@ -165,7 +179,7 @@ def stuck(found: Sequence[Sequence[str]]) -> Iterator[Symptom]:
         )  # fmt: skip
     if len(found) > NAMED:
         yield Symptom("error", "stuck", f"and {len(found) - NAMED} more cases that nothing will ever move")
-    if not found:
+    if not found and not gone:
         yield Symptom("ok", "stuck", "no open case has lost what will move it")
 
 

@@ -79,7 +79,11 @@ def test_an_at_sign_in_a_password_stays_in_the_password() -> None:
     address = Address.of("postgresql://ann:p@se%2Fcret@db.example/cases")
     assert str(address) == "postgresql://ann:***@db.example/cases"
     assert address.url == "postgresql://ann:p%40se%2Fcret@db.example/cases"
-    assert str(Address.of("postgresql:///cases?host=/run/postgresql")) == "postgresql:///cases"
+
+
+def test_options_that_say_where_the_database_is_are_shown_and_no_others() -> None:
+    address = Address.of("postgresql://ann@/cases?host=/run/postgresql&port=5433&sslmode=require&password=s3cret")
+    assert str(address) == "postgresql://ann@/cases?host=/run/postgresql&port=5433"
 
 
 async def test_the_options_that_libpq_has_reach_the_server(postgres_url: str) -> None:

@@ -15,8 +15,10 @@ from functools import cache
 from threading import get_ident
 from typing import Any, Final
 
-from longcase.errors import CaseNotFound, UsageError
-from longcase.store.apart import Unit, Use, ends_it, not_yours, own_names
+import asyncpg
+
+from longcase.errors import CaseNotFound, StatementRefused, UsageError
+from longcase.store.apart import Unit, Use, ends_it, not_yours, of_the_session, own_names
 from longcase.store.postgres import migrate
 from longcase.store.postgres.editing import edit
 from longcase.store.postgres.fence import OPEN
@@ -30,21 +32,32 @@ STATEMENT_MS: Final = 10_000  # for one statement; the function's own limit is s
 
 _COMMENT: Final = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z]+")
-# What is about the transaction or the session. The driver sends one statement at a time, so its first word tells.
-_ABOUT_IT: Final = frozenset(
+# About the transaction, and about the session. The driver sends one statement at a time, so its first word tells.
+_ENDS_IT: Final = frozenset(
+    {"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"}
+)  # fmt: skip
+_OF_THE_SESSION: Final = frozenset(
     {
-        "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "SET", "RESET",
-        "DISCARD", "LISTEN", "UNLISTEN", "VACUUM", "DEALLOCATE", "DECLARE", "CLUSTER", "CHECKPOINT", "LOAD",
+        "SET", "RESET", "DISCARD", "LISTEN", "UNLISTEN", "VACUUM", "DEALLOCATE", "DECLARE", "CLUSTER", "CHECKPOINT",
+        "LOAD",
     }
 )  # fmt: skip
 _BOUNDS: Final = """
 SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)
 """
-# Counted from what this session has reported last, so two readings are compared.
-_TOUCHED: Final = """
-SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables
-WHERE schemaname = current_schema AND relname = ANY($1::text[])
+# What a statement did to a table is told by the lock it took, which is kept until the transaction ends: those for
+# reading are the two weakest. One query tells of changed rows, of TRUNCATE and of DDL.
+_OUR_TABLES: Final = """
+SELECT oid, relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1::text[])
 """
+_LOCKED: Final = """
+SELECT relation FROM pg_locks AS l
+WHERE locktype = 'relation' AND pid = pg_backend_pid() AND mode NOT IN ('AccessShareLock', 'RowShareLock')
+  AND (relation = ANY($1::oid[])
+       OR EXISTS (SELECT FROM pg_class WHERE oid = l.relation AND relnamespace = pg_my_temp_schema()))
+ORDER BY relation
+"""
+_TRIGGER: Final = re.compile(r"^CREATE TRIGGER \w+ [^;]*? ON (\w+)\s[^;]*?EXECUTE FUNCTION (\w+)", re.MULTILINE)
 _OUR_PLANS: Final = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('plan_cache_mode', 'force_generic_plan', true)
@@ -56,21 +69,28 @@ def _own() -> tuple[str, ...]:
     return tuple(sorted(own_names(migrate.migrations())))
 
 
+@cache
+def _guarded() -> dict[str, str]:
+    """Return which table each of our triggers' functions guards."""
+    return {function: table for one in migrate.migrations() for table, function in _TRIGGER.findall(one.sql)}
+
+
 async def run_apart(connection: Any, unit: Unit, now: Callable[[], str], salt: Callable[[], str]) -> None:
     """Do everything between BEGIN and COMMIT."""
     await connection.fetch(_BOUNDS, str(STATEMENT_MS), str(IDLE_MS))
-    before = dict(await connection.fetch(_TOUCHED, _own()))
+    ours = dict(await connection.fetch(_OUR_TABLES, _own()))
     await _admit(connection, unit, Sheet(now(), salt))
     statements = Statements(connection, asyncio.get_running_loop())
     try:
         await unit.work.run(statements)
     except BaseException:
         await statements.interrupt()
+        unit.spoilt_by = statements.error
         raise
+    unit.spoilt_by = statements.error
     statements.end()
-    for table, count in await connection.fetch(_TOUCHED, _own()):
-        if count > before.get(table, 0):
-            raise not_yours(table)
+    for (table,) in await connection.fetch(_LOCKED, list(ours)):
+        raise not_yours(ours[table]) if table in ours else of_the_session("CREATE TEMP")
     await connection.fetch(_OUR_PLANS)
     sheet = Sheet(now(), salt)
     await sheet.read(connection, Wanted({unit.case_no}), lock=True, inboxes=True)
@@ -112,6 +132,11 @@ class Statements:
         self._loops_own = get_ident()
         self._running: asyncio.Task[Any] | None = None
 
+    @property
+    def error(self) -> BaseException | None:
+        """What the first statement that failed has raised."""
+        return self._use.error
+
     def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self._ask(sql, lambda: self._connection.fetch(sql, *values))]
 
@@ -127,12 +152,18 @@ class Statements:
             )
         with self._use.statement():
             word = _first_word(sql)
-            if word in _ABOUT_IT:
+            if word in _ENDS_IT:
                 raise ends_it(word)
+            if word in _OF_THE_SESSION:
+                raise of_the_session(word)
             try:
                 return asyncio.run_coroutine_threadsafe(self._send(send), self._loop).result()
             except CancelledError as error:
                 raise RuntimeError("the statement was cut off") from error
+            except asyncpg.RaiseError as error:
+                if (refusal := _refused_by_a_trigger(error)) is not None:
+                    raise refusal from error
+                raise
 
     async def _send(self, send: Callable[[], Awaitable[Any]]) -> Any:
         if self._use.over:
@@ -164,3 +195,12 @@ def _first_word(sql: str) -> str:
         place = skipped.end()
     word = _WORD.match(sql, place)
     return word[0].upper() if word is not None else ""
+
+
+def _refused_by_a_trigger(error: asyncpg.RaiseError) -> StatementRefused | None:
+    """Return the refusal that a trigger of ours meant; None for a trigger of somebody else's."""
+    where = str(getattr(error, "context", None) or "")
+    for function, table in _guarded().items():
+        if f" {function}()" in where:
+            return not_yours(table)
+    return None

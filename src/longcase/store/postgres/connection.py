@@ -49,6 +49,7 @@ _SETTINGS: Final = {
 }
 _STORABLE: Final = "leave out what no text holds (NUL, half a surrogate pair); numbers stay within 64 bits"
 _UNTRUSTED: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncio.TimeoutError)
+_PLACES: Final = ("host", "port", "dbname", "user", "service")  # options that say where it is, and no secret
 Connection = asyncpg.Connection  # the type; asyncpg has no generic one
 
 
@@ -86,7 +87,8 @@ class Address:
         options = read_options(parts.query)
         user, at, host = parts.netloc.rpartition("@")
         name, colon, password = user.partition(":")
-        shown = f"{parts.scheme}://{name}{':***' if password else ''}{at}{host}{parts.path}"
+        where = urlencode([(option, value) for option, value in options.driver if option in _PLACES], safe="/,")
+        shown = f"{parts.scheme}://{name}{':***' if password else ''}{at}{host}{parts.path}{where and '?'}{where}"
         # The driver ends the user part at the first @, and would look for a host that has the rest of a password.
         user = f"{_escaped(name)}{colon}{_escaped(password)}"
         query = f"?{urlencode(options.driver, safe='/')}" if options.driver else ""

@@ -79,6 +79,15 @@ WHERE status = 'open' AND wake_at = '' AND wait_count = 0
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
 ORDER BY case_no
 """
+# Calls that have committed their transaction, and whose result is not in the inbox.
+_GONE: Final = """
+SELECT workflow, cases.key, stage, owner, j.value ->> 'activity'
+FROM cases CROSS JOIN LATERAL json_each(cases.state -> 'calls') AS j
+WHERE status = 'open' AND cases.state -> 'incidents' IS NULL
+  AND j.value ->> 'status' = 'running' AND j.value ->> 'committed' = j.value ->> 'attempt'
+  AND NOT EXISTS (SELECT FROM inbox AS i WHERE i.case_no = cases.case_no AND i.data ->> 'call' = j.key)
+ORDER BY case_no
+"""
 
 
 async def doctor(url: str, env: Env) -> list[Symptom]:
@@ -124,7 +133,7 @@ async def _examine(connection: Any, store: str, env: Env) -> AsyncIterator[Sympt
         yield symptom
     for symptom in await _workers(connection):
         yield symptom
-    for symptom in stuck(await connection.fetch(_STUCK)):
+    for symptom in stuck(await connection.fetch(_STUCK), await connection.fetch(_GONE)):
         yield symptom
 
 

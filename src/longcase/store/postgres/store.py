@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import NotFoundError, UnavailableError
+from longcase.errors import BugError, NotFoundError, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -219,6 +219,8 @@ class PostgresStore(Fleet):
         except Exception as error:
             if not of_the_store(error):
                 raise  # the user's own, as the driver or the function raised it
+            if error is unit.spoilt_by and isinstance(our_error(error, self.address), BugError):
+                raise  # the server refused a statement of theirs, not of ours
             if not unit.committing or not await self._happened(unit):
                 raise our_error(error, self.address) from error
         self._hints.send()

@@ -10,19 +10,18 @@ from typing import Any, Final
 import apsw
 
 from longcase.errors import StatementRefused
-from longcase.store.apart import Unit, Use, ends_it, not_yours, own_names
+from longcase.store.apart import Unit, Use, ends_it, not_yours, of_the_session, own_names
 from longcase.store.records import CaseRef, Locked
 from longcase.store.sqlite import migrate
 from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.transaction import Transaction
 
-_ABOUT_IT: Final = {
-    apsw.SQLITE_TRANSACTION: "BEGIN, COMMIT or ROLLBACK",
-    apsw.SQLITE_SAVEPOINT: "SAVEPOINT",
+_ENDS_IT: Final = {apsw.SQLITE_TRANSACTION: "BEGIN, COMMIT or ROLLBACK", apsw.SQLITE_SAVEPOINT: "SAVEPOINT"}
+# They would stay on the connection, for whoever uses it next.
+_OF_THE_SESSION: Final = {
     apsw.SQLITE_ATTACH: "ATTACH",
     apsw.SQLITE_DETACH: "DETACH",
     apsw.SQLITE_PRAGMA: "PRAGMA",
-    # They would stay on the connection, for whoever uses it next.
     apsw.SQLITE_CREATE_TEMP_TABLE: "CREATE TEMP TABLE",
     apsw.SQLITE_CREATE_TEMP_VIEW: "CREATE TEMP VIEW",
     apsw.SQLITE_CREATE_TEMP_TRIGGER: "CREATE TEMP TRIGGER",
@@ -109,8 +108,11 @@ class Statements:
             self._connection.authorizer = None
 
     def _allowed(self, action: int, first: str | None, second: str | None, _: str | None, __: str | None) -> int:
-        if (what := _ABOUT_IT.get(action)) is not None:
+        if (what := _ENDS_IT.get(action)) is not None:
             self._refusal = ends_it(what)
+            return apsw.SQLITE_DENY
+        if (what := _OF_THE_SESSION.get(action)) is not None:
+            self._refusal = of_the_session(what)
             return apsw.SQLITE_DENY
         table = first if action in _FIRST else second if action in _SECOND else None
         if table is not None and table.casefold() in _own():

@@ -66,6 +66,14 @@ WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
 ORDER BY case_no
 """
+# Calls that have committed their transaction, and whose result is not in the inbox.
+GONE: Final = """
+SELECT workflow, cases.key, stage, owner, j.value ->> '$.activity' FROM cases, json_each(cases.state, '$.calls') AS j
+WHERE status = 'open' AND state ->> '$.incidents' IS NULL
+  AND j.value ->> '$.status' = 'running' AND j.value ->> '$.committed' = j.value ->> '$.attempt'
+  AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.case_no = cases.case_no AND i.data ->> '$.call' = j.key)
+ORDER BY case_no
+"""
 
 
 def doctor(path: str, env: Env) -> list[Symptom]:
@@ -157,7 +165,8 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
     if version == known:
         yield from _clock(connection, env)
         yield from _workers(connection, path, env)
-        yield from stuck([tuple(map(str, row)) for row in connection.execute(STUCK)])
+        found, gone = ([tuple(map(str, row)) for row in connection.execute(asked)] for asked in (STUCK, GONE))
+        yield from stuck(found, gone)
 
 
 def _scaled(connection: apsw.Connection) -> ScaledClock | None:
