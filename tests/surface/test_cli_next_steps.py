@@ -66,7 +66,7 @@ def test_a_list_goes_on_with_what_narrows_it(cli: Cli, named: tuple[str, ...]) -
 def test_a_worker_that_is_missing_is_named_with_its_module(cli: Cli, named: tuple[str, ...]) -> None:
     cli.ok("start", "claims", '{"id": "C-1"}', *named)
     expected = ["worker", "--store", cli.url, str(CLAIMS)]
-    assert steps(cli("workers", *named).err) == [expected]
+    assert steps(cli("workers", *named).out) == [expected]
     assert expected in steps(cli.ok("show", "claims/C-1", *named).out)
 
 
