@@ -133,6 +133,23 @@ def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
     )
 
 
+def undo_named(activity: Activity[..., Any]) -> dict[str, Json]:
+    """Return what the command of a call says of its undo; "" where only a person could undo it."""
+    if activity.undo_activity is not None:
+        return {"undo": activity.undo_activity.name}
+    return {"undo": ""} if activity.effect in ("once", "repeatable") else {}
+
+
+def where_run(activity: Activity[..., Any]) -> dict[str, Json]:
+    """Return what the command of a call says of where its attempts run, if not just in any worker."""
+    where: dict[str, Json] = {}
+    if activity.transaction:
+        where["transaction"] = True
+    if activity.queue is not None:
+        where["queue"], where["priority"] = activity.queue.name, activity.priority
+    return where
+
+
 def completed(state: CaseState, ref: str, call: Call, number: int, result: Json, actor: str, **more: Json) -> Event:
     """Return the event of a call's success: an input while stage code waits, else a late result."""
     data: dict[str, Json] = {"call": ref, "activity": call["activity"], "attempt": number, "result": result, **more}

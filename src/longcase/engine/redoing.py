@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from longcase.engine.attempts import place
+from longcase.engine.attempts import place, undo_named, where_run
 from longcase.engine.corrections import in_flight, with_changes
 from longcase.engine.repair import Repair, by, incident_closed, still_open
 from longcase.engine.tasks import Actor
@@ -142,15 +142,7 @@ def _command(
         "expected": later_text(now, activity.longest),
         "deadline": "", "start_by": "", "attempt": 0, "worker": 0,
     }  # fmt: skip
-    if activity.undo_activity is not None:
-        data["undo"] = activity.undo_activity.name
-    elif activity.effect in ("once", "repeatable"):
-        data["undo"] = ""
-    if activity.queue is not None:
-        data["queue"], data["priority"] = activity.queue.name, activity.priority
-    if activity.transaction:
-        data["transaction"] = True
-    return data
+    return data | undo_named(activity) | where_run(activity)
 
 
 def _arguments(

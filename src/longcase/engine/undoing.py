@@ -67,10 +67,8 @@ class Undoing(Progress):
             "expected": instant_text(now + undo.longest) if undo else "", "deadline": "", "start_by": "",
             "attempt": 1 if worker else 0, "worker": worker,
         }  # fmt: skip
-        if undo is not None and undo.transaction:
-            data["transaction"] = True
-        if undo is not None and undo.queue is not None:
-            data["queue"], data["priority"] = undo.queue.name, undo.priority
+        if undo is not None:
+            data |= attempts.where_run(undo)
         self.resident.append(attempts.place(state, place, Event("undo_started", data)), self.work.now)
 
     def _settle_unknown(self, ref: str) -> None:

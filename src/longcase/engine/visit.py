@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Literal
 from uuid import UUID
 
+from longcase.engine.attempts import undo_named, where_run
 from longcase.engine.code import WorkflowCode
 from longcase.engine.handling import Handling
 from longcase.engine.questions import question_record
@@ -178,14 +179,8 @@ class Visit(Handling):
         }  # fmt: skip
         if run:
             data["run"] = run
-        if activity.undo_activity is not None:
-            data["undo"] = activity.undo_activity.name
-        elif activity.effect in ("once", "repeatable"):
-            data["undo"] = ""
-        if activity.transaction:
-            data["transaction"] = True
-        if activity.queue is not None:
-            data["queue"], data["priority"] = activity.queue.name, activity.priority
+        data |= undo_named(activity)
+        data |= where_run(activity)
         # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.
         known = activity.name in self.code.activities
         worker = self._begin(activity) if self.mode == "live" and known else 0

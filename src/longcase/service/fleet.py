@@ -124,11 +124,17 @@ async def fleet(store: Store, limits: Mapping[str, QueueLimits]) -> FleetView:
         )
         for row in rows
     ]  # fmt: skip
-    return FleetView(workers, await _queues(store, limits, stamp, rows, workers), await _unmoved(store, stamp, rows))
+    living = [row for row in rows if row.alive]
+    queues = await _queues(store, limits, stamp, living, workers)
+    return FleetView(workers, queues, await _unmoved(store, stamp, living))
 
 
 async def _queues(
-    store: Store, limits: Mapping[str, QueueLimits], now: str, rows: Sequence[WorkerRow], workers: Sequence[WorkerView]
+    store: Store,
+    limits: Mapping[str, QueueLimits],
+    now: str,
+    living: Sequence[WorkerRow],
+    workers: Sequence[WorkerView],
 ) -> list[QueueView]:
     serving: dict[str, dict[int, float]] = {}  # by queue: the living workers, and how long each has been silent
     for worker in workers:
@@ -140,7 +146,6 @@ async def _queues(
     later = {row["queue"]: row["due"] for row in await store.query(_LATER, {"now": now})}
     rates = {row["queue"]: json.loads(row["begun"]) for row in await store.query(_RATES)} if limits else {}
     due = await _due(store, now)
-    living = [row for row in rows if row.alive]
     found = []
     for name in sorted(waiting.keys() | serving.keys()):
         counts, those = waiting.get(name, empty), serving.get(name, {})
@@ -155,8 +160,7 @@ async def _queues(
     return found
 
 
-async def _unmoved(store: Store, now: str, rows: Sequence[WorkerRow]) -> list[Unmoved]:
-    living = [row for row in rows if row.alive]
+async def _unmoved(store: Store, now: str, living: Sequence[WorkerRow]) -> list[Unmoved]:
     moving = {row.no for row in living}
     due: Counter[str] = Counter()
     for row in await store.query(_STANDING, {"now": now}):
