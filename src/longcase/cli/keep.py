@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
-from longcase.errors import UsageError
+from longcase.errors import StoreCorrupt, UsageError
 from longcase.model.names import counted
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ def verify(
         for one in found[:MOST]:
             terminal.line(str(one))
         terminal.line(f"{counted(cases, 'case')}, {counted(len(found), 'finding')}")
-        broken = sorted({one.address for one in found if one.invariant == "I3"})
+        lost = {one.address for one in found if one.invariant == "I39"}
+        broken = sorted({one.address for one in found if one.invariant == "I3"} - lost)
         if broken:
             terminal.note(session.paste(f"hint: longcase rebuild {broken[0]}"))
+        if lost:
+            terminal.note("hint: a history is not what was recorded; longcase restore BACKUP")
     if found:
         raise typer.Exit(BROKEN)
     return None
@@ -77,11 +81,14 @@ def rebuild(
     """Rebuild the row and tasks of a case from its history, which is never changed."""
     with session.open() as longcase:
         store: Any = longcase.store
+        numbers: dict[int, str] = {}
         if case:
-            numbers = {finish(longcase.service.row(case)).case_no: case}
-        else:
-            broken = finish(_verified(store, lambda done: None))
-            numbers = {one.case_no: one.address for one in broken if one.invariant == "I3" and one.case_no}
+            with suppress(StoreCorrupt):  # its row cannot be read: it is found among the broken ones
+                numbers = {finish(longcase.service.row(case)).case_no: case}
+        if not numbers:
+            for one in finish(_verified(store, lambda done: None)):
+                if one.invariant == "I3" and one.case_no and case in ("", one.address):
+                    numbers[one.case_no] = one.address
         for number in numbers:
             finish(store.rebuild(number))
     if session.json:

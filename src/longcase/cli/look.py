@@ -12,6 +12,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import LongcaseError, NotFoundError
+from longcase.history.chain import is_sound
 
 if TYPE_CHECKING:
     from longcase.history.event import Event
@@ -280,7 +281,7 @@ def _event_json(event: Event) -> dict[str, Any]:
         "seq": event.seq, "at": event.at, "type": event.type, "version": event.version, "visit": event.visit,
         "actor": event.actor, "on_behalf": event.on_behalf or None, "channel": event.channel, "cause": event.cause,
         "map": event.map, "node": event.node or None, "n": event.n, "strand": event.strand, "data": event.data,
-        "hash": event.hash.hex(),
+        "hash": event.hash.hex(), "sound": is_sound(event),
     }  # fmt: skip
 
 

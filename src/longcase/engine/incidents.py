@@ -60,8 +60,11 @@ def fits(repair: str, call: Call | None, code: WorkflowCode | None) -> bool:
     """Tell whether a repair that an incident's kind allows fits its call too.
 
     Both the list an incident opens with and the judgement of a repair go by it: a call whose result is never
-    None cannot be skipped. Leaving a compensation undone is no result.
+    None cannot be skipped, and where there is no call there is no result to set. Leaving a compensation undone is no
+    result.
     """
+    if repair == "set-result":
+        return call is not None
     if repair != "skip" or call is None or call["undoes"]:
         return True
     activity = code.activities.get(call["activity"]) if code is not None else None

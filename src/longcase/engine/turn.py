@@ -20,10 +20,11 @@ from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
 from longcase.history.calls import last_attempt
+from longcase.history.chain import is_sound
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
-from longcase.model.codec import Json, codec_for, dump_json
+from longcase.model.codec import Json, codec_for, dump_json, json_text
 from longcase.model.exits import Again, Close
 from longcase.model.places import node_id
 from longcase.model.workflow import Stage
@@ -55,12 +56,14 @@ class Resident:
         """Replay the current visit over its events; afterwards `visit` is parked where they end.
 
         Raises:
-            TurnDiscarded: `code_changed`, if the code does not do what is recorded.
+            TurnDiscarded: `code_changed`, if the code does not do what is recorded; `undecodable_payload`, if an
+                event is not what was recorded.
         """
         if self.state.visit == 0 or self.state.move is not None:
             # An operator's move ends the visit: the way out of `code_changed` must not replay it.
             self._require_object()
             return
+        self._require_sound(events)
         entered = events[0]
         stage = self.stage_named(entered.data["stage"])
         base = CaseState.from_json(entered.data["snapshot"])
@@ -99,6 +102,15 @@ class Resident:
                 details={"recorded": f"stage {name}", "attempted": "no stage of that name", "line": ""},
             )
         return stage
+
+    def _require_sound(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if not is_sound(event):
+                raise TurnDiscarded(
+                    "undecodable_payload", f"event {event.seq} ({event.type}) is not what was recorded",
+                    owner=self.code.workflow.owner.name, node=event.node,
+                    details={"seq": event.seq, "hint": "longcase verify, then longcase restore BACKUP"},
+                )  # fmt: skip
 
     def _require_object(self) -> None:
         workflow = self.code.workflow
@@ -182,7 +194,7 @@ class Resident:
         )
         self.append(event, at)
         data["snapshot"] = state.to_json()
-        event.text = dump_json(data)  # the state goes on changing; the snapshot is taken here
+        event.text = json_text(data)  # the state goes on changing; the snapshot is taken here
         self.visit = Visit(self.code, stage, state, self.begin, self.emitted)
         self.visit.start(event.at, self._argument(data))
 

@@ -35,6 +35,11 @@ def payload_digest(salt: str, text: str) -> bytes:
     return sha256(f"{salt}{text}".encode("utf-8", "surrogatepass")).digest()
 
 
+def is_sound(event: Event) -> bool:
+    """Tell whether an event that was read has the payload that was recorded (FAULTS F13)."""
+    return event.digest == payload_digest(event.salt, event.text)
+
+
 def link(previous: bytes, event: Event) -> bytes:
     """Return the event's hash, given the hash before it."""
     return sha256(previous + envelope(event) + event.digest).digest()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from longcase.history.chain import is_sound
 from longcase.history.event import Event
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
@@ -232,6 +233,8 @@ _TOLD: Final[dict[str, str]] = {
 
 def told(event: Event, written: Written = str) -> str:
     """Return an event in words, its instants as `written`; what is longer than a line is cut."""
+    if event.digest and not is_sound(event):
+        return f"{event.type}: its payload is not what was recorded, see longcase verify"
     text = _TOLD.get(event.type, event.type.replace("_", " "))
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))

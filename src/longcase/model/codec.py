@@ -59,6 +59,9 @@ def dump_json(value: Json) -> str:
 _to_json: Callable[[Json], bytes] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).serializer.to_json
 
 
+_N, _I = b"NI"
+
+
 def json_bytes(value: Json) -> bytes:
     """Return the text of `dump_json` in UTF-8, several times faster, of data already JSON-able.
 
@@ -66,10 +69,19 @@ def json_bytes(value: Json) -> bytes:
         ValueError: a lone surrogate, an object of no JSON type, NaN or an infinity.
     """
     data = _to_json(value)
-    # One letter is looked for at a fraction of the cost of a word.
-    if (b"N" in data and b"NaN" in data) or (b"I" in data and b"Infinity" in data):
+    # One letter is looked for at a fraction of the cost of a word, and by its number at a fifth of that again: `in`
+    # takes what is no number for one at first, and makes an error of it.
+    if (_N in data and b"NaN" in data) or (_I in data and b"Infinity" in data):
         dump_json(value)  # tells the number, which is refused, from the word
     return data
+
+
+def json_text(value: Json) -> str:
+    """Return the text of `dump_json`, several times faster, of data already JSON-able."""
+    try:
+        return str(json_bytes(value), "utf-8")
+    except ValueError:  # a lone surrogate: what may be kept is decided where it is kept
+        return dump_json(value)
 
 
 _from_json: Callable[[str], Json] = TypeAdapter(Any).validator.validate_json

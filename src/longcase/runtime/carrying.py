@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.env import Env
-from longcase.errors import UnavailableError
+from longcase.errors import StoreCorrupt, UnavailableError
+from longcase.history.chain import is_sound
 from longcase.history.event import Event
 from longcase.history.state import Call
 from longcase.model.activity import Activity
@@ -196,7 +197,9 @@ class Carrier:
                 outcome = Failure("cancelled", "AttemptStopped", "stopped as asked, before it had begun")
             else:
                 outcome = Failure("lost", "WorkerStopped", "the worker stopped before the attempt had begun")
-        except Exception as error:  # the store, or an event that is not as it should be: nothing has been begun
+        except StoreCorrupt as error:  # what it is to be called with is not what was recorded
+            outcome = failure("undecodable", error)
+        except Exception as error:  # the store: nothing has been begun
             outcome = failure("error", error)
         else:
             self._env.signal_point("after_effect")
@@ -213,7 +216,13 @@ class Carrier:
         self._report(case_no, Ended(command.call, number, outcome, worker, self._now()))
 
     async def _event(self, case_no: int, seq: int) -> Event:
-        return await self._read(lambda: self._store.event(case_no, seq))
+        event = await self._read(lambda: self._store.event(case_no, seq))
+        if not is_sound(event):
+            raise StoreCorrupt(
+                f"event {seq} ({event.type}) is not what was recorded",
+                hint="longcase verify, then longcase restore BACKUP",
+            )
+        return event
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read what an attempt begins with. A store that is away is waited for: nobody has been asked yet."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from longcase.errors import BugError, StoreCorrupt
-from longcase.history.chain import GENESIS, link, payload_digest
+from longcase.history.chain import GENESIS, is_sound, link
 from longcase.history.event import Event
 from longcase.history.state import CaseState, fold
 from longcase.model.codec import Json
@@ -48,8 +48,7 @@ def refolded(case_no: int, events: Sequence[Event]) -> CaseState:
 def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:
     previous = GENESIS
     for seq, event in enumerate(events, 1):
-        sound = event.seq == seq and event.digest == payload_digest(event.salt, event.text)
-        if not sound or event.hash != link(previous, event):
+        if event.seq != seq or not is_sound(event) or event.hash != link(previous, event):
             raise StoreCorrupt(
                 f"case {case_no}: event {seq} is not what was recorded; a rebuild would make the damage true",
                 hint="longcase restore BACKUP, or compare with one: longcase verify --store BACKUP",
@@ -57,22 +56,6 @@ def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:
         previous = event.hash
     if not events:
         raise StoreCorrupt(f"case {case_no} has no history", hint="longcase restore BACKUP")
-
-
-def event_as_is(row: Sequence[Any]) -> Event:
-    """Return an event also where its payload was damaged."""
-    text = row[13]
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = {}
-    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, _, salt, digest, hash_ = (
-        row
-    )
-    return Event(
-        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version, salt, digest,
-        hash_, text,
-    )  # fmt: skip
 
 
 def decoded(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Json]:

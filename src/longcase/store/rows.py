@@ -11,7 +11,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final
 
-from longcase.errors import InvalidInput
+from longcase.errors import InvalidInput, StoreCorrupt
 from longcase.history.event import Event
 from longcase.history.records import TRANSIENT
 from longcase.history.state import CaseState, Task
@@ -95,14 +95,23 @@ _FOLDED_FIELDS: Final = tuple(field for _, field in _FOLDED)
 
 
 def state_from(row: Row) -> CaseState:
-    """Return the state of a row of SELECT_CASE."""
+    """Return the state of a row of SELECT_CASE.
+
+    Raises:
+        StoreCorrupt: its object or its state is no JSON any more.
+    """
     state = CaseState()
     width = len(_FOLDED_FIELDS)
     for name, value in zip(_FOLDED_FIELDS, row, strict=False):
         setattr(state, name, value)
-    state.object = json_value(row[width])
-    for name, value in json_value(row[width + 1]).items():
-        setattr(state, name, value)
+    try:
+        state.object = json_value(row[width])
+        for name, value in json_value(row[width + 1]).items():
+            setattr(state, name, value)
+    except (ValueError, AttributeError):
+        raise StoreCorrupt(
+            f"{state.address}: its row is damaged, and holds no JSON", hint=f"longcase rebuild {state.address}"
+        ) from None
     return state
 
 
@@ -129,7 +138,10 @@ def event_values(case_no: int, event: Event) -> Row:
 
 
 def event_from(row: Row) -> Event:
-    """Return the event of a row of EVENT_COLUMNS."""
+    """Return the event of a row of EVENT_COLUMNS; one whose payload is no JSON any more has the data {}.
+
+    Whether it is what was recorded, `history.chain.is_sound` says: whoever goes by its data asks that first.
+    """
     (
         seq,
         visit,
@@ -149,8 +161,12 @@ def event_from(row: Row) -> Event:
         digest,
         hash_,
     ) = row
+    try:
+        data = json_value(text)
+    except ValueError:
+        data = {}
     return Event(
-        type_, json_value(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
+        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
         salt, digest, hash_, text,
     )  # fmt: skip
 

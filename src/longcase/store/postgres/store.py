@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import BugError, NotFoundError, UnavailableError
+from longcase.errors import BugError, NotFoundError, StoreCorrupt, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -257,10 +257,21 @@ class PostgresStore(Fleet):
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
         loaded: dict[int, CaseRow] = {}
         for inputs, *found in await self._read(_WITH_INBOXES, list(cases)):
-            row = self._seen(found)
-            row.inbox = sheet.inputs_from(inputs)
+            try:
+                row = self._seen(found)
+                row.inbox = sheet.inputs_from(inputs)
+            except StoreCorrupt as error:
+                row = await self._rebuilt(found[-4], error)
             loaded[row.case_no] = row
         return loaded
+
+    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow:
+        """Return a case whose row is damaged: it is written anew from the history, which it follows from."""
+        log.error("%s; it is rebuilt from the history", damage.message)
+        await self.rebuild(case_no)
+        case = await self.load(CaseRef(case_no))
+        assert case is not None
+        return case
 
     async def events(
         self,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from longcase.errors import CaseNotFound
 from longcase.store import rows
-from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
+from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, refolded
 from longcase.store.folding import tasks_of
 from longcase.store.records import CaseRow, Stored
 from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
@@ -37,7 +37,7 @@ def stored(read: Read, after: int, limit: int) -> list[Stored]:
         return []
     span = (after, max(found))
     for case_no, *event in read(_EVENTS, span):
-        found[case_no].events.append(event_as_is(event))
+        found[case_no].events.append(rows.event_from(tuple(event)))
     for case_no, *item in read(_INBOX, span):
         found[case_no].inbox.append(rows.input_from(tuple(item)))
     for case_no, name, *task in read(_TASKS, span):
@@ -63,7 +63,7 @@ def rebuild(tx: Transaction, case_no: int) -> None:
     found = tx.execute(
         f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
     ).fetchall()
-    events = [event_as_is(list(event)) for event in found]
+    events = [rows.event_from(tuple(event)) for event in found]
     state = refolded(case_no, events)
     rebuilt = CaseRow(case_no, state, events[-1].hash, tx.now, row[0], 0)
     tx.execute(UPDATE_CASE, (*rows.state_values(state), rebuilt.hash, rebuilt.wake_at, rebuilt.lease, case_no))
