@@ -36,6 +36,7 @@ _AS_COMPLETED = {
     )
     if code is not None
 }
+_TASKS = asyncio.gather.__code__.co_filename  # asyncio's own code of tasks: what calls from elsewhere is not in it
 
 
 _UNDEAD: list[Any] = []
@@ -341,7 +342,10 @@ class VisitLoop:
     def _refuse_as_completed(self, coro: Any) -> None:
         frame = sys._getframe(2)
         for _ in range(4):
-            if frame.f_code in _AS_COMPLETED:
+            code = frame.f_code
+            if code.co_filename != _TASKS:
+                return
+            if code in _AS_COMPLETED:
                 coro.close()
                 self._refuse(
                     "asyncio.as_completed() yields in an order that differs between processes",

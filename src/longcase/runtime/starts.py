@@ -42,7 +42,8 @@ class Starts:
 
         A case whose first turn cannot be committed is accepted all the same; its next turn opens the incident.
         """
-        entries = {place: entry for place, one in enumerate(new) if (entry := self._first_turn(one)) is not None}
+        now = instant_text(self._env.now())  # one reading of the clock serves the batch
+        entries = {place: entry for place, one in enumerate(new) if (entry := self._first_turn(one, now)) is not None}
         try:
             outcomes = await store.write(
                 [entry.write for entry in entries.values() if entry.write is not None], partial=True
@@ -75,9 +76,8 @@ class Starts:
                 raise
         return [answers[place] for place in range(len(new))], moved
 
-    def _first_turn(self, new: NewCase) -> Prepared | None:
+    def _first_turn(self, new: NewCase, now: str) -> Prepared | None:
         """Compute a new case's first turn; None if it cannot be committed and the case is only to be accepted."""
-        now = instant_text(self._env.now())
         started = new.started
         state = CaseState()
         started.seq, started.at = 1, now
