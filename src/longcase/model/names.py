@@ -1,4 +1,4 @@
-"""The form of names, business keys and idempotency keys (BAD-INPUTS rows 28 to 34)."""
+"""The form of names, business keys and idempotency keys (BAD-INPUTS rows 28 to 34), and of texts that are told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from longcase.errors import DefinitionError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+MESSAGE_LIMIT = 2_000
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -49,3 +50,17 @@ def printable(value: object, limit: int = 60) -> str:
     """Quote a value for a message: escapes control and bidi characters, cut at `limit`."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def storable(text: str) -> str:
+    """Return text that can be stored anywhere: no NUL, no lone surrogate, bounded (BAD-INPUTS 13 to 16)."""
+    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return clean if len(clean) <= MESSAGE_LIMIT else f"{clean[:MESSAGE_LIMIT]}... ({len(clean)} characters)"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception that any code may have raised, storable; its own `__str__` may raise too."""
+    try:
+        return storable(str(error))
+    except Exception as why:
+        return f"(its text is not known: its __str__ raised {type(why).__name__})"
