@@ -41,6 +41,31 @@ def check_idempotency_key(key: object) -> str:
     return key
 
 
+def composed(name: str) -> str:
+    """Return a person's name in one form (NFC): an é that was typed as two characters is the same person's."""
+    if name.isascii():
+        return name
+    import unicodedata
+
+    return unicodedata.normalize("NFC", name)
+
+
+def check_person(name: str) -> str:
+    """Return the name of who acts, with or without its kind, in one form; else raise UsageError.
+
+    What nobody sees (control, bidi and zero-width characters) would make two people of one (BAD-INPUTS 28 to 31).
+    """
+    text = composed(name) if isinstance(name, str) else ""
+    kind, colon, own = text.partition(":")
+    own = own if colon else kind
+    if not 1 <= len(own) <= 128 or own != own.strip() or not text.isprintable():
+        raise UsageError(
+            f"{printable(name)} names nobody: expected 1 to 128 characters that can be seen, after its kind",
+            hint="person:anna.visser",
+        )
+    return text
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: "1 case", "2 cases"."""
     return f"{count} {noun}{'s' * (count != 1)}"
