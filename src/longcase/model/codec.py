@@ -49,6 +49,8 @@ def _not_json(value: Any) -> Any:
 _dump = _encoder(sort_keys=False)
 _dump_canonical = _encoder(sort_keys=True)
 _PLAIN = (str, int, bool, type(None))
+_LEAVES: Final[frozenset[type]] = frozenset((str, bool, type(None)))  # nothing of these is ever lost
+_WHOLE: Final = _LEAVES | {int}  # nor of this one, once it is in range
 MAX_INTEGER: Final = 2**63 - 1
 """The largest integer that every store and reader keeps exactly (BAD-INPUTS rows 9 to 11)."""
 
@@ -255,17 +257,21 @@ def refuse_unkept(value: Json, what: str) -> None:
                 hint="send it as text",
             )
     elif isinstance(value, dict):
-        if any(type(key) is not str for key in value) and len(set(map(str, value))) < len(value):
+        texts = True
+        for key, item in value.items():
+            if type(item) not in _LEAVES:
+                refuse_unkept(item, what)
+            texts = texts and type(key) is str
+        if not texts and len(set(map(str, value))) < len(value):
             raise InvalidInput(
                 f"{what}: keys that are one as text: {printable(sorted(map(str, value)))}",
                 reason="duplicate_key",
                 hint="use texts as keys",
             )
-        for item in value.values():
-            refuse_unkept(item, what)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            refuse_unkept(item, what)
+            if type(item) not in _LEAVES:
+                refuse_unkept(item, what)
 
 
 def _refuse_lost(value: Any, dumped: Json, what: str) -> None:
@@ -277,11 +283,12 @@ def _refuse_lost(value: Any, dumped: Json, what: str) -> None:
         if isinstance(value, dict) and len(dumped) < len(inner):
             refuse_unkept(dict.fromkeys(inner), what)
         for key, item in inner.items():
-            if (name := str(key)) in dumped:
+            if type(item) not in _WHOLE and (name := str(key)) in dumped:
                 _refuse_lost(item, dumped[name], what)
     elif isinstance(dumped, list) and isinstance(value, (list, tuple)):
         for item, out in zip(value, dumped, strict=False):
-            _refuse_lost(item, out, what)
+            if type(item) not in _WHOLE:
+                _refuse_lost(item, out, what)
 
 
 def _refuse_rounded_decimals(value: Any, data: Json, what: str, place: str) -> None:
