@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
 
 import pytest
 from tests.rules.support import Order, closed, desk, in_both, incident
@@ -115,6 +116,26 @@ def test_rule_A9_what_reaches_outside_is_stopped_by_name_and_told_with_the_mend(
 
     in_both(scenario, asking)
     assert list(tmp_path.iterdir()) == []
+
+
+local = Workflow("local", object=Order, key="id", owner=desk, expect=days(2))
+
+
+@local.stage
+async def there(case: Case[Order]) -> Next:
+    return local.close("done", result=case.now().astimezone(ZoneInfo("Asia/Kathmandu")).isoformat())
+
+
+def test_a_time_zone_may_be_read_in_a_stage() -> None:
+    def scenario(sim: Simulation) -> None:
+        ZoneInfo.clear_cache()  # as in a process that has not used it
+        case = sim.start(local, Order(id="1"))
+        assert closed(sim, case) == "done"
+        close = sim.state(case).close
+        assert close is not None
+        assert close["result"] == "2026-01-05T14:45:00+05:45"
+
+    in_both(scenario, local)
 
 
 class Held:
