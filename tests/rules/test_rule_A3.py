@@ -236,3 +236,63 @@ def test_rule_A3_a_bug_keeps_its_input_and_the_fixed_code_gets_the_same_one(tmp_
         assert closed(sim, case) == "done"
         assert (sim.state(case).close or {})["result"] == 3
         assert sim.performed == []
+
+
+odd = Workflow("odd", object=Order, key="id", owner=desk, expect=days(5))
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("response")
+
+
+class Itself(list[object]):
+    """A list that holds itself: no JSON has that."""
+
+
+def knot() -> object:
+    tied: Itself = Itself()
+    tied.append(tied)
+    return tied
+
+
+@odd.stage
+async def strange(case: Case[Order]) -> Next:
+    match case.object.note:
+        case "unspeakable":
+            raise Unspeakable
+        case "half a character":
+            raise ValueError("a\x00b\ud800c")
+        case "long":
+            raise ValueError("x" * 5_000)
+        case "a long number":
+            return odd.close("done", result=10**5000)
+        case "a knot":
+            return odd.close("done", result=knot())
+        case "keys that become one":
+            return odd.close("done", result={1: "a", "1": "b"})
+    return odd.close("done", result={"NaN": [1.5, None], "1": 2**63 - 1})
+
+
+@pytest.mark.parametrize(
+    ("note", "says"),
+    [
+        ("unspeakable", "Unspeakable: (its text is not known: its __str__ raised AttributeError)"),
+        ("half a character", "ValueError: a\\x00b\\ud800c"),
+        ("long", "x... (5000 characters)"),
+        ("a long number", "close done: result is not JSON: result: an integer of 16610 bits"),
+        ("a knot", "close done: result is not JSON: maximum recursion depth exceeded"),
+        ("keys that become one", "close done: result is not JSON: result: keys that are one as text: ['1', '1']"),
+    ],
+)
+def test_rule_A3_whatever_a_stage_raises_or_returns_is_an_incident_that_says_it(note: str, says: str) -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(odd, Order(id="1", note=note))
+        opened = incident(sim, case)
+        assert opened["kind"] == "stage_failed"
+        assert says in opened["message"]
+        sim.correct(case, note="fine")
+        sim.retry(case)
+        assert closed(sim, case) == "done"
+
+    in_both(scenario, odd)

@@ -14,6 +14,7 @@ from tests.support.waiting import BOUND
 from longcase import (
     NOT_HAPPENED,
     NotHappened,
+    Retry,
     activity,
     attempt,
 )
@@ -202,15 +203,27 @@ async def returns_much_data(key: str) -> Reply:
     return Reply(amount=1, note="é" * (RESULT_LIMIT // 2 + 1))
 
 
+@activity(owner=desk, retry=at_once)
+async def returns_a_long_number(key: str) -> int:
+    return 10**5000
+
+
+@activity(owner=desk, retry=at_once)
+async def returns_nan_inside(key: str) -> dict[str, Any]:
+    return {"rate": float("nan")}
+
+
 @pytest.mark.parametrize(
     ("odd", "says"),
     [
+        (returns_a_long_number, "an integer of 16610 bits, at most 63 and the sign are kept"),
+        (returns_nan_inside, "nan is not a finite number"),
         (returns_nan, "nan is not a finite number"),
         (returns_half_a_character, "surrogates not allowed"),
         (returns_much_text, "1,048,577 bytes, at most 1,048,576"),
         (returns_much_data, "at most 1,048,576"),
     ],
-    ids=["NaN", "half a character", "much text", "much data"],
+    ids=["a long number", "NaN inside", "NaN", "half a character", "much text", "much data"],
 )  # fmt: skip
 async def test_a_result_that_cannot_be_kept_is_an_incident_that_says_why(
     url: str, odd: Activity[..., Any], says: str
@@ -245,3 +258,33 @@ async def test_text_of_an_exception_that_no_store_takes_is_made_storable(url: st
         assert name == "lost"
         assert reason.startswith("OSError: a\\x00b\\ud800cxxx")
         assert len(reason) < 2_100
+
+
+class Unspeakable(Exception):
+    """An exception of a library whose text fails, as where a field that it tells of was never set."""
+
+    def __str__(self) -> str:
+        raise AttributeError("response")
+
+
+class Speechless(Unspeakable):
+    """One whose text fails for good."""
+
+    def __str__(self) -> str:
+        raise Speechless
+
+
+@activity(owner=desk, retry=Retry(max_attempts=3, initial=ms(1), non_retryable=(Unspeakable,)))
+async def raises_unspeakable(key: str) -> str:
+    raise Unspeakable if key == "1" else Speechless
+
+
+async def test_an_exception_whose_text_fails_is_known_by_its_class_and_the_policy_holds(url: str) -> None:
+    flow = calling(raises_unspeakable)
+    async with at_work(url, flow) as cases:
+        for key, kind in (("1", "AttributeError"), ("2", "Speechless")):
+            await cases.start(flow, key)
+            name, _, reason = await cases.closed(flow, key)
+            assert name == "lost"
+            assert reason.endswith(f": (its text is not known: its __str__ raised {kind})")
+            assert await cases.events(flow, "attempt_started", key) == []

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.cli import Cli
+from pydantic import BaseModel
+from tests.support.cli import Cli, freeze
 from tests.surface import claims as module
 from tests.surface.claims import claims
 
-from longcase import Actor, Longcase
+from longcase import Actor, Case, Longcase, Next, Team, Workflow, days
 from longcase.errors import InvalidInput, UsageError
+from longcase.testing import Simulation
+
+
+class Thing(BaseModel):
+    id: str
 
 
 @pytest.mark.parametrize("given", [claims, module, None, "claims", ["claims"], [Any]], ids=repr)
@@ -57,3 +63,41 @@ async def test_an_actor_is_no_bare_name(store_url: str) -> None:
         await longcase.service.cancel("claims/C-1", reason="x", actor=Actor("person:ann"))
     with pytest.raises(UsageError, match="is given as the actor"):
         Longcase([claims], url=store_url, actor=name)
+
+
+NOBODY = ["", "person:", "person: ", "person:ann ", "person:" + "x" * 129, "person:a\x00b", "person:\ud800",
+          "person:a\nb", "person:\u202eann", "person:ann\u200b", 7]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOBODY, ids=ascii)
+async def test_row_28_a_name_that_nobody_can_read_is_no_actors(store_url: str, name: Any) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        await longcase.service.start(claims, {"id": "C-1"})
+        for actor in (Actor(name), Actor("person:ann", on_behalf=name or "person:")):
+            with pytest.raises(UsageError, match="names nobody: expected 1 to 128 characters that can be seen"):
+                await longcase.service.cancel("claims/C-1", reason="x", actor=actor)
+        shown = await longcase.service.show("claims/C-1")
+        assert shown.state.status == "open"
+
+
+def test_row_30_a_name_is_one_however_its_letters_were_typed(store_url: str, cli: Cli) -> None:
+    """A quorum counts people: é is one character on one keyboard and two on another."""
+    composed, typed = "jos\u00e9", "jose\u0301"
+    people = Team("people", members=(typed, "ann"))
+    flow = Workflow("flow", object=Thing, key="id", owner=people, expect=days(2))
+
+    @flow.stage(owner=people, expect=days(2))
+    async def asked(case: Case[Thing]) -> Next:
+        sign_off = await case.approval("Go?", of=people, quorum=2, within=days(1), label="go")
+        return flow.close("done", result=list(sign_off.by))
+
+    with Simulation([flow], url=store_url) as sim:
+        case = sim.start(flow, Thing(id="T-1"))
+        freeze(cli, sim)
+        assert not sim.decide(case, "approved", by=typed).duplicate
+        assert sim.decide(case, "approved", by=composed).duplicate
+        assert cli("decide", case, "approved", "--as", typed).out == f"{case}: recorded before; nothing changed\n"
+        assert cli.refused(2, "decide", case, "approved", "--as", "ann\u200b").error["hint"] == "--as anna.visser"
+        sim.decide(case, "approved", by="ann")
+        close: Any = sim.state(case).close
+        assert close["result"] == [composed, "ann"]

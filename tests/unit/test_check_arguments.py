@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from tests.support.definitions import check, codes
 
-EXTRA = 'LATE = (days(2), "rejected")\nWORD = "2d"\n'
+EXTRA = """
+LATE = (days(2), "rejected")
+WORD = "2d"
+duo, third = Team("duo", members=("ann", "bob")), Team("third", members=("bob", "cas"))
+"""
 
 
 def approval(arguments: str) -> str:
@@ -21,6 +25,14 @@ REFUSED = {
     "an expiry of three": (approval('expires=(days(2), "rejected", boss)'), "expiry_without_answer"),
     "no quorum": (approval("quorum=0, within=days(1)"), "quorum_refused"),
     "a quorum of a text": (approval('quorum="2", within=days(1)'), "quorum_refused"),
+    "more people than there are": (
+        approval("quorum=3, within=days(1)").replace("of=sales", "of=duo"),
+        "quorum_refused",
+    ),
+    "more people than will ever be asked": (
+        approval("quorum=4, within=days(9), escalate=[(days(1), third)]").replace("of=sales", "of=duo"),
+        "quorum_refused",
+    ),
     "a reminder without a unit": (approval("remind=8, within=days(1)"), "not_a_span"),
     "an end without a unit": (approval('within="1d"'), "not_a_span"),
     "a level whose span is a number": (approval("within=days(9), escalate=[(4, boss)]"), "not_a_span"),
@@ -33,6 +45,11 @@ REFUSED = {
 }
 ACCEPTED = {
     "all that fits": approval('quorum=2, remind=hours(8), escalate=[(days(1), boss)], expires=(days(2), "rejected")'),
+    "as many people as there are": approval("quorum=2, within=days(1)").replace("of=sales", "of=duo"),
+    "people that the ladder adds": approval("quorum=3, within=days(9), escalate=[(days(1), third)]").replace(
+        "of=sales", "of=duo"
+    ),
+    "people whom nobody named": approval("quorum=9, within=days(9), escalate=[(days(1), duo)]"),
     "an expiry by name": approval("expires=LATE"),
     "an expiry made at run time": approval('expires=(days(case.object.amount), "rejected")'),
     "nothing given": approval("within=days(2), remind=None, expires=None"),

@@ -33,6 +33,37 @@ def test_rule_C7_a_field_that_is_not_there_is_named(tmp_path: Path, where: str) 
     assert codes(tmp_path, body.format(right)) == []
 
 
+LOST = {
+    "a field": "case.object.amount = 3",
+    "a field added to": "case.object.amount += 3",
+    "a field deleted": "del case.object.rating",
+    "a list": "case.object.items.append('x')",
+    "a set": "case.object.tags.add('x')",
+    "a place in a list": "case.object.items[0] = 'x'",
+    "through a name": "order = case.object\norder.amount = 3",
+    "through a field's name": "items = case.object.items\nitems.append('x')",
+}
+KEPT = {
+    "a draft": "with case.change() as order:\n    order.amount = 3\n    order.items.append('x')",
+    "a copy": "items = [*case.object.items]\nitems.append('x')",
+    "a copy of it all": "order = case.object.model_copy()\norder.amount = 3",
+    "what a method returns": "rating = case.object.rating.insert('x')",
+    "another's list": "items = []\nitems.append(case.object.amount)",
+}
+
+
+@pytest.mark.parametrize("statement", LOST.values(), ids=LOST)
+def test_rule_B9_a_change_of_the_object_in_place_is_found_as_lost(tmp_path: Path, statement: str) -> None:
+    (found,) = check(tmp_path, f"{statement}\nawait notify('x')\nreturn last")
+    assert found.code == "object_changed_in_place"
+    assert found.hint == "with case.change() as draft: ..."
+
+
+@pytest.mark.parametrize("statement", KEPT.values(), ids=KEPT)
+def test_rule_B9_what_is_recorded_or_never_the_objects_is_no_finding(tmp_path: Path, statement: str) -> None:
+    assert codes(tmp_path, f"{statement}\nawait notify('x')\nreturn last") == []
+
+
 def test_rule_C8_a_pattern_must_not_capture_case(tmp_path: Path) -> None:
     body = """
     await notify("x")

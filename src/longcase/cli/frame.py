@@ -92,7 +92,7 @@ class Session:
 
         given = self.person
         name = given if given is not None else os.environ.get("LONGCASE_ACTOR") or _os_user()
-        if not _PERSON.fullmatch(name):
+        if not _PERSON.fullmatch(name) or not name.isprintable():
             raise UsageError(
                 f"{name!r} names nobody: expected 1 to 128 characters without blanks", hint="--as anna.visser"
             )

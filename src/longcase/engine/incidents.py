@@ -12,6 +12,7 @@ from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
 from longcase.history.event import Event, instant_text
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json
+from longcase.model.names import storable, text_of
 
 ATTENTION: Final = timedelta(hours=4)  # when an incident is due to be looked at
 
@@ -121,7 +122,7 @@ def from_exception(error: BaseException, owner: str) -> TurnDiscarded:
             details={"line": _line_of(error)},
         )
     kind = "object_invalid" if isinstance(error, InvalidInput) and "object of" in error.message else "stage_failed"
-    text = error.message if isinstance(error, LongcaseError) else f"{type(error).__name__}: {error}"
+    text = storable(error.message) if isinstance(error, LongcaseError) else f"{type(error).__name__}: {text_of(error)}"
     details: dict[str, Json] = {"type": type(error).__name__, "line": _line_of(error)}
     if isinstance(error, LongcaseError) and error.hint:
         details["hint"] = error.hint

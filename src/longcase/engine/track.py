@@ -29,6 +29,7 @@ from longcase.model.calendar import due
 from longcase.model.case import Case
 from longcase.model.codec import Json
 from longcase.model.host import Host, current_host
+from longcase.model.names import text_of
 from longcase.model.places import NodeKind, node_id
 from longcase.model.span import Span, describe_span
 from longcase.model.workflow import Stage
@@ -235,7 +236,7 @@ class Track:
             self._fault("stage_never_yields", "the stage did not come to rest within 100,000 steps of one turn")
         if self.loop.errors:
             for error in self.loop.errors:
-                self._fault("stage_failed", f"{type(error).__name__}: {error}")
+                self._fault("stage_failed", f"{type(error).__name__}: {text_of(error)}")
             self.loop.errors.clear()
         self.loop.forget_done()
 

@@ -18,14 +18,15 @@ from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
 from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
-from longcase.errors import ActivityFailed
+from longcase.errors import ActivityFailed, InvalidInput
 from longcase.history.calls import last_attempt
 from longcase.history.chain import is_sound
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
-from longcase.model.codec import Json, codec_for, dump_json, json_text
+from longcase.model.codec import Json, codec_for, dump_json, json_text, refuse_unkept
 from longcase.model.exits import Again, Close
+from longcase.model.names import text_of
 from longcase.model.places import node_id
 from longcase.model.workflow import Stage
 from longcase.record import record
@@ -425,12 +426,15 @@ class Resident:
 
 
 def _jsonable(value: Json) -> Json:
-    if value is None or isinstance(value, (str, int, bool)):
+    if value is None or isinstance(value, (str, bool)):
         return value
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        value = value.model_dump(mode="json")
     try:
+        refuse_unkept(value, "result")
         dump_json(value)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+    except InvalidInput as error:
+        raise ValueError(error.message) from None
+    except (TypeError, RecursionError) as error:
+        raise ValueError(text_of(error)) from None
     return value

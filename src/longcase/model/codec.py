@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -49,6 +49,10 @@ def _not_json(value: Any) -> Any:
 _dump = _encoder(sort_keys=False)
 _dump_canonical = _encoder(sort_keys=True)
 _PLAIN = (str, int, bool, type(None))
+_LEAVES: Final[frozenset[type]] = frozenset((str, bool, type(None)))  # nothing of these is ever lost
+_WHOLE: Final = _LEAVES | {int}  # nor of this one, once it is in range
+MAX_INTEGER: Final = 2**63 - 1
+"""The largest integer that every store and reader keeps exactly (BAD-INPUTS rows 9 to 11)."""
 
 
 def dump_json(value: Json) -> str:
@@ -112,7 +116,7 @@ def digest(value: Json) -> str:
 class Codec:
     """Encode and decode values of one declared type."""
 
-    __slots__ = ("_adapter", "_has_decimals", "_has_sets", "_plain", "type")
+    __slots__ = ("_adapter", "_has_decimals", "_has_sets", "_plain", "_untyped", "type")
 
     def __init__(self, declared: Any) -> None:
         self.type = declared
@@ -120,6 +124,7 @@ class Codec:
         self._plain = declared if declared in _PLAIN else (type(None) if declared is None else None)
         self._has_sets = "'type': 'set'" in (schema := repr(self._adapter.core_schema)) or "'frozenset'" in schema
         self._has_decimals = "'type': 'decimal'" in schema
+        self._untyped = "'type': 'any'" in schema
 
     def encode(self, value: Any, what: str) -> Json:
         """Return `value` as JSON-able data, or raise InvalidInput naming each field that does not fit.
@@ -128,6 +133,8 @@ class Codec:
         be returned as it came.
         """
         if self._plain is not None and type(value) is self._plain:
+            if self._plain is int:
+                refuse_unkept(value, what)
             return value
         try:
             valid = self._adapter.validate_python(value, strict=True)
@@ -140,7 +147,9 @@ class Codec:
         dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
         if self._has_sets:
             dumped = _with_sorted_sets(valid, dumped)
-        _refuse_non_finite(dumped, what)
+        refuse_unkept(dumped, what)
+        if self._untyped:
+            _refuse_lost(valid, dumped, what)
         return dumped
 
     def decode(self, data: Json, what: str) -> Any:
@@ -241,17 +250,57 @@ def _wording(item: Mapping[str, Any]) -> str:
     return f"{text[:1].lower()}{text[1:]}, got {printable(item.get('input'))}"
 
 
-def _refuse_non_finite(value: Json, what: str) -> None:
+def refuse_unkept(value: Json, what: str) -> None:
+    """Refuse data made inside that JSON would not give back as it was: NaN, beyond 64 bits, keys that become one.
+
+    Raises:
+        InvalidInput: with the `reason` that `strict_json` gives for the same from outside.
+    """
     if isinstance(value, float):
         if not math.isfinite(value):
             hint = "send None, or the word as text"
             raise InvalidInput(f"{what}: {value} is not a finite number", reason="non_finite_number", hint=hint)
+    elif isinstance(value, int):
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            number = f"{value.bit_length()} bits"  # its digits may be more than Python writes
+            raise InvalidInput(
+                f"{what}: an integer of {number}, at most 63 and the sign are kept",
+                reason="number_out_of_range",
+                hint="send it as text",
+            )
     elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_non_finite(item, what)
-    elif isinstance(value, list):
+        texts = True
+        for key, item in value.items():
+            if type(item) not in _LEAVES:
+                refuse_unkept(item, what)
+            texts = texts and type(key) is str
+        if not texts and len(set(map(str, value))) < len(value):
+            raise InvalidInput(
+                f"{what}: keys that are one as text: {printable(sorted(map(str, value)))}",
+                reason="duplicate_key",
+                hint="use texts as keys",
+            )
+    elif isinstance(value, (list, tuple)):
         for item in value:
-            _refuse_non_finite(item, what)
+            if type(item) not in _LEAVES:
+                refuse_unkept(item, what)
+
+
+def _refuse_lost(value: Any, dumped: Json, what: str) -> None:
+    """Refuse what pydantic changes silently where a type says nothing of it: NaN becomes null, keys become one."""
+    if dumped is None:
+        refuse_unkept(value, what)
+    elif isinstance(dumped, dict):
+        inner = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+        if isinstance(value, dict) and len(dumped) < len(inner):
+            refuse_unkept(dict.fromkeys(inner), what)
+        for key, item in inner.items():
+            if type(item) not in _WHOLE and (name := str(key)) in dumped:
+                _refuse_lost(item, dumped[name], what)
+    elif isinstance(dumped, list) and isinstance(value, (list, tuple)):
+        for item, out in zip(value, dumped, strict=False):
+            if type(item) not in _WHOLE:
+                _refuse_lost(item, out, what)
 
 
 def _refuse_rounded_decimals(value: Any, data: Json, what: str, place: str) -> None:

@@ -62,6 +62,7 @@ _ERRORS = {
     # what the business would miss
     "retry_loop": "retries are a policy of the activity",
     "signal_caught_and_received": "a signal has a reaction or is received, never both",
+    "object_changed_in_place": "what a stage writes is recorded: `case.object` is a value that was read",
     "unknown_field": "the business object has no such field",
     "unreachable_stage": "every stage can be reached",
     "wait_without_expectation": "every wait says when it is expected to end",

@@ -1,4 +1,4 @@
-"""The form of names, business keys and idempotency keys (BAD-INPUTS rows 28 to 34)."""
+"""The form of names, business keys and idempotency keys (BAD-INPUTS rows 28 to 34), and of texts that are told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from longcase.errors import DefinitionError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+MESSAGE_LIMIT = 2_000
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -40,6 +41,31 @@ def check_idempotency_key(key: object) -> str:
     return key
 
 
+def composed(name: str) -> str:
+    """Return a person's name in one form (NFC): an é that was typed as two characters is the same person's."""
+    if name.isascii():
+        return name
+    import unicodedata
+
+    return unicodedata.normalize("NFC", name)
+
+
+def check_person(name: str) -> str:
+    """Return the name of who acts, with or without its kind, in one form; else raise UsageError.
+
+    What nobody sees (control, bidi and zero-width characters) would make two people of one (BAD-INPUTS 28 to 31).
+    """
+    text = composed(name) if isinstance(name, str) else ""
+    kind, colon, own = text.partition(":")
+    own = own if colon else kind
+    if not 1 <= len(own) <= 128 or own != own.strip() or not text.isprintable():
+        raise UsageError(
+            f"{printable(name)} names nobody: expected 1 to 128 characters that can be seen, after its kind",
+            hint="person:anna.visser",
+        )
+    return text
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: "1 case", "2 cases"."""
     return f"{count} {noun}{'s' * (count != 1)}"
@@ -49,3 +75,17 @@ def printable(value: object, limit: int = 60) -> str:
     """Quote a value for a message: escapes control and bidi characters, cut at `limit`."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def storable(text: str) -> str:
+    """Return text that can be stored anywhere: no NUL, no lone surrogate, bounded (BAD-INPUTS 13 to 16)."""
+    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return clean if len(clean) <= MESSAGE_LIMIT else f"{clean[:MESSAGE_LIMIT]}... ({len(clean)} characters)"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception that any code may have raised, storable; its own `__str__` may raise too."""
+    try:
+        return storable(str(error))
+    except Exception as why:
+        return f"(its text is not known: its __str__ raised {type(why).__name__})"

@@ -8,7 +8,7 @@ from datetime import timedelta
 from longcase.errors import DefinitionError
 from longcase.model.calendar import Calendar
 from longcase.model.expected import check_kind, check_names
-from longcase.model.names import check_name
+from longcase.model.names import check_name, composed
 from longcase.model.policy import check_limits
 from longcase.record import record
 
@@ -40,7 +40,7 @@ class Team:
             f"team {self.name}", "calendar", self.calendar, Calendar, "a Calendar",
             'calendar=Calendar("NL", tz="Europe/Amsterdam")',
         )  # fmt: skip
-        object.__setattr__(self, "members", tuple(self.members))
+        object.__setattr__(self, "members", tuple(map(composed, self.members)))
 
 
 Owner = Team

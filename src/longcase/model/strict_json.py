@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from longcase.errors import InvalidInput
-from longcase.model.codec import Json
+from longcase.model.codec import MAX_INTEGER, Json
 
 BODY_BYTES: Final = 1024 * 1024
 """The largest business object, form or result that is read."""
 SIGNAL_BYTES: Final = 256 * 1024
 """The largest body of a signal."""
 MAX_DEPTH: Final = 64
-MAX_INTEGER: Final = 2**63 - 1
 
 REASONS: Final = {
     "invalid_json": "not JSON text in UTF-8 without a byte order mark",

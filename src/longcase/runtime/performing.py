@@ -25,10 +25,10 @@ from longcase.errors import DoNotRetry, InvalidInput, LongcaseError, RetryAfter
 from longcase.model.activity import Activity, NotHappened
 from longcase.model.codec import Json, dump_json, invalid
 from longcase.model.host import current_attempt
+from longcase.model.names import storable, text_of
 from longcase.record import record
 
 _to_json = pydantic.TypeAdapter(Any).serializer.to_json
-MESSAGE_LIMIT = 2_000
 RESULT_LIMIT = 1024 * 1024  # bytes of a result's JSON: it is read at every replay of its visit
 
 
@@ -263,16 +263,10 @@ def failure(
 ) -> Failure:
     """Return a failure with the exception's class names and a text that can be stored."""
     bases = tuple(base.__name__ for base in type(error).__mro__[1:-1] if base not in (Exception, BaseException))
-    text = str(error)
+    text = text_of(error)
     if isinstance(error, LongcaseError) and error.hint:
-        text = f"{error.message} (hint: {error.hint})"  # one line: it is shown in one
-    return Failure(kind, type(error).__name__, storable(text), bases, retry_after, details)
-
-
-def storable(text: str) -> str:
-    """Return text that can be stored anywhere: no NUL, no lone surrogate, bounded (BAD-INPUTS 13 to 16)."""
-    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-    return clean if len(clean) <= MESSAGE_LIMIT else f"{clean[:MESSAGE_LIMIT]}... ({len(clean)} characters)"
+        text = storable(f"{error.message} (hint: {error.hint})")  # one line: it is shown in one
+    return Failure(kind, type(error).__name__, text, bases, retry_after, details)
 
 
 async def verify(
@@ -301,7 +295,7 @@ async def verify(
             storable(str(error) or f"verify did not answer within {activity.timeout.total_seconds():g} s"),
         )
     except Exception as error:
-        return "unknown", None, storable(f"{type(error).__name__}: {error}")
+        return "unknown", None, f"{type(error).__name__}: {text_of(error)}"
     finally:
         current_attempt.reset(token)
     if isinstance(answer, NotHappened):

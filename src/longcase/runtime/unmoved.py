@@ -10,9 +10,9 @@ from longcase.engine.kept import keep_ended
 from longcase.engine.work import Advance, Item
 from longcase.history.event import instant_of
 from longcase.history.state import CaseState, blocked
+from longcase.model.names import storable
 from longcase.runtime.composing import Writes
 from longcase.runtime.moved import Prepared, Refused, Reserved
-from longcase.runtime.performing import storable
 from longcase.runtime.queues import stands_in_queue
 from longcase.runtime.residents import Residents
 from longcase.store.records import CaseRow

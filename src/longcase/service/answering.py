@@ -10,6 +10,7 @@ from longcase.errors import AlreadyDecided, AlreadyExpired, InvalidInput, Longca
 from longcase.history.event import Event
 from longcase.history.state import CaseState, apply
 from longcase.model.codec import Json
+from longcase.model.form import form_problems
 from longcase.model.strict_json import check_json
 from longcase.service.door import Accepted, Door, TaskView, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
@@ -205,7 +206,7 @@ class Answering(Door):
         return None
 
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
-        """Check a filled form against its schema's required fields; the stage decodes it fully."""
+        """Check a filled form against its schema; what only the author's own validators know, the stage finds."""
         record = state.tasks[task]
         check_json(answer, what="answer")
         if record["kind"] != "task":
@@ -215,12 +216,9 @@ class Answering(Door):
             raise InvalidInput(
                 f'"{record["question"]}": expected the filled form as a JSON object', reason="not_an_object", hint=hint
             )
-        form = record["form"] or {}
-        properties = form.get("properties", {})
-        problems = [(f"/{name}", "missing") for name in form.get("required", ()) if name not in answer]
-        problems += [(f"/{name}", "unknown field") for name in answer if name not in properties]
-        if problems:
-            listed = "; ".join(f"{place}: {problem}" for place, problem in problems)
-            told = f'"{record["question"]}": {listed}'
+        if problems := form_problems(record["form"] or {}, answer):
+            listed = "; ".join(f"{place or '/'}: {problem}" for place, problem in problems[:8])
+            more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+            told = f'"{record["question"]}": {listed}{more}'
             raise InvalidInput(told, problems=problems, reason="does_not_fit", hint=hint)
         return dict(answer)

@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, blocked
 from longcase.history.waits import Wait
 from longcase.model.codec import Json
-from longcase.model.names import check_key, check_name, printable
+from longcase.model.names import check_key, check_name, check_person, printable
 from longcase.nearest import nearest
 from longcase.record import record
 from longcase.service.retention import tombstone
@@ -84,13 +84,16 @@ def checked_actor(actor: Actor | None) -> Actor | None:
     """Return who acts, if anybody is named.
 
     Raises:
-        UsageError: it is a bare name.
+        UsageError: it is a bare name, or one that cannot be read.
     """
     if actor is not None and not isinstance(actor, Actor):
         raise UsageError(
             f"{printable(actor)} is given as the actor, expected an Actor", hint='actor=Actor("person:anna.visser")'
         )
-    return actor
+    if actor is None:
+        return None
+    name, on_behalf = check_person(actor.name), actor.on_behalf and check_person(actor.on_behalf)
+    return actor if (name, on_behalf) == (actor.name, actor.on_behalf) else Actor(name, actor.channel, on_behalf)
 
 
 def same_case(row: CaseRow) -> CaseRef:

@@ -30,7 +30,7 @@ from longcase.model.check.declared import (
     workflow_findings,
 )
 from longcase.model.check.importing import import_findings
-from longcase.model.check.objects import field_findings, owner_findings, rebound_findings
+from longcase.model.check.objects import field_findings, lost_write_findings, owner_findings, rebound_findings
 from longcase.model.check.replay import decision_findings, replay_findings, transaction_findings
 from longcase.model.check.sets import set_findings
 from longcase.model.check.strands import shown_while_written, task_findings
@@ -54,6 +54,7 @@ _FUNCTION_RULES = (
     argument_findings,
     loop_findings,
     field_findings,
+    lost_write_findings,
     rebound_findings,
     owner_findings,
 )

@@ -15,6 +15,7 @@ from longcase.model.ladder import Escalation
 from longcase.model.map.atlas import FunctionReading, Site
 from longcase.model.map.scope import UNKNOWN, walk_body
 from longcase.model.map.source import shown
+from longcase.model.names import counted
 
 _SPANS: Final = ("within", "remind")
 _MAKERS: Final = (span.seconds, span.minutes, span.hours, span.days, span.business_hours, span.business_days)
@@ -74,6 +75,17 @@ def _quorum(reading: FunctionReading, site: Site, node: ast.expr) -> Iterator[Fi
     if value is not UNKNOWN and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         yield reading.finding(
             "quorum_refused", node, f"{site.node}: quorum={shown(node)}, expected at least 1 person", "quorum=2"
+        )
+        return
+    asked = [*site.wait.of, *(owner for _, level in site.wait.escalate for owner in level)]
+    people = {name for owner in asked for name in owner.members}
+    if value is not UNKNOWN and all(owner.members for owner in asked) and 0 < len(people) < value:
+        yield reading.finding(
+            "quorum_refused",
+            node,
+            f"{site.node}: quorum={shown(node)}, and only {counted(len(people), 'name')} may ever answer: "
+            f"{', '.join(sorted(people))}",
+            f"quorum={len(people)}, or more members",
         )
 
 

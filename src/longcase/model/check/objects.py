@@ -18,6 +18,13 @@ from longcase.nearest import nearest
 
 _OWNED = frozenset({"activity", "approval", "choice", "task", "require", "receive", "child", "spawn", "pause", "undo"})
 """What a branch on the object may not choose without an owner: exits come besides."""
+_IN_PLACE = frozenset(
+    {
+        *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update"),
+        *("setdefault", "popitem", "difference_update", "intersection_update", "symmetric_difference_update"),
+    }
+)
+"""Methods of lists, dicts and sets that change them: where nothing is made of what they return."""
 
 
 # -- fields ------------------------------------------------------------------------------------------------
@@ -66,6 +73,28 @@ def _written(body: list[ast.stmt], draft: str) -> Iterator[tuple[ast.AST, str]]:
             match node:
                 case ast.Attribute(ast.Name(name), field, ast.Store()) if name == draft:
                     yield node, field
+
+
+# -- writes that are lost --------------------------------------------------------------------------------------
+
+
+def lost_write_findings(reading: FunctionReading) -> Iterator[Finding]:
+    """Yield every change of `case.object` in place: it is a value that was read, and nothing records the change."""
+    for node in own_nodes(reading.source.tree):
+        match node:
+            case ast.Attribute(base, _, ast.Store() | ast.Del()) | ast.Subscript(base, _, ast.Store() | ast.Del()):
+                changed = base
+            case ast.Expr(ast.Call(ast.Attribute(base, method))) if method in _IN_PLACE:
+                changed = base
+            case _:
+                continue
+        if reads_object(changed, reading.case, reading.locals):
+            yield reading.finding(
+                "object_changed_in_place",
+                node,
+                f"`{shown(node)}` changes what was read of the object: the change is lost",
+                f"with {reading.case}.change() as draft: ...",
+            )
 
 
 # -- the name of the case ------------------------------------------------------------------------------------
