@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from longcase.history.committed import kept_outcomes
 from longcase.history.event import Event
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
@@ -128,9 +129,12 @@ def corrected_calls(state: CaseState, written: Written) -> list[str]:
 def settling(state: CaseState) -> list[str]:
     """Return of each call that was called anew what the new call still waits for."""
     lines = []
+    kept = kept_outcomes(state) if state.redone else {}
     for ref in state.redone:
         call, entry = state.calls.get(ref), state.undo.get(ref)
-        if call is not None:
+        if call is not None and ref in kept:
+            what, why = call["activity"], f"it has ended, and incident {kept[ref]} keeps its outcome"
+        elif call is not None:
             unknown = f"nobody knows yet what attempt {call['attempt']} came to"
             running = f"attempt {call['attempt']} was asked to stop, and its end is awaited"
             what, why = call["activity"], running if call["status"] == "running" else unknown

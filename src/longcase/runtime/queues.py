@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from longcase.engine.code import WorkflowCode
 from longcase.errors import DefinitionError
+from longcase.history.committed import kept_outcomes
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState
 from longcase.model.queue import DEFAULT_QUEUE, Queue
@@ -104,9 +105,10 @@ def stands_in_queue(state: CaseState) -> bool:
 def queued_calls(state: CaseState, code: WorkflowCode) -> list[QueuedCall]:
     """Return what a case has in queues: calls to begin, to ask about, and running attempts."""
     found = []
+    ended = kept_outcomes(state) if state.incidents else {}
     for ref, call in state.calls.items():
         queue = call.get("queue")
-        if not queue:
+        if not queue or ref in ended:
             continue
         wanted = call["awaited"] or bool(call["undoes"])
         running = call["status"] == "running"
