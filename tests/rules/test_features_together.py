@@ -56,8 +56,10 @@ async def waiting(case: Case[Order]) -> Next:
         await tell(case.object.amount)
     if case.object.note == "both":
         async with asyncio.TaskGroup() as group:
-            group.create_task(ring(case.key))
+            rung = group.create_task(ring(case.key))
             group.create_task(bill(f"{case.key}-{case.object.amount}", case.object.amount))
+            if await rung == "engaged":  # a bug: its incident holds back what comes after it
+                raise LookupError("engaged")
     await case.receive(go)
     if case.object.note == "undo":
         await case.undo()
@@ -70,8 +72,10 @@ async def remarked(case: Case[Order], message: Go) -> None:
         await tell(case.object.amount)
     elif case.object.extra == "both":
         async with asyncio.TaskGroup() as group:
-            group.create_task(ring(case.key))
+            rung = group.create_task(ring(case.key))
             group.create_task(bill(f"{case.key}-{case.object.amount}", case.object.amount))
+            if await rung == "engaged":  # a bug: its incident holds back what comes after it
+                raise LookupError("engaged")
     else:
         await bill.labelled("alone")(case.key, case.object.amount)
 
@@ -87,11 +91,12 @@ def test_a_restart_after_a_correction_takes_no_committed_result_of_other_argumen
     """As with a result that was applied: what was committed for the old amount is not the answer for the new one."""
 
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         name = {"note": "both"} if where == "stage" else {"extra": "both"}
         case = sim.start(wf, Order(id="o1", amount=2, **name))
         if where == "handler":
             sim.signal(case, remark, Go())
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         assert invoices(sim) == [("o1-2", 2)]
         sim.fake(ring, lambda order: "answered")
         do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))  # nothing moves: the result still waits
@@ -160,9 +165,10 @@ def test_a_transactional_call_of_a_handler_is_called_anew_and_undone() -> None:
 
 def test_an_interrupt_beside_a_handlers_commit_is_undone() -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(wf, Order(id="o1", amount=2, extra="both"))
         sim.signal(case, remark, Go())
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         assert invoices(sim) == [("o1-2", 2)]
         sim.fake(unbill, lambda result, number, amount: None)
         sim.signal(case, stop, Go())
