@@ -86,8 +86,9 @@ class Inputs(Clocks):
         ref = item.data["call"]
         call = state.calls.get(ref)
         if call is None:
-            self._unhandled(item, "the call is no longer open")
-            return True
+            if item.channel != "engine" or not item.id.startswith(f"end-{ref}-"):
+                self._unhandled(item, "the call is no longer open")
+            return True  # else a restart has recorded the result when it kept it for the visit that began anew
         if blocked(state) and call["awaited"] and not call["undoes"]:
             if not attempts.left_open(state, ref):
                 return False
@@ -205,6 +206,7 @@ class Inputs(Clocks):
         self.resident.enter(
             stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse,
             signal=told.get("signal", ""), body=told.get("input"), why=told.get("why", ""),
+            stranded=move.get("stranded", ()),
         )  # fmt: skip
         self.resident.conclude()
         self.result.applied += 1

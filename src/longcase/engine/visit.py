@@ -161,6 +161,7 @@ class Visit(Handling):
         state = self.state
         if key in state.once:
             return self._reuse(call, activity, taken, key, "", state.once[key]["result"], place)
+        instead = ""
         earlier = self._earlier(activity, run, nth, taken) if state.reuse else ""
         if earlier:
             kept = state.reuse[earlier]
@@ -170,6 +171,7 @@ class Visit(Handling):
         elif activity.once_per == "call" and f"{run}{activity.name}#{nth}" in state.reuse:
             # That key stands for the call of a restarted visit, with other arguments: this is a new one (A5).
             key = f"{state.uid}-{state.visit}-{run}{activity.name}-{nth}"
+            instead = f"{run}{activity.name}#{nth}"
         data: dict[str, Json] = {
             "call": call, "activity": activity.name, "digest": taken, "input": arguments, "key": key,
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",
@@ -179,6 +181,8 @@ class Visit(Handling):
         }  # fmt: skip
         if run:
             data["run"] = run
+        if instead and "rows" in state.reuse[instead]:
+            data["instead"] = {"name": instead, **state.reuse[instead]["rows"]}
         data |= undo_named(activity)
         data |= where_run(activity)
         # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from longcase.history.committed import kept_outcomes
-from longcase.history.event import Event
+from longcase.history.event import CATALOGUE, Event
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
 from longcase.history.waits import Wait, for_a_worker, waits
@@ -209,7 +209,7 @@ _TOLD: Final[dict[str, str]] = {
     "handler_ended": "handler {handler} is done",
     "stage_returned": "the stage is done ({exit}), waits for {handlers}",
     "signal_refused": "signal {signal} from {sender} was refused: the case is closed",
-    "signal_unhandled": "nobody took the signal {signal}: {reason}",
+    "signal_unhandled": "nobody took the signal {signal}: {why}",
     "duplicate_ignored": "signal {signal} came again under the key {key}: ignored",
     "child_started": "started the case {workflow}/{key}",
     "child_closed": "a child case closed: {close}",
@@ -237,6 +237,10 @@ _TOLD: Final[dict[str, str]] = {
 def told(event: Event, written: Written = str) -> str:
     """Return an event in words, its instants as `written`; what is longer than a line is cut."""
     text = _TOLD.get(event.type, event.type.replace("_", " "))
+    if event.type == "result_late" and "kept" in event.data:
+        text = "{call} had committed its transaction, and its result {result} was kept for the next visit"
+    elif event.type == "signal_unhandled" and event.data["signal"] in CATALOGUE:
+        text = "nobody took the input {signal}: {why}"
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""
