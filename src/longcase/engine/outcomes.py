@@ -214,7 +214,7 @@ class Outcomes(Undoing):
         for ref, call in waiting:
             if state.status != "open" and not call["undoes"]:
                 continue
-            if "asked_as" in call and is_held(state, call):
+            if ("asked_as" in call or "after" in call) and is_held(state, call):
                 continue
             activity = self._activity(call)
             if activity is None:

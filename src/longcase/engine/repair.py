@@ -198,7 +198,7 @@ def move(
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
-    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
+    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, state, results=False))
     outlasting = {
         ref: result
         for ref, result in (committed or {}).items()
@@ -241,7 +241,7 @@ def restart(
             f"longcase move {state.address} {state.stage} --reason ...",
         )
     late = _recorded(state, committed or {})
-    reuse = _calls_of([*visit_events, *late], results=True)
+    reuse = _calls_of([*visit_events, *late], state, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
     returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
@@ -300,14 +300,18 @@ def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
     return consumed
 
 
-def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json]:
+def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool) -> dict[str, Json]:
     """Return the calls of a visit by name and ordinal: digest of the arguments, key, and result if wanted.
+
+    One that took the place of a call which is not settled yet has what that was asked as (`after`): made again it waits
+    for the same (A4).
 
     A result whose transaction stays committed, and can only be taken over or told, is marked (`rows`): by the call, and
     whether no turn has applied it.
     """
     reuse: dict[str, Json] = {}
     staying: set[str] = set()
+    unsettled = {redone["asked_as"] for redone in state.redone.values()}
     names: dict[str, str] = {}
     for event in visit_events:
         data = event.data
@@ -316,12 +320,17 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
+            if data.get("after") in unsettled:
+                reuse[names[data["call"]]]["after"] = data["after"]
             if data.get("transaction") and not data.get("undo") and not _outlasts_itself(data["activity"], data["key"]):
                 staying.add(names[data["call"]])
         elif event.type == "call_redone" and data["redoes"] in names:
             # What the call before comes to belongs to other arguments.
             name = names[data["call"]] = names.pop(data["redoes"])
-            reuse[name] = {"digest": data["digest"], "key": data["key"]}
+            after = {key: reuse[name][key] for key in ("after",) if key in reuse[name]}
+            reuse[name] = {"digest": data["digest"], "key": data["key"], **after}
+            if data["asked_as"] in unsettled:
+                reuse[name]["after"] = data["asked_as"]
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             found = reuse[names[data["call"]]]
             found["result"] = data["result"]

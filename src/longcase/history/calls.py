@@ -26,6 +26,8 @@ def commanded(state: CaseState, event: Event) -> None:
     }  # fmt: skip
     if data.get("transaction"):
         call["transaction"] = True
+    if "after" in data:
+        call["after"] = data["after"]
     if "queue" in data:
         call["queue"] = data["queue"]
         call["priority"] = data["priority"]

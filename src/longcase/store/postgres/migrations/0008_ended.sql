@@ -43,11 +43,11 @@ WITH waits (case_no, kind, what, whose, since, expected, node, event) AS (
                    OR k.value #>> '{details,input}' = 'end-' || j.key || '-' || (j.value ->> 'attempt')
                 LIMIT 1
             ) AS kept,
-            j.value ->> 'attempt' = '0' AND j.value ->> 'asked_as' IS NOT NULL AND (
+            j.value ->> 'attempt' = '0' AND (
                 EXISTS (
                     SELECT 1 FROM json_each(cases.state -> 'redone') AS d
-                    WHERE d.value ->> 'asked_as' = j.value ->> 'asked_as'
-                ) OR EXISTS (
+                    WHERE d.value ->> 'asked_as' IN (j.value ->> 'asked_as', j.value ->> 'after')
+                ) OR j.value ->> 'asked_as' IS NOT NULL AND EXISTS (
                     SELECT 1 FROM json_each(cases.state -> 'incidents') AS k
                     WHERE k.value ->> 'kind' = 'unsettled_close' AND (k.value ->> 'blocks')::boolean
                 )
