@@ -6,7 +6,7 @@ import asyncio
 
 from tests.rules.support import Go, Order, VendorDown, banking, closed, desk, in_both, incident
 
-from longcase import Case, Next, Retry, Workflow, activity, days
+from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
 from longcase.testing import Simulation
 
 wf = Workflow("beside", object=Order, key="id", owner=desk, expect=days(5))
@@ -42,3 +42,38 @@ def test_rule_A3_a_signal_that_comes_while_a_call_fails_for_good_does_not_stand_
         assert closed(sim, case) == "done"
 
     in_both(scenario, wf)
+
+
+mended = Workflow("mended", object=Order, key="id", owner=desk, expect=days(5))
+later = mended.signal("later", Go)
+
+
+@mended.stage
+async def ringing(case: Case[Order]) -> Next:
+    try:
+        await ring(case.key)
+    except ActivityFailed:
+        if case.object.extra is None:
+            raise KeyError("a bug of the stage") from None
+        raise
+    return mended.close("done")
+
+
+def test_rule_A3_what_a_calls_incident_has_refused_waits_for_its_repair_and_keeps_nobody_busy() -> None:
+    """The call's failure is applied anew, from the inbox, and is refused anew; nothing else of the case is blocked."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(mended, Order(id="o1"))
+        assert incident(sim, case)["kind"] == "stage_failed"
+        sim.correct(case, extra="mended")
+        sim.retry(case)
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["blocks"]) == ("activity_failed", False)
+        sim.signal(case, later, Go())  # the mover came to no rest after it
+        assert [kept["signal"] for kept in sim.state(case).signals] == ["later"]
+        assert (sim.show(case).pending, sim.show(case).wake_at) == (1, "")
+        sim.set_result(case, "answered")
+        assert closed(sim, case) == "done"
+        assert sim.show(case).pending == 0
+
+    in_both(scenario, mended)

@@ -22,6 +22,10 @@ class Inputs(Clocks):
     def _is_plain_signal(self, item: Accepted) -> bool:
         return item.type == "signal_received" and item.data["signal"] not in self.resident.code.workflow.paths
 
+    def _is_refused(self, item: Accepted) -> bool:
+        """Tell whether an open incident is of the turn that was to apply the input."""
+        return any(opened["details"].get("input") == item.id for opened in self.state.incidents.values())
+
     def _accepted(self, item: Accepted) -> bool:
         state = self.state
         if state.status == "closed":
@@ -30,7 +34,7 @@ class Inputs(Clocks):
                 return self._outcome(item)
             self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
             return True
-        if any(opened["details"].get("input") == item.id for opened in state.incidents.values()):
+        if self._is_refused(item):
             return False  # refused, and nothing has been repaired since: what comes after it may go first
         match item.type:
             case "signal_received":
