@@ -156,6 +156,30 @@ def test_rule_A12_also_one_that_a_turn_had_applied() -> None:
     in_both(scenario, wf)
 
 
+def test_rule_A12_but_not_a_result_that_a_person_has_given() -> None:
+    """Nothing was committed: there is no row that the new call could stand beside."""
+
+    def scenario(sim: Simulation) -> None:
+        def fails(**given: Any) -> Any:
+            raise ConnectionError("nobody answers")
+
+        sim.fake(ring, fails)
+        sim.fake(bill, fails)
+        case = sim.start(wf, Order(id="o1", amount=2))
+        sim.advance(days(1))
+        numbers = {sim.state(case).calls[one["call"]]["activity"]: n for n, one in sim.state(case).incidents.items()}
+        sim.set_result(case, 2, incident=numbers["bill"])
+        sim.fake(ring, lambda order: "answered")
+        sim.fake(bill, lambda number, amount: amount)
+        sim.correct(case, amount=3)
+        sim.restart(case)
+        assert [e.data["result"] for e in every(sim, case, "activity_completed")][-2:] == ["answered", 3]
+        assert late_effects(sim, case) == []
+        sound(sim)
+
+    in_both(scenario, wf)
+
+
 @pytest.mark.parametrize("way", ["stage", "path", "move"])
 def test_rule_A12_one_that_the_new_visit_does_not_call_again_is_told_where_the_visit_ends(way: str) -> None:
     def scenario(sim: Simulation) -> None:

@@ -310,6 +310,7 @@ def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool)
     whether no turn has applied it.
     """
     reuse: dict[str, Json] = {}
+    without_undo: set[str] = set()
     staying: set[str] = set()
     unsettled = {redone["asked_as"] for redone in state.redone.values()}
     names: dict[str, str] = {}
@@ -323,7 +324,9 @@ def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool)
             if data.get("after") in unsettled:
                 reuse[names[data["call"]]]["after"] = data["after"]
             if data.get("transaction") and not data.get("undo") and not _outlasts_itself(data["activity"], data["key"]):
-                staying.add(names[data["call"]])
+                without_undo.add(names[data["call"]])
+        elif event.type == "attempt_committed" and names.get(data["call"]) in without_undo:
+            staying.add(data["call"])
         elif event.type == "call_redone" and data["redoes"] in names:
             # What the call before comes to belongs to other arguments.
             name = names[data["call"]] = names.pop(data["redoes"])
@@ -334,7 +337,7 @@ def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool)
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
             found = reuse[names[data["call"]]]
             found["result"] = data["result"]
-            if names[data["call"]] in staying:
+            if data["call"] in staying:
                 found["rows"] = {"call": data["call"], "activity": data["activity"], "node": event.node}
                 if "kept" in data:
                     found["rows"]["untold"] = True
