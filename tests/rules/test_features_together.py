@@ -56,8 +56,10 @@ async def waiting(case: Case[Order]) -> Next:
         await tell(case.object.amount)
     if case.object.note == "both":
         async with asyncio.TaskGroup() as group:
-            group.create_task(ring(case.key))
+            rung = group.create_task(ring(case.key))
             group.create_task(bill(f"{case.key}-{case.object.amount}", case.object.amount))
+            if await rung == "engaged":  # a bug: its incident holds back what comes after it
+                raise LookupError("engaged")
     await case.receive(go)
     if case.object.note == "undo":
         await case.undo()
@@ -70,8 +72,10 @@ async def remarked(case: Case[Order], message: Go) -> None:
         await tell(case.object.amount)
     elif case.object.extra == "both":
         async with asyncio.TaskGroup() as group:
-            group.create_task(ring(case.key))
+            rung = group.create_task(ring(case.key))
             group.create_task(bill(f"{case.key}-{case.object.amount}", case.object.amount))
+            if await rung == "engaged":  # a bug: its incident holds back what comes after it
+                raise LookupError("engaged")
     else:
         await bill.labelled("alone")(case.key, case.object.amount)
 
@@ -87,11 +91,12 @@ def test_a_restart_after_a_correction_takes_no_committed_result_of_other_argumen
     """As with a result that was applied: what was committed for the old amount is not the answer for the new one."""
 
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         name = {"note": "both"} if where == "stage" else {"extra": "both"}
         case = sim.start(wf, Order(id="o1", amount=2, **name))
         if where == "handler":
             sim.signal(case, remark, Go())
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         assert invoices(sim) == [("o1-2", 2)]
         sim.fake(ring, lambda order: "answered")
         do(sim, sim.service.correct(case, {"amount": 3}, reason="wrong"))  # nothing moves: the result still waits
@@ -160,9 +165,10 @@ def test_a_transactional_call_of_a_handler_is_called_anew_and_undone() -> None:
 
 def test_an_interrupt_beside_a_handlers_commit_is_undone() -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(wf, Order(id="o1", amount=2, extra="both"))
         sim.signal(case, remark, Go())
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         assert invoices(sim) == [("o1-2", 2)]
         sim.fake(unbill, lambda result, number, amount: None)
         sim.signal(case, stop, Go())
@@ -174,8 +180,9 @@ def test_an_interrupt_beside_a_handlers_commit_is_undone() -> None:
     in_both(scenario, wf)
 
 
-def test_a_restart_while_the_call_before_is_still_to_be_undone_forgets_neither() -> None:
-    """The call of the restarted visit begins at once; what was called before is undone all the same."""
+@pytest.mark.parametrize("again", ["once", "twice", "corrected"])
+def test_a_call_of_a_restarted_visit_waits_until_the_one_it_was_called_anew_for_is_undone(again: str) -> None:
+    """A restart does not let a call begin beside the one before it, which the redo would have waited for."""
 
     def scenario(sim: Simulation) -> None:
         case = sim.start(wf, Order(id="o1", amount=2, extra="tell"))
@@ -198,9 +205,17 @@ def test_a_restart_while_the_call_before_is_still_to_be_undone_forgets_neither()
         sim.signal(case, remark, Go())
         assert did == [2, -2]
         sim.restart(case)
-        assert did == [2, -2, 3]
+        assert did == [2, -2]
+        held = "tell, called anew: begins when the call before it is settled"
+        assert held in [wait.what for wait in sim.show(case).waits]
+        assert held in [row["what"] for row in sim.query("SELECT what FROM waiting")]
+        if again != "once":
+            if again == "corrected":
+                sim.correct(case, amount=4)
+            sim.restart(case)
+            assert did == [2, -2]
         sim.advance(seconds(300))
-        assert did == [2, -2, 3, -2]
+        assert did == [2, -2, -2, 4 if again == "corrected" else 3]
         assert sim.state(case).redone == {}
         sim.signal(case, go, Go())
         assert closed(sim, case) == "done"
@@ -270,6 +285,46 @@ def test_a_worker_that_dies_between_a_correction_and_the_new_call_of_a_handler_l
         sim.signal(case, go, Go())
         assert closed(sim, case) == "done"
         assert said == [2, 3]
+        sound(sim)
+
+    in_both(scenario, wf)
+
+
+@pytest.mark.parametrize("way", ["move", "redo"])
+def test_a_call_of_a_visit_that_is_moved_to_once_more_or_called_anew_there_waits_as_well(way: str) -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="o1", amount=1))
+        did: list[Any] = []
+
+        async def vendor(amount: int) -> int:
+            did.append(amount)
+            if len(did) == 1:
+                await sim.service.correct(case, {"amount": 3}, reason="wrong")
+                await sim.service.redo(case)
+            return amount
+
+        def back(**given: Any) -> None:
+            did.append(-given["amount"])
+            if did.count(-2) == 1:
+                raise ConnectionError("no answer")
+
+        sim.fake(tell, vendor)
+        sim.fake(untell, back)
+        sim.correct(case, amount=2, note="tell")
+        sim.restart(case)
+        assert did == [2, -2]
+        if way == "move":
+            sim.move(case, waiting)
+        else:
+            sim.restart(case)
+            sim.correct(case, amount=4)
+            sim.redo(case)
+        assert did == [2, -2]
+        sim.advance(seconds(300))
+        assert did == [2, -2, -2, 3 if way == "move" else 4]
+        assert sim.state(case).redone == {}
+        sim.signal(case, go, Go())
+        assert closed(sim, case) == "done"
         sound(sim)
 
     in_both(scenario, wf)

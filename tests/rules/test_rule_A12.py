@@ -136,8 +136,10 @@ async def ring(order: str) -> str:
 async def together(case: Case[Order]) -> Next:
     await make_table()
     async with asyncio.TaskGroup() as group:
-        group.create_task(ring(case.key))
+        rung = group.create_task(ring(case.key))
         task = group.create_task(note_down(case.key))
+        if await rung == "engaged" and case.object.note != "mended":  # a bug: its incident holds back what comes after
+            raise LookupError("engaged")
     return both.close("done", result=task.result())
 
 
@@ -151,8 +153,9 @@ def test_rule_A12_a_result_that_waits_behind_an_incident_is_taken_over_by_a_rest
     """The row is there, and the incident keeps its result from the stage: the restart does not write it again."""
 
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(both, Order(id="o1"))
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         assert invoices(sim) == [("o1", 1)]
         sim.fake(ring, lambda order: "answered")
         sim.restart(case)
@@ -160,7 +163,7 @@ def test_rule_A12_a_result_that_waits_behind_an_incident_is_taken_over_by_a_rest
         assert sim.state(case).close == {"name": "done", "result": "noted o1", "reason": ""}
         assert invoices(sim) == [("o1", 1)]
         assert "note_down" in {event.data["activity"] for event in every(sim, case, "activity_reused")}
-        assert sim.types(case).count("result_late") == 1
+        assert [e.data["activity"] for e in every(sim, case, "result_late")] == ["note_down", "ring"]
         assert "late_effect" not in {opened.data["kind"] for opened in every(sim, case, "incident_opened")}
 
     in_both(scenario, both)
@@ -168,8 +171,9 @@ def test_rule_A12_a_result_that_waits_behind_an_incident_is_taken_over_by_a_rest
 
 def test_rule_A12_a_result_that_waits_behind_an_incident_comes_after_its_repair() -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(both, Order(id="o1"))
-        sim.fake(ring, lambda order: "answered")
+        sim.correct(case, note="mended")
         sim.retry(case)
         assert closed(sim, case) == "done"
         assert invoices(sim) == [("o1", 1)]
@@ -179,9 +183,10 @@ def test_rule_A12_a_result_that_waits_behind_an_incident_comes_after_its_repair(
 
 def test_rule_A12_a_commit_behind_an_incident_outlives_its_worker() -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(both, Order(id="o1"))
         sim.crash()
-        sim.fake(ring, lambda order: "answered")
+        sim.correct(case, note="mended")
         sim.retry(case)
         assert closed(sim, case) == "done"
         assert invoices(sim) == [("o1", 1)]
@@ -192,11 +197,12 @@ def test_rule_A12_a_commit_behind_an_incident_outlives_its_worker() -> None:
 
 def test_rule_A12_a_commit_whose_case_is_moved_away_is_undone_by_nobody_and_told() -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(both, Order(id="o1"))
         sim.fake(ring, lambda order: "answered")
         sim.move(case, together)
         late = every(sim, case, "result_late")
-        assert [event.data["activity"] for event in late] == ["note_down"]
+        assert [event.data["activity"] for event in late] == ["note_down", "ring"]
         assert "late_effect" in {opened.data["kind"] for opened in every(sim, case, "incident_opened")}
 
     in_both(scenario, both)
@@ -215,16 +221,19 @@ def number_it(tx: Transaction, order: str) -> str:
 async def numbering(case: Case[Order]) -> Next:
     await make_table()
     async with asyncio.TaskGroup() as group:
-        group.create_task(ring(case.key))
+        rung = group.create_task(ring(case.key))
         task = group.create_task(number_it(case.key))
+        if await rung == "engaged":
+            raise LookupError("engaged")
     return per_case.close("done", result=task.result())
 
 
 @pytest.mark.parametrize("way", ["move", "restart"])
 def test_rule_A12_once_per_case_is_once_also_where_the_result_was_not_applied_yet(way: str) -> None:
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(per_case, Order(id="o1"))
-        assert incident(sim, case)["kind"] == "activity_failed"
+        assert incident(sim, case)["kind"] == "stage_failed"
         sim.fake(ring, lambda order: "answered")
         if way == "move":
             sim.move(case, numbering)
@@ -350,13 +359,14 @@ def test_rule_A12_a_failure_that_is_reported_after_the_commit_is_refused() -> No
     """A worker that was told nothing of its COMMIT, or was asked to stop, cannot take the result back."""
 
     def scenario(sim: Simulation) -> None:
+        sim.fake(ring, lambda order: "engaged")
         case = sim.start(both, Order(id="o1"))
         case_no = sim.show(case).case_no
         (ref,) = [ref for ref, call in sim.state(case).calls.items() if call["activity"] == "note_down"]
         gone = Ended(ref, 1, Failure("lost", "WorkerStopped", "the worker stopped"), 1, instant_text(sim.now))
         sim._do(sim._turns.advance({case_no: [gone]}, {case_no}))
         assert [event.data["call"] for event in every(sim, case, "attempt_refused")] == [ref]
-        sim.fake(ring, lambda order: "answered")
+        sim.correct(case, note="mended")
         sim.retry(case)
         assert closed(sim, case) == "done"
         assert invoices(sim) == [("o1", 1)]

@@ -61,6 +61,11 @@ BACKOFF = other("attempt_failed", call="1.c1", attempt=1, error={"type": "E"}, n
 UNKNOWN = other("attempt_failed", call="1.c1", attempt=1, error={"type": "E"}, next_try="")
 SECOND = other("attempt_started", call="1.c1", attempt=2, worker=1)
 UNDO = other("undo_requested", undo="1.u1", since="")
+KEEPS = other(
+    "incident_opened", incident="i7", kind="stage_failed", owner="sales", message="KeyError: 'x'", cause=1, call="",
+    due="2026-03-02T16:00:00.000000Z", blocks=True, repairs=["retry"], details={},
+    pending={"type": "activity_completed", "call": "1.c1", "result": "ok"},
+)  # fmt: skip
 REQUIRE = asked("1.q2", kind="require", question="needs legal_entity", quorum=1, whose=["sales", "legal"])
 
 
@@ -69,7 +74,8 @@ REQUIRE = asked("1.q2", kind="require", question="needs legal_entity", quorum=1,
     [
         (receive(),), (asked(),), (asked(), voted("ann")), (REQUIRE,), (PAUSE, TIMEOUT), (CHILD,), (scheduled(),),
         (scheduled(system=""),), (scheduled(), BACKOFF), (scheduled(), UNKNOWN), (scheduled(), BACKOFF, SECOND),
-        (UNDO,), (incident(),), (scheduled(), incident(call="1.c1")), (asked(), voted("ben", decides=True), receive()),
+        (scheduled(), scheduled("1.c2"), KEEPS), (UNDO,), (incident(),), (scheduled(), incident(call="1.c1")),
+        (asked(), voted("ben", decides=True), receive()),
         (receive(), asked(), REQUIRE, PAUSE, CHILD, scheduled(), UNDO, incident("i1"), incident("i2", blocks=False)),
     ],
 )  # fmt: skip

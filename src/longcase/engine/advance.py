@@ -10,6 +10,8 @@ Its parts stand in rooms of their own, each upon the one before: `work` (the rec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Verdict
 from longcase.engine.incidents import TurnDiscarded, incident
@@ -123,7 +125,14 @@ class _Run(Inputs):
         if state.status == "closed":
             self._stop_all()
         # An exception that queued behind a path fires when the path has returned a stage (B7).
-        self.result.again = (behind or (waiting and state.kind == "stage")) and not blocked(state)
+        unheard = waiting and state.kind == "stage" and any(self._unheard())
+        self.result.again = (behind or unheard) and not blocked(state)
+
+    def _unheard(self) -> Iterator[Accepted]:
+        """Yield what waits and may be applied; not what an open incident has refused: that waits for its repair."""
+        for item in self.work.items:
+            if isinstance(item, Accepted) and item.no not in self.result.taken and not self._is_refused(item):
+                yield item
 
     def _list_waiting(self) -> None:
         """List what queued behind an exception path that then closed the case (B7, B17)."""

@@ -101,6 +101,24 @@ def incident(
     return Event("incident_opened", data, state.visit, cause=cause or state.seen_seq, node=discarded.node)
 
 
+def stays_committed(
+    state: CaseState, code: WorkflowCode, kept: dict[str, Json], why: str, now: datetime, cause: int
+) -> Event:
+    """Return the event that tells of a result which a transaction has committed, and no visit will take over (A12).
+
+    Args:
+        kept: the result, as a restart has kept it.
+    """
+    rows = kept["rows"]
+    activity = code.activities.get(rows["activity"])
+    late = TurnDiscarded(
+        "late_effect", f"{rows['activity']} has committed its transaction, {why}, and it has no undo",
+        owner=activity.owner.name if activity is not None else state.owner, node=rows["node"],
+        details={"result": kept["result"], "committed_by": rows["call"]},
+    )  # fmt: skip
+    return incident(state, late, now, code, cause=cause, blocks=False)
+
+
 def from_fault(fault: Fault, owner: str) -> TurnDiscarded:
     """Turn a fault the host noted into the incident it leads to."""
     return TurnDiscarded(fault.kind, fault.message, owner=fault.owner or owner, details=fault.details)

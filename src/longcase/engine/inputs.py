@@ -22,6 +22,10 @@ class Inputs(Clocks):
     def _is_plain_signal(self, item: Accepted) -> bool:
         return item.type == "signal_received" and item.data["signal"] not in self.resident.code.workflow.paths
 
+    def _is_refused(self, item: Accepted) -> bool:
+        """Tell whether an open incident is of the turn that was to apply the input."""
+        return any(opened["details"].get("input") == item.id for opened in self.state.incidents.values())
+
     def _accepted(self, item: Accepted) -> bool:
         state = self.state
         if state.status == "closed":
@@ -30,7 +34,7 @@ class Inputs(Clocks):
                 return self._outcome(item)
             self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
             return True
-        if any(opened["details"].get("input") == item.id for opened in state.incidents.values()):
+        if self._is_refused(item):
             return False  # refused, and nothing has been repaired since: what comes after it may go first
         match item.type:
             case "signal_received":
@@ -86,8 +90,9 @@ class Inputs(Clocks):
         ref = item.data["call"]
         call = state.calls.get(ref)
         if call is None:
-            self._unhandled(item, "the call is no longer open")
-            return True
+            if item.channel != "engine" or not item.id.startswith(f"end-{ref}-"):
+                self._unhandled(item, "the call is no longer open")
+            return True  # else a restart has recorded the result when it kept it for the visit that began anew
         if blocked(state) and call["awaited"] and not call["undoes"]:
             if not attempts.left_open(state, ref):
                 return False
@@ -205,6 +210,7 @@ class Inputs(Clocks):
         self.resident.enter(
             stage, reason, "", self.work.now, cause=event.seq, lineage=lineage, reuse=reuse,
             signal=told.get("signal", ""), body=told.get("input"), why=told.get("why", ""),
+            stranded=move.get("stranded", ()),
         )  # fmt: skip
         self.resident.conclude()
         self.result.applied += 1

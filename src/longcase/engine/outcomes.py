@@ -6,7 +6,7 @@ from typing import Final
 
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Success, Verdict
-from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.incidents import TurnDiscarded, incident, stays_committed
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.event import Event, instant_of
@@ -67,6 +67,16 @@ class Outcomes(Undoing):
             now = instant_of(self.work.now)
             opened = incident(state, late, now, self.resident.code, cause=event.seq, blocks=False)
             self.resident.append(opened, self.work.now)
+
+    def _replaced(self, event: Event) -> None:
+        """Open an incident where a restarted visit has made a call with other arguments than those committed (A12)."""
+        state, rows = self.state, event.data["instead"]
+        if state.status != "open" or rows["name"] not in state.reuse:
+            return
+        kept = {"result": state.reuse[rows["name"]]["result"], "rows": rows}
+        why = "its restarted visit calls it with other arguments"
+        now = instant_of(self.work.now)
+        self.resident.append(stays_committed(state, self.resident.code, kept, why, now, event.seq), self.work.now)
 
     def _failed(self, ref: str, call: Call, failure: Failure, worker: int) -> None:
         state = self.state
@@ -204,7 +214,7 @@ class Outcomes(Undoing):
         for ref, call in waiting:
             if state.status != "open" and not call["undoes"]:
                 continue
-            if "asked_as" in call and is_held(state, call):
+            if ("asked_as" in call or "after" in call) and is_held(state, call):
                 continue
             activity = self._activity(call)
             if activity is None:
@@ -220,6 +230,8 @@ class Outcomes(Undoing):
         for event in self.resident.emitted:
             kind = event.type
             if kind in _BEGINNING:
+                if "instead" in event.data:
+                    self._replaced(event)
                 self._hand_over(event.data)
             elif kind == "activity_cancelled" and state.status == "open":
                 # An await that was cancelled, by stage code or by an interrupt, asks its attempt to stop (B4).

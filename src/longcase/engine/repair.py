@@ -198,8 +198,13 @@ def move(
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
-    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, results=False))
-    outlasting = {ref: result for ref, result in (committed or {}).items() if _outlasts_itself(state.calls[ref])}
+    repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, state, results=False))
+    outlasting = {
+        ref: result
+        for ref, result in (committed or {}).items()
+        for call in [state.calls[ref]]
+        if _outlasts_itself(call["activity"], call.get("scope", call["key"]))
+    }
     repair.events[:0] = _recorded(state, outlasting)  # the stage that is entered may ask for just these
     return repair
 
@@ -236,7 +241,7 @@ def restart(
             f"longcase move {state.address} {state.stage} --reason ...",
         )
     late = _recorded(state, committed or {})
-    reuse = _calls_of([*visit_events, *late], results=True)
+    reuse = _calls_of([*visit_events, *late], state, results=True)
     repair = _moved(state, state.stage, actor, reason, restart=True, reuse=reuse)
     there = {kept["id"] for kept in state.signals}  # another restart, not carried out yet, may have returned them
     returned = [kept for kept in _consumed(visit_events, state.lineage) if kept["id"] not in there]
@@ -260,14 +265,16 @@ def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:
         if ref in committed and not call["undoes"]:
             unawaited: Call = {**call, "awaited": False}
             actor = f"worker:{call['worker']}"
-            more: dict[str, Json] = {"once": True} if _outlasts_itself(call) else {}
+            more: dict[str, Json] = {"kept": True}
+            if _outlasts_itself(call["activity"], call.get("scope", call["key"])):
+                more["once"] = True
             found.append(completed(state, ref, unawaited, call["attempt"], committed[ref], actor, **more))
     return found
 
 
-def _outlasts_itself(call: Call) -> bool:
+def _outlasts_itself(activity: str, key: str) -> bool:
     """Tell by its key whether a call's result is the case's or the visit's: the key of one call ends with a number."""
-    return call.get("scope", call["key"]).endswith(f"-{call['activity']}")
+    return key.endswith(f"-{activity}")
 
 
 def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
@@ -293,9 +300,19 @@ def _consumed(visit_events: Sequence[Event], lineage: int) -> list[Json]:
     return consumed
 
 
-def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json]:
-    """Return the calls of a visit by name and ordinal: digest of the arguments, key, and result if wanted."""
+def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool) -> dict[str, Json]:
+    """Return the calls of a visit by name and ordinal: digest of the arguments, key, and result if wanted.
+
+    One that took the place of a call which is not settled yet has what that was asked as (`after`): made again it waits
+    for the same (A4).
+
+    A result whose transaction stays committed, and can only be taken over or told, is marked (`rows`): by the call, and
+    whether no turn has applied it.
+    """
     reuse: dict[str, Json] = {}
+    without_undo: set[str] = set()
+    staying: set[str] = set()
+    unsettled = {redone["asked_as"] for redone in state.redone.values()}
     names: dict[str, str] = {}
     for event in visit_events:
         data = event.data
@@ -304,14 +321,29 @@ def _calls_of(visit_events: Sequence[Event], *, results: bool) -> dict[str, Json
         elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}
+            if data.get("after") in unsettled:
+                reuse[names[data["call"]]]["after"] = data["after"]
+            if data.get("transaction") and not data.get("undo") and not _outlasts_itself(data["activity"], data["key"]):
+                without_undo.add(names[data["call"]])
+        elif event.type == "attempt_committed" and names.get(data["call"]) in without_undo:
+            staying.add(data["call"])
         elif event.type == "call_redone" and data["redoes"] in names:
             # What the call before comes to belongs to other arguments.
             name = names[data["call"]] = names.pop(data["redoes"])
-            reuse[name] = {"digest": data["digest"], "key": data["key"]}
+            after = {key: reuse[name][key] for key in ("after",) if key in reuse[name]}
+            reuse[name] = {"digest": data["digest"], "key": data["key"], **after}
+            if data["asked_as"] in unsettled:
+                reuse[name]["after"] = data["asked_as"]
         elif results and event.type in ("activity_completed", "result_late") and data["call"] in names:
-            reuse[names[data["call"]]]["result"] = data["result"]
+            found = reuse[names[data["call"]]]
+            found["result"] = data["result"]
+            if data["call"] in staying:
+                found["rows"] = {"call": data["call"], "activity": data["activity"], "node": event.node}
+                if "kept" in data:
+                    found["rows"]["untold"] = True
         elif event.type == "activity_reused" and data["reuse"]:
-            reuse[data["reuse"]] = {"digest": data["digest"], "key": data["key"], "result": data["result"]}
+            taken = {"digest": data["digest"], "key": data["key"], "result": data["result"]}
+            reuse[data["reuse"]] = {**reuse.get(data["reuse"], {}), **taken}
     return reuse
 
 

@@ -15,11 +15,18 @@ from typing import Any
 
 from longcase.engine.attempts import completed, unsettled
 from longcase.engine.code import WorkflowCode
-from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
+from longcase.engine.incidents import (
+    TurnDiscarded,
+    failed_calls,
+    from_exception,
+    from_fault,
+    from_mismatch,
+    stays_committed,
+)
 from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed, InvalidInput
-from longcase.history.calls import last_attempt
+from longcase.history.calls import last_attempt, untold
 from longcase.history.chain import is_sound
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
@@ -172,9 +179,12 @@ class Resident:
         lineage: int = 0,
         reuse: dict[str, Json] | None = None,
         why: str = "",
+        stranded: Sequence[dict[str, Json]] = (),
     ) -> None:
         """Begin a visit: the event carries the snapshot that replay starts from."""
         state = self.state
+        if state.reuse:
+            stranded = [*stranded, *untold(state.reuse, reuse or {})]
         now = instant_of(max(at, state.at))
         number = state.visit + 1
         expect = stage.expect
@@ -198,6 +208,9 @@ class Resident:
         event.text = json_text(data)  # the state goes on changing; the snapshot is taken here
         self.visit = Visit(self.code, stage, state, self.begin, self.emitted)
         self.visit.start(event.at, self._argument(data))
+        for kept in stranded:
+            told = "its restarted visit has ended without calling it again"
+            self.append(stays_committed(state, self.code, kept, told, now, event.seq), at)
 
     def interrupt(
         self, data: dict[str, Json], at: str, *, actor: str, channel: str, on_behalf: str, cause: int | None

@@ -161,6 +161,7 @@ class Visit(Handling):
         state = self.state
         if key in state.once:
             return self._reuse(call, activity, taken, key, "", state.once[key]["result"], place)
+        instead = after = ""
         earlier = self._earlier(activity, run, nth, taken) if state.reuse else ""
         if earlier:
             kept = state.reuse[earlier]
@@ -170,6 +171,9 @@ class Visit(Handling):
         elif activity.once_per == "call" and f"{run}{activity.name}#{nth}" in state.reuse:
             # That key stands for the call of a restarted visit, with other arguments: this is a new one (A5).
             key = f"{state.uid}-{state.visit}-{run}{activity.name}-{nth}"
+            instead = f"{run}{activity.name}#{nth}"
+        if state.reuse:
+            after = self._unsettled(earlier or f"{run}{activity.name}#{nth}")
         data: dict[str, Json] = {
             "call": call, "activity": activity.name, "digest": taken, "input": arguments, "key": key,
             "nth": nth, "owner": activity.owner.name, "system": activity.system.name if activity.system else "",
@@ -179,11 +183,15 @@ class Visit(Handling):
         }  # fmt: skip
         if run:
             data["run"] = run
+        if instead and "rows" in state.reuse[instead]:
+            data["instead"] = {"name": instead, **state.reuse[instead]["rows"]}
+        if after:  # it begins when that one is settled, and is not late before
+            data["after"], data["start_by"] = after, ""
         data |= undo_named(activity)
         data |= where_run(activity)
         # One that is not loaded nobody could run here, nor give its slot back: its call becomes an incident.
         known = activity.name in self.code.activities
-        worker = self._begin(activity) if self.mode == "live" and known else 0
+        worker = self._begin(activity) if self.mode == "live" and known and not after else 0
         data["attempt"] = 1 if worker else 0
         data["worker"] = worker
         self._emit("activity_scheduled", data, place)
@@ -206,6 +214,11 @@ class Visit(Handling):
         reuse = self.state.reuse
         known = (f"{run}{name}#{nth}" for name in (activity.name, *activity.was))
         return next((name for name in known if name in reuse and reuse[name]["digest"] == taken), "")
+
+    def _unsettled(self, name: str) -> str:
+        """Return what a call of the visit that was begun anew was asked as, if what it was before is not settled."""
+        after: str = self.state.reuse.get(name, {}).get("after", "")
+        return after if any(redone["asked_as"] == after for redone in self.state.redone.values()) else ""
 
     def _key(self, activity: Activity[Any, Any], run: str, nth: int) -> str:
         state = self.state

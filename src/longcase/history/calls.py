@@ -26,9 +26,14 @@ def commanded(state: CaseState, event: Event) -> None:
     }  # fmt: skip
     if data.get("transaction"):
         call["transaction"] = True
+    if "after" in data:
+        call["after"] = data["after"]
     if "queue" in data:
         call["queue"] = data["queue"]
         call["priority"] = data["priority"]
+    if "instead" in data:  # told with this turn: it must not be told again where the visit ends
+        name = data["instead"]["name"]
+        state.reuse = {**state.reuse, name: {k: v for k, v in state.reuse[name].items() if k != "rows"}}
     state.calls[data["call"]] = call
     if "undo" in data:
         state.undo[data["call"]] = {
@@ -37,6 +42,11 @@ def commanded(state: CaseState, event: Event) -> None:
         }  # fmt: skip
     if event.type == "undo_started" and state.undoing is not None:
         state.undoing["call"] = data["call"]
+
+
+def untold(before: Mapping[str, Json], after: Mapping[str, Json]) -> list[dict[str, Json]]:
+    """Return the committed results kept for a visit that ends (`before`) and nobody has applied, nor will (`after`)."""
+    return [kept for name, kept in before.items() if name not in after and kept.get("rows", {}).get("untold")]
 
 
 def undo_entry(state: CaseState, call: str) -> UndoEntry | None:

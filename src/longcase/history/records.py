@@ -47,7 +47,8 @@ class Call(TypedDict):
     stopping: NotRequired[bool]  # the stage waits for the end of an attempt it has cancelled: no further one
     corrected: NotRequired[dict[str, Json]]  # what of its arguments was corrected since: changes, doubts, by, at
     asked_as: NotRequired[str]  # the call that stage code waits for, where an operator had it called anew
-    scope: NotRequired[str]  # the key of that one, under which `once_per` finds the result
+    after: NotRequired[str]  # the same, of the visit that was begun anew: it does not begin before that one is settled
+    scope: NotRequired[str]  # the key of the one with `asked_as`, under which `once_per` finds the result
     transaction: NotRequired[bool]  # its attempts run in transactions of the store: nothing of a failed one is left
     committed: NotRequired[int]  # the attempt whose transaction was committed: its result waits in the inbox
     lost: NotRequired[int]  # attempts lost with their worker since the call was commanded or granted new attempts

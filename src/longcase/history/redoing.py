@@ -15,13 +15,19 @@ _UNREADABLE: Final = frozenset({"contract_changed", "not_encodable"})
 
 
 def is_held(state: CaseState, call: Call) -> bool:
-    """Tell whether a call may not begin yet: the one whose place it takes is not settled, or the stage is to close."""
+    """Tell whether a call may not begin yet: one before it is not settled, or the stage is to close.
+
+    Before it is the call whose place it takes, or took in the visit that was begun anew.
+    """
     asked_as = call.get("asked_as")
-    if asked_as is None or call["attempt"]:
+    after = call.get("after")
+    if (asked_as is None and after is None) or call["attempt"]:
         return False
-    if any(redone["asked_as"] == asked_as for redone in state.redone.values()):
+    if any(redone["asked_as"] in (asked_as, after) for redone in state.redone.values()):
         return True
-    return any(opened["kind"] == "unsettled_close" and opened["blocks"] for opened in state.incidents.values())
+    return asked_as is not None and any(
+        opened["kind"] == "unsettled_close" and opened["blocks"] for opened in state.incidents.values()
+    )
 
 
 def standing_for(state: CaseState, asked_as: str) -> str:
@@ -74,6 +80,8 @@ def _call_redone(state: CaseState, event: Event) -> None:
     call = state.calls[data["call"]]
     call["asked_as"] = data["asked_as"]
     call["scope"] = old.get("scope", old["key"])
+    if "after" in old:
+        call["after"] = old["after"]
 
 
 def _abandon(state: CaseState, ref: str, call: Call, asked_as: str, event: Event) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from longcase.errors import BugError
 from longcase.history import redoing as _redoing  # noqa: F401 - registers its reducers, as calls does
 from longcase.history import tasks as _tasks  # noqa: F401
-from longcase.history.calls import undo_entry
+from longcase.history.calls import undo_entry, untold
 from longcase.history.event import APPLIED, SEEN, Event
 from longcase.history.records import (
     UNKNOWN_KINDS,
@@ -215,12 +215,10 @@ def _cancel_requested(state: CaseState, event: Event) -> None:
 
 @on("moved")
 def _moved(state: CaseState, event: Event) -> None:
-    state.move = {
-        "to": event.data["to"],
-        "restart": event.data["restart"],
-        "seq": event.seq,
-        "reuse": event.data["reuse"],
-    }
+    before, reuse = state.move, event.data["reuse"]
+    state.move = {"to": event.data["to"], "restart": event.data["restart"], "seq": event.seq, "reuse": reuse}
+    if before is not None and (left := [*before.get("stranded", ()), *untold(before["reuse"], reuse)]):
+        state.move["stranded"] = left
     if "told" in event.data:
         state.move["told"] = event.data["told"]
     state.signals = sorted([*state.signals, *event.data.get("signals", ())], key=lambda kept: kept["seq"])

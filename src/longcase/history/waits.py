@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from longcase.history.committed import kept_outcomes
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Timer
 
@@ -29,12 +30,13 @@ def waits(state: CaseState) -> list[Wait]:
     found: list[Wait] = []
     if state.incidents:
         found += _incidents(state)
-    kept = _kept_outcomes(state) if state.incidents else {}
+    kept = kept_outcomes(state) if state.incidents else {}
     for ref, call in state.calls.items():
         if call["awaited"] and call["status"] != "incident":
             whose, what = call["system"] or call["owner"], _call_text(state, call)
             if ref in kept:
-                whose, what = kept[ref]
+                whose = state.incidents[kept[ref]]["owner"]
+                what = f"{call['activity']}, ended: incident {kept[ref]} keeps its outcome"
             found.append(Wait("activity", what, whose, call["since"], call["expected"], call["node"], call["seq"]))
     if state.tasks:
         found += _tasks(state)
@@ -59,20 +61,6 @@ def _incidents(state: CaseState) -> Iterator[Wait]:
     for opened in state.incidents.values():
         what = f"{opened['kind']}: {opened['message']}"
         yield Wait("incident", what, opened["owner"], opened["since"], opened["due"], opened["node"], 0)
-
-
-def _kept_outcomes(state: CaseState) -> dict[str, tuple[str, str]]:
-    """Return of the calls that have ended, and whose outcome an incident keeps, whose move it is and what they await.
-
-    No event tells of such an outcome yet: the turn that was to apply it was not written.
-    """
-    found = {}
-    for number, opened in state.incidents.items():
-        ref = (opened["pending"] or {}).get("call", "")
-        if ref in state.calls:
-            activity = state.calls[ref]["activity"]
-            found[ref] = opened["owner"], f"{activity}, ended: incident {number} keeps its outcome"
-    return found
 
 
 def _tasks(state: CaseState) -> Iterator[Wait]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from longcase.history.chain import is_sound
-from longcase.history.event import Event
+from longcase.history.committed import kept_outcomes
+from longcase.history.event import CATALOGUE, Event
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
 from longcase.history.waits import Wait, for_a_worker, waits
@@ -129,9 +130,12 @@ def corrected_calls(state: CaseState, written: Written) -> list[str]:
 def settling(state: CaseState) -> list[str]:
     """Return of each call that was called anew what the new call still waits for."""
     lines = []
+    kept = kept_outcomes(state) if state.redone else {}
     for ref in state.redone:
         call, entry = state.calls.get(ref), state.undo.get(ref)
-        if call is not None:
+        if call is not None and ref in kept:
+            what, why = call["activity"], f"it has ended, and incident {kept[ref]} keeps its outcome"
+        elif call is not None:
             unknown = f"nobody knows yet what attempt {call['attempt']} came to"
             running = f"attempt {call['attempt']} was asked to stop, and its end is awaited"
             what, why = call["activity"], running if call["status"] == "running" else unknown
@@ -206,7 +210,7 @@ _TOLD: Final[dict[str, str]] = {
     "handler_ended": "handler {handler} is done",
     "stage_returned": "the stage is done ({exit}), waits for {handlers}",
     "signal_refused": "signal {signal} from {sender} was refused: the case is closed",
-    "signal_unhandled": "nobody took the signal {signal}: {reason}",
+    "signal_unhandled": "nobody took the signal {signal}: {why}",
     "duplicate_ignored": "signal {signal} came again under the key {key}: ignored",
     "child_started": "started the case {workflow}/{key}",
     "child_closed": "a child case closed: {close}",
@@ -236,6 +240,10 @@ def told(event: Event, written: Written = str) -> str:
     if event.digest and not is_sound(event):
         return f"{event.type}: its payload is not what was recorded, see longcase verify"
     text = _TOLD.get(event.type, event.type.replace("_", " "))
+    if event.type == "result_late" and "kept" in event.data:
+        text = "{call} had committed its transaction, and its result {result} was kept for the next visit"
+    elif event.type == "signal_unhandled" and event.data["signal"] in CATALOGUE:
+        text = "nobody took the input {signal}: {why}"
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""

@@ -344,13 +344,15 @@ class Turns:
                 resident = residents.new(case_no, code, row.state)
                 base_seq, base_seen = row.state.seq, row.state.seen_seq
                 result = refuse_input(resident, residents.work(now), discarded, discarded.item)
-                left = [other for other in items if other is not discarded.item and not isinstance(other, Accepted)]
+                left = [other for other in items if other is not discarded.item]
                 break
         else:
             raise BugError(f"case {case_no}: a turn that was fine is discarded at its second run")
         if limit is not None:
-            left = [other for other in items[result.items_applied :] if not isinstance(other, Accepted)]
+            left = items[result.items_applied :]
+        # What was accepted beside a turn that was discarded waits in the inbox, and wants one of its own.
         more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
+        left = [other for other in left if not isinstance(other, Accepted)]
         residents.put(resident)
         return self._prepared(
             Prepared(resident, result, local, None, reserved, left, more, untaken - len(result.taken)),

@@ -1,0 +1,79 @@
+"""What comes in the moment in which a call fails for good is applied, as the incident of a call blocks nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.rules.support import Go, Order, VendorDown, banking, closed, desk, in_both, incident
+
+from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
+from longcase.testing import Simulation
+
+wf = Workflow("beside", object=Order, key="id", owner=desk, expect=days(5))
+go = wf.signal("go", Go)
+
+
+@activity(owner=banking, retry=Retry(max_attempts=1))
+async def ring(order: str) -> str:
+    raise VendorDown("nobody answers")
+
+
+@wf.stage
+async def both(case: Case[Order]) -> Next:
+    async with asyncio.TaskGroup() as group:
+        rung = group.create_task(ring(case.key))
+        word = await case.receive(go)
+        case.update(amount=word.n)
+    return wf.close("done", result=rung.result())
+
+
+def test_rule_A3_a_signal_that_comes_while_a_call_fails_for_good_does_not_stand_still() -> None:
+    def scenario(sim: Simulation) -> None:
+        async def meanwhile(order: str) -> str:
+            await sim.service.signal(f"beside/{order}", go, Go(n=7))
+            raise VendorDown("nobody answers")
+
+        sim.fake(ring, meanwhile)
+        case = sim.start(wf, Order(id="o1"))
+        assert incident(sim, case)["kind"] == "activity_failed"
+        assert sim.show(case).pending == 0
+        assert sim.state(case).object["amount"] == 7
+        sim.set_result(case, "answered")
+        assert closed(sim, case) == "done"
+
+    in_both(scenario, wf)
+
+
+mended = Workflow("mended", object=Order, key="id", owner=desk, expect=days(5))
+later = mended.signal("later", Go)
+
+
+@mended.stage
+async def ringing(case: Case[Order]) -> Next:
+    try:
+        await ring(case.key)
+    except ActivityFailed:
+        if case.object.extra is None:
+            raise KeyError("a bug of the stage") from None
+        raise
+    return mended.close("done")
+
+
+def test_rule_A3_what_a_calls_incident_has_refused_waits_for_its_repair_and_keeps_nobody_busy() -> None:
+    """The call's failure is applied anew, from the inbox, and is refused anew; nothing else of the case is blocked."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(mended, Order(id="o1"))
+        assert incident(sim, case)["kind"] == "stage_failed"
+        sim.correct(case, extra="mended")
+        sim.retry(case)
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["blocks"]) == ("activity_failed", False)
+        sim.signal(case, later, Go())  # the mover came to no rest after it
+        assert [kept["signal"] for kept in sim.state(case).signals] == ["later"]
+        assert (sim.show(case).pending, sim.show(case).wake_at) == (1, "")
+        sim.set_result(case, "answered")
+        assert closed(sim, case) == "done"
+        assert sim.show(case).pending == 0
+
+    in_both(scenario, mended)
