@@ -26,6 +26,7 @@ _REPAIRS: Final[dict[str, list[str]]] = {
     "late_effect": ["skip"],
     "child_key_taken": ["restart", "move", "cancel"],
     "code_changed": ["retry", "restart", "move", "cancel"],
+    "history_damaged": ["retry", "move", "cancel"],
     "overrides_correction": ["retry", "correct", "move", "cancel"],
 }
 _OTHERS: Final = ["retry", "correct", "restart", "move", "cancel"]
@@ -106,6 +107,15 @@ def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:
     """Recorded past beside attempted present."""
     details: dict[str, Json] = {"recorded": mismatch.recorded, "attempted": mismatch.attempted, "line": mismatch.line}
     return TurnDiscarded("code_changed", str(mismatch), owner=owner, details=details)
+
+
+def from_damage(seq: int, owner: str) -> TurnDiscarded:
+    """A visit that cannot be replayed: one of its events is not what was recorded."""
+    hint = "longcase verify; then restore a backup (longcase restore BACKUP) and retry, or move or cancel the case"
+    return TurnDiscarded(
+        "history_damaged", f"event {seq} of the history is not what was recorded", owner=owner,
+        details={"event": seq, "hint": hint},
+    )  # fmt: skip
 
 
 def from_exception(error: BaseException, owner: str) -> TurnDiscarded:

@@ -15,11 +15,19 @@ from typing import Any
 
 from longcase.engine.attempts import completed, unsettled
 from longcase.engine.code import WorkflowCode
-from longcase.engine.incidents import TurnDiscarded, failed_calls, from_exception, from_fault, from_mismatch
+from longcase.engine.incidents import (
+    TurnDiscarded,
+    failed_calls,
+    from_damage,
+    from_exception,
+    from_fault,
+    from_mismatch,
+)
 from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed
 from longcase.history.calls import last_attempt
+from longcase.history.chain import damaged
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
@@ -55,12 +63,15 @@ class Resident:
         """Replay the current visit over its events; afterwards `visit` is parked where they end.
 
         Raises:
-            TurnDiscarded: `code_changed`, if the code does not do what is recorded.
+            TurnDiscarded: `code_changed`, if the code does not do what is recorded; `history_damaged`, if what is
+                read is not what was recorded.
         """
         if self.state.visit == 0 or self.state.move is not None:
             # An operator's move ends the visit: the way out of `code_changed` must not replay it.
             self._require_object()
             return
+        if seq := damaged(events):
+            raise from_damage(seq, self.code.workflow.owner.name)
         entered = events[0]
         stage = self.stage_named(entered.data["stage"])
         base = CaseState.from_json(entered.data["snapshot"])

@@ -59,22 +59,6 @@ def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:
         raise StoreCorrupt(f"case {case_no} has no history", hint="longcase restore BACKUP")
 
 
-def event_as_is(row: Sequence[Any]) -> Event:
-    """Return an event also where its payload was damaged."""
-    text = row[13]
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = {}
-    seq, visit, type_, version, at, actor, on_behalf, channel, cause, map_, node, n, strand, _, salt, digest, hash_ = (
-        row
-    )
-    return Event(
-        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version, salt, digest,
-        hash_, text,
-    )  # fmt: skip
-
-
 def decoded(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Json]:
     decoded: dict[str, Json] = {}
     for column, value in zip(columns, values, strict=True):

@@ -118,6 +118,9 @@ EVENT_COLUMNS: Final = (
     "seq, visit, type, version, at, actor, on_behalf, channel, cause, map, node, n, strand, data, salt, digest, hash"
 )
 
+# As bytes: where a damaged payload is no UTF-8 any more, SQLite's driver would refuse the whole reading.
+EVENT_COLUMNS_AS_BYTES: Final = EVENT_COLUMNS.replace(" data,", " CAST(data AS BLOB),")
+
 
 def event_values(case_no: int, event: Event) -> Row:
     """Return the values of a row of history: case_no, then EVENT_COLUMNS."""
@@ -129,7 +132,7 @@ def event_values(case_no: int, event: Event) -> Row:
 
 
 def event_from(row: Row) -> Event:
-    """Return the event of a row of EVENT_COLUMNS."""
+    """Return the event of a row of EVENT_COLUMNS; of one whose payload was damaged too: see `chain.damaged`."""
     (
         seq,
         visit,
@@ -149,8 +152,16 @@ def event_from(row: Row) -> Event:
         digest,
         hash_,
     ) = row
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    try:
+        data = json_value(text)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        data = {}  # damaged
     return Event(
-        type_, json_value(text), visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
+        type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
         salt, digest, hash_, text,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from longcase.errors import CaseNotFound
 from longcase.history.chain import GENESIS
 from longcase.history.state import CaseState
 from longcase.store import rows
-from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
+from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, refolded
 from longcase.store.folding import tasks_of
 from longcase.store.postgres.statement import put_tasks, update_row
 from longcase.store.records import Stored
@@ -47,7 +47,7 @@ async def stored(connection: Any, after: int, limit: int) -> list[Stored]:
         span = (after, max(found))
         for case_no, *event in await connection.fetch(_EVENTS, *span):
             if case_no in found:
-                found[case_no].events.append(event_as_is(event))
+                found[case_no].events.append(rows.event_from(tuple(event)))
         for case_no, *item in await connection.fetch(_INBOX, *span):
             found[case_no].inbox.append(rows.input_from(tuple(item)))
         for case_no, name, *task in await connection.fetch(_TASKS, *span):
@@ -76,7 +76,7 @@ async def rebuild(connection: Any, case_no: int, now: str) -> None:
         found = await connection.fetch(
             f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = $1 ORDER BY seq", case_no
         )
-        events = [event_as_is(list(event)) for event in found]
+        events = [rows.event_from(tuple(event)) for event in found]
         state: CaseState = refolded(case_no, events)
         head = events[-1].hash if events else GENESIS
         await update_row(connection, case_no, state, head, now)

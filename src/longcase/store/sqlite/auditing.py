@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from longcase.errors import CaseNotFound
 from longcase.store import rows
-from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, event_as_is, refolded
+from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, refolded
 from longcase.store.folding import tasks_of
 from longcase.store.records import CaseRow, Stored
 from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
@@ -22,7 +22,7 @@ _CASES: Final = f"""
 SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *OPERATION))} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
 """
 _AMONG: Final = "case_no > ? AND case_no <= ?"
-_EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
+_EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
 _INBOX: Final = f"SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE {_AMONG} ORDER BY case_no, no"
 _TASKS: Final = f"SELECT case_no, task, {', '.join(rows.TASK_COLUMNS)} FROM tasks WHERE {_AMONG}"
 
@@ -37,7 +37,7 @@ def stored(read: Read, after: int, limit: int) -> list[Stored]:
         return []
     span = (after, max(found))
     for case_no, *event in read(_EVENTS, span):
-        found[case_no].events.append(event_as_is(event))
+        found[case_no].events.append(rows.event_from(tuple(event)))
     for case_no, *item in read(_INBOX, span):
         found[case_no].inbox.append(rows.input_from(tuple(item)))
     for case_no, name, *task in read(_TASKS, span):
@@ -61,9 +61,9 @@ def rebuild(tx: Transaction, case_no: int) -> None:
     if row is None:
         raise CaseNotFound(f"no case has the number {case_no}")
     found = tx.execute(
-        f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
+        f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
     ).fetchall()
-    events = [event_as_is(list(event)) for event in found]
+    events = [rows.event_from(tuple(event)) for event in found]
     state = refolded(case_no, events)
     rebuilt = CaseRow(case_no, state, events[-1].hash, tx.now, row[0], 0)
     tx.execute(UPDATE_CASE, (*rows.state_values(state), rebuilt.hash, rebuilt.wake_at, rebuilt.lease, case_no))

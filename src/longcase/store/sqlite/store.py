@@ -56,7 +56,7 @@ _RANGES: Final = f"""
 WITH wanted (wanted_case, first, last) AS (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)
 )
-SELECT case_no, {rows.EVENT_COLUMNS}
+SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES}
 FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
 ORDER BY case_no, seq
 """
@@ -198,7 +198,7 @@ class SqliteStore(Fleet):
         visit: int | None = None,
         limit: int | None = None,
     ) -> list[Event]:
-        sql = f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq > ?"
+        sql = f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? AND seq > ?"
         parameters: list[Any] = [case_no, after]
         if visit is not None:
             if visit:
@@ -223,7 +223,9 @@ class SqliteStore(Fleet):
         return found
 
     async def event(self, case_no: int, seq: int) -> Event:
-        found = self._read(f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq))
+        found = self._read(
+            f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq)
+        )
         if not found:
             raise NotFoundError(f"case {case_no} has no event {seq}")
         return rows.event_from(found[0])
