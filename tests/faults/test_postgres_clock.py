@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import LEASE_SECONDS
 from tests.crash.inspection import Inspection
+from tests.faults.database_clock import set_clock
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import check_orders
 from tests.faults.ships import Ships, door, fleet, fresh_orders, nothing, sail, sent
-from tests.support.postgres import Databases, migrate, run_sql
 
 from longcase.history.event import Event, instant_of
 
-# A clock that can be set stands before PostgreSQL's own in the search path; the schema is made under it.
-_CLOCK = (
-    "CREATE SCHEMA machine",
-    "CREATE TABLE machine.clock (ahead interval NOT NULL)",
-    "INSERT INTO machine.clock VALUES ('0')",
-    """
-    CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
-    AS 'SELECT pg_catalog.clock_timestamp() + ahead FROM machine.clock'
-    """,
-    """
-    DO $$ BEGIN
-        EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
-    END $$
-    """,
-)
 KEYS = [f"o{number}" for number in range(by_length(6, 60))]
 JUMPS = by_length(["1 hour", "-1 hour"], ["1 hour", "-1 hour", "10 years", "-50 years"])
 
 pytestmark = pytest.mark.timeout(by_length(600, 1_800))
-
-
-@pytest.fixture
-def clock_url(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return the URL of an empty store whose database's clock can be set."""
-    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
-    url = databases.new(empty=True)
-    run_sql(url, *_CLOCK)
-    migrate(url)
-    yield url
-    databases.drop(url)
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -88,10 +60,6 @@ def test_fault_F27_the_databases_clock_jumps_under_a_fleet(
         useful={"orders closed": len(keys), "effects": effects, "timers fired": len(fired)},
         found=f"no timer early or twice; {forgotten} workers joined anew, {lost} attempts taken for lost and settled",
     )
-
-
-def set_clock(url: str, ahead: str) -> None:
-    run_sql(url, f"UPDATE machine.clock SET ahead = '{ahead}'")
 
 
 def fires(events: list[Event]) -> int:
