@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
 
 import apsw
 import pytest
@@ -14,6 +18,7 @@ from tests.support.postgres import run_sql
 
 from longcase import Case, Longcase, Next, Team, Workflow, activity, days
 from longcase.errors import StoreCorrupt
+from longcase.insight.verify import verify
 
 desk = Team("desk")
 
@@ -106,4 +111,44 @@ async def test_fault_F13_a_case_whose_history_was_damaged_is_held_and_the_others
     fault_report(
         injected={f"payload of {kind}: {how}": 1}, useful={"cases closed": len(GOOD)},
         found="the worker named the event and held its case; verify named it too",
+    )  # fmt: skip
+
+
+STATES = {
+    "cut off": "substr(state, 1, 60)",
+    "no UTF-8": "CAST(substr(CAST(state AS BLOB), 1, 60) || x'f0' || substr(CAST(state AS BLOB), 62) AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("how", STATES)
+async def test_fault_F13_a_row_that_cannot_be_read_stands_still_until_it_is_rebuilt_and_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault_report: FaultReport, how: str
+) -> None:
+    """PostgreSQL takes nothing but JSON into these columns."""
+    url = f"sqlite:///{tmp_path / 'cases.db'}"
+    async with Longcase([things], url=url) as longcase:
+        async with longcase.working():
+            for key in ("bad", *GOOD):
+                await longcase.service.start(things, Thing(id=key))
+            await until(longcase, WAITING, len(GOOD) + 1)
+        for key in ("bad", *GOOD):
+            await longcase.service.signal(f"things/{key}", go, Thing(id=key))
+        with closing(apsw.Connection(str(tmp_path / "cases.db"))) as connection:
+            connection.execute(f"UPDATE cases SET state = {STATES[how]} WHERE key = 'bad'")
+        async with longcase.working():
+            await until(longcase, CLOSED, len(GOOD))
+            with pytest.raises(StoreCorrupt, match="its row cannot be read") as told:
+                await longcase.service.show("things/bad")
+            assert told.value.hint == "longcase verify; longcase rebuild things/bad"
+            found = [str(one) async for one in verify(longcase.store)]  # type: ignore[arg-type]
+            assert [finding.partition(" holds")[0] for finding in found] == ["I3: things/bad (case 1): column state"]
+            words = [sys.executable, "-m", "longcase", "rebuild", "things/bad", "--store", url]
+            told_by = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True)
+            assert told_by.stdout == "things/bad: rebuilt from its history\n", told_by.stderr
+            await until(longcase, CLOSED, len(GOOD) + 1)
+    assert "things/bad (case 1): its row cannot be read; it stands still" in caplog.text
+    assert await asyncio.to_thread(lambda: Inspection(url).broken_invariants()) == []
+    fault_report(
+        injected={f"a row's JSON {how}": 1}, useful={"cases closed": len(GOOD) + 1},
+        found="the log names it with the mend; verify and rebuild mend it",
     )  # fmt: skip

@@ -14,11 +14,16 @@ from longcase.errors import UsageError
 from longcase.model.names import counted
 
 if TYPE_CHECKING:
+    from longcase.app import Longcase
     from longcase.insight.invariants import Finding
     from longcase.insight.verify import Verified
 
 PANEL = "Keep the store"
 BROKEN = 6  # exit status: the store is not well
+_NUMBER = """
+SELECT case_no FROM cases WHERE tenant = :tenant AND workflow = :workflow AND key = :key
+ORDER BY (status = 'open') DESC, case_no DESC LIMIT 1
+"""
 MOST = 1_000  # findings that are printed; the count is whole
 
 
@@ -78,7 +83,7 @@ def rebuild(
     with session.open() as longcase:
         store: Any = longcase.store
         if case:
-            numbers = {finish(longcase.service.row(case)).case_no: case}
+            numbers = {_number(longcase, case): case}
         else:
             broken = finish(_verified(store, lambda done: None))
             numbers = {one.case_no: one.address for one in broken if one.invariant == "I3" and one.case_no}
@@ -91,6 +96,13 @@ def rebuild(
     if not numbers:
         terminal.line("every row equals the fold of its history; nothing to do")
     return None
+
+
+def _number(longcase: Longcase, case: str) -> int:
+    """Return the number of a case, also of one whose row cannot be read."""
+    ref = longcase.service.ref(case)
+    found = finish(longcase.store.query(_NUMBER, {"tenant": ref.tenant, "workflow": ref.workflow, "key": ref.key}))
+    return int(found[0]["case_no"]) if found else finish(longcase.service.row(case)).case_no
 
 
 def doctor(session: Session) -> None:

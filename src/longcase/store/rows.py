@@ -11,7 +11,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final
 
-from longcase.errors import InvalidInput
+from longcase.errors import InvalidInput, StoreCorrupt
 from longcase.history.event import Event
 from longcase.history.records import TRANSIENT
 from longcase.history.state import CaseState, Task
@@ -88,9 +88,9 @@ def _rest(state: CaseState) -> str:
 
 
 LOADED: Final = (*(column for column, _ in _FOLDED), "object", "state", "hash", "wake_at", "lease", "case_no")
-SELECT_CASE: Final = (
-    f"SELECT {', '.join(LOADED)}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"  # noqa: S608 - our own columns
-)
+AS_BYTES: Final = {"object": "CAST(object AS BLOB)", "state": "CAST(state AS BLOB)"}  # also where they are no UTF-8
+_SELECTED: Final = ", ".join(AS_BYTES.get(name, name) for name in LOADED)
+SELECT_CASE: Final = f"SELECT {_SELECTED}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"  # noqa: S608 - our own columns
 _FOLDED_FIELDS: Final = tuple(field for _, field in _FOLDED)
 
 
@@ -107,9 +107,20 @@ def state_from(row: Row) -> CaseState:
 
 
 def case_from(row: Row) -> CaseRow:
-    """Return the case of a row of SELECT_CASE."""
+    """Return the case of a row of SELECT_CASE.
+
+    Raises:
+        StoreCorrupt: what is JSON in it is that no more; its history has it, too.
+    """
     hash_, wake_at, lease, case_no, pending = row[-5:]
-    return CaseRow(case_no=case_no, state=state_from(row), hash=hash_, wake_at=wake_at, lease=lease, pending=pending)
+    try:
+        state = state_from(row)
+    except (ValueError, AttributeError) as error:
+        address = f"{row[1]}/{row[2]}"
+        raise StoreCorrupt(
+            f"{address} (case {case_no}): its row cannot be read", hint=f"longcase verify; longcase rebuild {address}"
+        ) from error
+    return CaseRow(case_no=case_no, state=state, hash=hash_, wake_at=wake_at, lease=lease, pending=pending)
 
 
 # -- history ---------------------------------------------------------------------------------------

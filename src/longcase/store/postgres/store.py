@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import BugError, NotFoundError, UnavailableError
+from longcase.errors import BugError, NotFoundError, StoreCorrupt, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -257,7 +257,11 @@ class PostgresStore(Fleet):
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
         loaded: dict[int, CaseRow] = {}
         for inputs, *found in await self._read(_WITH_INBOXES, list(cases)):
-            row = self._seen(found)
+            try:
+                row = self._seen(found)
+            except StoreCorrupt as error:
+                log.error("%s; it stands still: %s", error.message, error.hint)
+                continue
             row.inbox = sheet.inputs_from(inputs)
             loaded[row.case_no] = row
         return loaded

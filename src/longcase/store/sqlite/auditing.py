@@ -18,8 +18,9 @@ from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 
+_READ: Final = ", ".join(rows.AS_BYTES.get(name, name) for name in (*ROW_COLUMNS, *OPERATION))
 _CASES: Final = f"""
-SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *OPERATION))} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
+SELECT case_no, hash, {_READ} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
 """
 _AMONG: Final = "case_no > ? AND case_no <= ?"
 _EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE {_AMONG} ORDER BY case_no, seq"

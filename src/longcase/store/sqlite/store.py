@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from longcase.env import Env
-from longcase.errors import NotFoundError, UnavailableError
+from longcase.errors import NotFoundError, StoreCorrupt, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
@@ -187,7 +187,15 @@ class SqliteStore(Fleet):
         found = self._read(
             f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))", (text_of(list(cases), "cases"),)
         )
-        return {row.case_no: row for row in map(rows.case_from, found)}
+        loaded: dict[int, CaseRow] = {}
+        for row in found:
+            try:
+                case = rows.case_from(row)
+            except StoreCorrupt as error:
+                log.error("%s; it stands still: %s", error.message, error.hint)
+                continue
+            loaded[case.case_no] = case
+        return loaded
 
     async def events(
         self,
