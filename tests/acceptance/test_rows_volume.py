@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.test_rows_workflow import Client, Withdrawal, open_account, register, sales, wf
 
 from longcase import Case, Next, Workflow, days
+from longcase.history.state import fold
 from longcase.testing import Simulation
 
 PARKED = 2_000
@@ -91,7 +92,10 @@ def test_row_D5_a_thousand_cases_with_failing_vendors_and_late_people_end_in_dec
                 for row in rows:
                     help_on(sim, chance, f"onboarding/{row['key']}", row["stage"], row["incident_count"])
         histories = {f"onboarding/{n}": sim.history(f"onboarding/{n}") for n in range(STARTED)}
-        ends = {case: (sim.state(case).close or {}).get("name") for case in histories}
+        states = {case: sim.state(case) for case in histories}
+        for case, events in histories.items():  # row W8: of a thousand random cases
+            assert fold(events).to_json() == states[case].to_json(), case
+        ends = {case: (state.close or {}).get("name") for case, state in states.items()}
         assert set(ends.values()) == {"active", "declined"}
         assert longest >= 7, "people took a week for some"
         failed = [event for events in histories.values() for event in events if event.type == "attempt_failed"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import LEASE_SECONDS
+from tests.faults import database_clock
 from tests.faults.frame import NAME, PROPERTY, FaultReport, refuse_misnamed
+from tests.support.postgres import Databases
 
 HERE = Path(__file__).parent
 
@@ -33,6 +36,16 @@ def report(fault_report: FaultReport) -> FaultReport:
 def ledger(tmp_path: Path) -> Path:
     """Where the vendor of the orders notes what it was asked."""
     return tmp_path / "ledger"
+
+
+@pytest.fixture
+def clock_url(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the URL of an empty store on PostgreSQL, whose database's clock can be set."""
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", LEASE_SECONDS)
+    url = databases.new(empty=True)
+    database_clock.make_store(url)
+    yield url
+    databases.drop(url)
 
 
 @pytest.hookimpl(wrapper=True)

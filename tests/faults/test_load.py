@@ -1,17 +1,14 @@
-"""F30, F31, F37, F40: many at once: messages again and again, a burst, people in the same instant, an outage's heap."""
+"""F30, F31, F37: many at once: messages again and again, a burst, people in the same instant."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -20,15 +17,11 @@ from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND
 from tests.invariants.program import Paper, pulled, signing
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, days, hours
+from longcase import Case, Longcase, Next, Team, Workflow, days
 from longcase.client import LongcaseClient
 from longcase.engine.tasks import Actor
-from longcase.env import Env, RealClock
 from longcase.errors import ConflictError, IdempotencyConflict, LongcaseError
-from longcase.insight.verify import verify
-from longcase.opening import open_store
 from longcase.service.service import TaskView
-from longcase.store.sqlite import connection as connection_module
 
 desk = Team("desk")
 
@@ -251,108 +244,3 @@ def finish_by_hand(client: LongcaseClient, rounds: int) -> None:
         for person in ("ben", "cem"):
             for task in client.tasks(f"signing/p{number}"):
                 client.decide(f"signing/p{number}", "approved", actor=Actor(f"person:{person}"), shown=digest_of(task))
-
-
-# -- F40 -------------------------------------------------------------------------------------------------
-
-AT_ONCE = 40
-
-heap = Workflow("heap", object=Thing, key="id", owner=desk, expect=days(9))
-running: Counter[str] = Counter()
-
-
-@activity(owner=desk, effect="repeatable", concurrency=AT_ONCE)
-async def light(thing: str) -> str:
-    running["now"] += 1
-    running["most"] = max(running["most"], running["now"])
-    running["all"] += 1
-    try:
-        await asyncio.sleep(0.001)
-    finally:
-        running["now"] -= 1
-    return thing
-
-
-@heap.stage(expect=days(9))
-async def lying(case: Case[Thing]) -> Next:
-    await case.pause(hours(1), because="it is due with all the others")
-    await light(case.key)
-    return heap.close("up")
-
-
-class LateClock(RealClock):
-    ahead = timedelta(0)
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-
-def resident() -> int:
-    """Return the bytes of memory this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.timeout(by_length(300, 6_000))
-async def test_fault_F40_a_heap_of_cases_due_at_once_after_an_outage(tmp_path: Path, fault_report: FaultReport) -> None:
-    path, clock = tmp_path / "cases.db", LateClock()
-    count, url = by_length(1_000, 100_000), f"sqlite:///{path}"
-    async with Longcase([heap], url=url, env=Env(clock)) as longcase, longcase.working():
-        for begin in range(0, count, 1_000):
-            some = [Thing(id=f"h{n}") for n in range(begin, min(begin + 1_000, count))]
-            await longcase.service.start_prepared([longcase.service.new_case(heap, one) for one in some])
-        async with asyncio.timeout(BOUND * by_length(1, 20)):
-            while (await longcase.service.query("SELECT count(*) AS n FROM cases WHERE wait_kind = 'timer'"))[0][
-                "n"
-            ] < count:
-                await asyncio.sleep(0.05)
-    # The outage: nothing lives for two hours, and every timer is due.
-    clock.ahead = timedelta(hours=2)
-    running.clear()
-    before, files = resident(), len(os.listdir("/proc/self/fd"))
-    most_memory = most_files = most_log = 0
-    slowest = 0.0
-    reads = deaths = 0
-    while True:
-        async with Longcase([heap], url=url, env=Env(clock)) as longcase:
-            await longcase.record_maps()
-            worker = longcase.new_worker()
-            moving = asyncio.create_task(worker.run())
-            left = count
-            async with asyncio.timeout(BOUND * by_length(1, 40)):
-                while left:
-                    began = time.monotonic()
-                    await longcase.service.show(f"heap/h{reads * 37 % count}")
-                    slowest = max(slowest, time.monotonic() - began)
-                    reads += 1
-                    rows = await longcase.service.query("SELECT count(*) AS n FROM cases WHERE status = 'open'")
-                    left = rows[0]["n"]
-                    most_memory = max(most_memory, resident() - before)
-                    most_files = max(most_files, len(os.listdir("/proc/self/fd")) - files)
-                    most_log = max(most_log, os.path.getsize(f"{path}-wal"))
-                    if not deaths and left < count * 0.7:
-                        break  # in the middle of it this worker dies, and another recovers
-                    await asyncio.sleep(0.02)
-            if not left:
-                worker.stop()
-                await moving
-                break
-            deaths += 1
-            longcase.store.abandon(worker.number)  # type: ignore[attr-defined]
-            worker.abort()
-            await moving
-    store = await open_store(url, Env(clock), create=False)
-    try:
-        assert [str(finding) async for finding in verify(store)] == []  # type: ignore[arg-type]
-    finally:
-        await store.close()
-    assert running["most"] == AT_ONCE, f"{running['most']} ran at once; {AT_ONCE} are allowed, and should be reached"
-    assert running["all"] >= count
-    assert most_memory < 400 * 2**20, f"{most_memory / 2**20:.0f} MiB more than before"
-    assert most_files < 20
-    assert most_log < 2 * connection_module.WAL_LIMIT
-    fault_report(
-        injected={"cases due at once": count, "workers killed in it": deaths},
-        useful={"cases closed": count, "reads meanwhile": reads},
-        found=f"at most {running['most']} attempts at once, {most_memory / 2**20:.0f} MiB and {most_files} files more, "
-        f"log of {most_log / 2**20:.0f} MiB, slowest read {slowest * 1000:.0f} ms",
-    )

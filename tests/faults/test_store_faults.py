@@ -78,7 +78,7 @@ def test_fault_F13_a_flipped_bit_in_a_payload_is_found_and_its_case_and_event_na
         assert place > 0
         at = place + draw.choice([n for n, letter in enumerate(text) if letter.isalnum()])
         broken = bytearray(sound)
-        broken[at] ^= 1
+        broken[at] ^= 1 << draw.randrange(8)
         path.write_bytes(broken)
         with closing_it(apsw.Connection(str(path))) as looked:
             unseen += looked.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +10,20 @@ import typer
 
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
-from longcase.errors import StoreCorrupt, UsageError
+from longcase.errors import UsageError
 from longcase.model.names import counted
 
 if TYPE_CHECKING:
+    from longcase.app import Longcase
     from longcase.insight.invariants import Finding
     from longcase.insight.verify import Verified
 
 PANEL = "Keep the store"
 BROKEN = 6  # exit status: the store is not well
+_NUMBER = """
+SELECT case_no FROM cases WHERE tenant = :tenant AND workflow = :workflow AND key = :key
+ORDER BY (status = 'open') DESC, case_no DESC LIMIT 1
+"""
 MOST = 1_000  # findings that are printed; the count is whole
 
 
@@ -83,12 +87,10 @@ def rebuild(
         store: Any = longcase.store
         numbers: dict[int, str] = {}
         if case:
-            with suppress(StoreCorrupt):  # its row cannot be read: it is found among the broken ones
-                numbers = {finish(longcase.service.row(case)).case_no: case}
-        if not numbers:
-            for one in finish(_verified(store, lambda done: None)):
-                if one.invariant == "I3" and one.case_no and case in ("", one.address):
-                    numbers[one.case_no] = one.address
+            numbers = {_number(longcase, case): case}
+        else:
+            broken = finish(_verified(store, lambda done: None))
+            numbers = {one.case_no: one.address for one in broken if one.invariant == "I3" and one.case_no}
         for number in numbers:
             finish(store.rebuild(number))
     if session.json:
@@ -98,6 +100,13 @@ def rebuild(
     if not numbers:
         terminal.line("every row equals the fold of its history; nothing to do")
     return None
+
+
+def _number(longcase: Longcase, case: str) -> int:
+    """Return the number of a case, also of one whose row cannot be read."""
+    ref = longcase.service.ref(case)
+    found = finish(longcase.store.query(_NUMBER, {"tenant": ref.tenant, "workflow": ref.workflow, "key": ref.key}))
+    return int(found[0]["case_no"]) if found else finish(longcase.service.row(case)).case_no
 
 
 def doctor(session: Session) -> None:

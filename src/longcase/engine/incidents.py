@@ -27,6 +27,7 @@ _REPAIRS: Final[dict[str, list[str]]] = {
     "late_effect": ["skip"],
     "child_key_taken": ["restart", "move", "cancel"],
     "code_changed": ["retry", "restart", "move", "cancel"],
+    "history_damaged": ["retry", "move", "cancel"],
     "overrides_correction": ["retry", "correct", "move", "cancel"],
 }
 _OTHERS: Final = ["retry", "correct", "restart", "move", "cancel"]
@@ -61,11 +62,8 @@ def fits(repair: str, call: Call | None, code: WorkflowCode | None) -> bool:
     """Tell whether a repair that an incident's kind allows fits its call too.
 
     Both the list an incident opens with and the judgement of a repair go by it: a call whose result is never
-    None cannot be skipped, and where there is no call there is no result to set. Leaving a compensation undone is no
-    result.
+    None cannot be skipped. Leaving a compensation undone is no result.
     """
-    if repair == "set-result":
-        return call is not None
     if repair != "skip" or call is None or call["undoes"]:
         return True
     activity = code.activities.get(call["activity"]) if code is not None else None
@@ -128,6 +126,15 @@ def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:
     """Recorded past beside attempted present."""
     details: dict[str, Json] = {"recorded": mismatch.recorded, "attempted": mismatch.attempted, "line": mismatch.line}
     return TurnDiscarded("code_changed", str(mismatch), owner=owner, details=details)
+
+
+def from_damage(seq: int, owner: str) -> TurnDiscarded:
+    """A visit that cannot be replayed: one of its events is not what was recorded."""
+    hint = "longcase verify; then restore a backup (longcase restore BACKUP) and retry, or move or cancel the case"
+    return TurnDiscarded(
+        "history_damaged", f"event {seq} of the history is not what was recorded", owner=owner,
+        details={"event": seq, "hint": hint},
+    )  # fmt: skip
 
 
 def from_exception(error: BaseException, owner: str) -> TurnDiscarded:

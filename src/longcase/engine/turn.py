@@ -18,6 +18,7 @@ from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import (
     TurnDiscarded,
     failed_calls,
+    from_damage,
     from_exception,
     from_fault,
     from_mismatch,
@@ -27,7 +28,7 @@ from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
 from longcase.errors import ActivityFailed, InvalidInput
 from longcase.history.calls import last_attempt, untold
-from longcase.history.chain import is_sound
+from longcase.history.chain import damaged
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
@@ -64,14 +65,15 @@ class Resident:
         """Replay the current visit over its events; afterwards `visit` is parked where they end.
 
         Raises:
-            TurnDiscarded: `code_changed`, if the code does not do what is recorded; `undecodable_payload`, if an
-                event is not what was recorded.
+            TurnDiscarded: `code_changed`, if the code does not do what is recorded; `history_damaged`, if what is
+                read is not what was recorded.
         """
         if self.state.visit == 0 or self.state.move is not None:
             # An operator's move ends the visit: the way out of `code_changed` must not replay it.
             self._require_object()
             return
-        self._require_sound(events)
+        if seq := damaged(events):
+            raise from_damage(seq, self.code.workflow.owner.name)
         entered = events[0]
         stage = self.stage_named(entered.data["stage"])
         base = CaseState.from_json(entered.data["snapshot"])
@@ -110,15 +112,6 @@ class Resident:
                 details={"recorded": f"stage {name}", "attempted": "no stage of that name", "line": ""},
             )
         return stage
-
-    def _require_sound(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if not is_sound(event):
-                raise TurnDiscarded(
-                    "undecodable_payload", f"event {event.seq} ({event.type}) is not what was recorded",
-                    owner=self.code.workflow.owner.name, node=event.node,
-                    details={"seq": event.seq, "hint": "longcase verify, then longcase restore BACKUP"},
-                )  # fmt: skip
 
     def _require_object(self) -> None:
         workflow = self.code.workflow

@@ -10,6 +10,7 @@ the chain still verifies (SEMANTICS B21, decision 0005).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from longcase.history.event import Event
@@ -43,3 +44,18 @@ def is_sound(event: Event) -> bool:
 def link(previous: bytes, event: Event) -> bytes:
     """Return the event's hash, given the hash before it."""
     return sha256(previous + envelope(event) + event.digest).digest()
+
+
+def damaged(events: Iterable[Event]) -> int:
+    """Return the number of the first of these events, in order, that is not what was recorded; 0 if all are.
+
+    Of one whose predecessor is not among them only the payload is judged.
+    """
+    before: Event | None = None
+    for event in events:
+        if not is_sound(event):
+            return event.seq
+        if before is not None and event.seq == before.seq + 1 and event.hash != link(before.hash, event):
+            return event.seq
+        before = event
+    return 0

@@ -88,10 +88,10 @@ def json_text(value: Json) -> str:
         return dump_json(value)
 
 
-_from_json: Callable[[str], Json] = TypeAdapter(Any).validator.validate_json
+_from_json: Callable[[str | bytes], Json] = TypeAdapter(Any).validator.validate_json
 
 
-def json_value(text: str) -> Json:
+def json_value(text: str | bytes) -> Json:
     """Return the value of JSON text that we wrote ourselves, several times faster than `json.loads`.
 
     Raises:

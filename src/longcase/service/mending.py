@@ -11,7 +11,8 @@ from longcase.engine.code import WorkflowCode
 from longcase.engine.corrections import in_flight
 from longcase.engine.repair import Repair
 from longcase.engine.tasks import Actor
-from longcase.errors import InvalidInput, RepairRefused, UsageError
+from longcase.errors import InvalidInput, RepairRefused, StoreCorrupt, UsageError
+from longcase.history.chain import damaged
 from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
@@ -206,10 +207,14 @@ class Mending(Door):
         return await self._repair(address, judge, who, row)
 
     async def _last_visit_of(self, row: CaseRow, stage: str) -> list[Event]:
-        """Return the events of the case's latest visit of a stage, if there was one."""
+        """Return the events of the case's latest visit of a stage, if there was one.
+
+        Raises:
+            StoreCorrupt: one of them is not what was recorded.
+        """
         events = await self.store.events(row.case_no)
-        visits = [event.visit for event in events if event.type == "stage_entered" and event.data["stage"] == stage]
-        return [event for event in events if visits and event.visit == visits[-1]]
+        visits = [event.visit for event in events if event.type == "stage_entered" and event.data.get("stage") == stage]
+        return _sound(row, [event for event in events if visits and event.visit == visits[-1]])
 
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew, reusing what its calls have already returned."""
@@ -217,7 +222,7 @@ class Mending(Door):
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         row = await self.row(address)
-        events = await self.store.events(row.case_no, visit=row.state.visit)
+        events = _sound(row, await self.store.events(row.case_no, visit=row.state.visit))
 
         def judge(locked: Locked) -> Repair:
             _still_as_read(address, row.state, locked.state)
@@ -251,6 +256,20 @@ class Mending(Door):
             return Edit(Accepted(address, did=repair.did), repair.events, inputs, wake=True)
 
         return await self._edit(self.ref(address) if row is None else same_case(row), decide)
+
+
+def _sound(row: CaseRow, visit: list[Event]) -> list[Event]:
+    """Return the events of a visit whose calls are to be taken over.
+
+    Raises:
+        StoreCorrupt: one of them is not what was recorded.
+    """
+    if seq := damaged(visit):
+        raise StoreCorrupt(
+            f"{row.state.address}: event {seq} is not what was recorded, so no call can be taken over from its visit",
+            hint="longcase restore BACKUP; or move the case to a stage it was not in, or cancel it",
+        )
+    return visit
 
 
 def _still_as_read(address: str, read: CaseState, locked: CaseState) -> None:

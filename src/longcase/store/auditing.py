@@ -65,6 +65,6 @@ def decoded(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Json]:
             try:
                 value = json.loads(value)
             except ValueError:
-                value = {"not JSON": value}
+                value = {"not JSON": value.decode("utf-8", "replace") if isinstance(value, bytes) else value}
         decoded[column] = value
     return decoded

@@ -129,7 +129,7 @@ class Store(Protocol):
     # -- reading one case --------------------------------------------------------------------------
 
     async def load(self, ref: CaseRef) -> CaseRow | None: ...
-    async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]: ...
+    async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]: ...  # without those it cannot read
     async def events(
         self,
         case_no: int,

@@ -88,37 +88,39 @@ def _rest(state: CaseState) -> str:
 
 
 LOADED: Final = (*(column for column, _ in _FOLDED), "object", "state", "hash", "wake_at", "lease", "case_no")
-SELECT_CASE: Final = (
-    f"SELECT {', '.join(LOADED)}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"  # noqa: S608 - our own columns
-)
+AS_BYTES: Final = {"object": "CAST(object AS BLOB)", "state": "CAST(state AS BLOB)"}  # also where they are no UTF-8
+_SELECTED: Final = ", ".join(AS_BYTES.get(name, name) for name in LOADED)
+SELECT_CASE: Final = f"SELECT {_SELECTED}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"  # noqa: S608 - our own columns
 _FOLDED_FIELDS: Final = tuple(field for _, field in _FOLDED)
 
 
 def state_from(row: Row) -> CaseState:
-    """Return the state of a row of SELECT_CASE.
-
-    Raises:
-        StoreCorrupt: its object or its state is no JSON any more.
-    """
+    """Return the state of a row of SELECT_CASE."""
     state = CaseState()
     width = len(_FOLDED_FIELDS)
     for name, value in zip(_FOLDED_FIELDS, row, strict=False):
         setattr(state, name, value)
-    try:
-        state.object = json_value(row[width])
-        for name, value in json_value(row[width + 1]).items():
-            setattr(state, name, value)
-    except (ValueError, AttributeError):
-        raise StoreCorrupt(
-            f"{state.address}: its row is damaged, and holds no JSON", hint=f"longcase rebuild {state.address}"
-        ) from None
+    state.object = json_value(row[width])
+    for name, value in json_value(row[width + 1]).items():
+        setattr(state, name, value)
     return state
 
 
 def case_from(row: Row) -> CaseRow:
-    """Return the case of a row of SELECT_CASE."""
+    """Return the case of a row of SELECT_CASE.
+
+    Raises:
+        StoreCorrupt: what is JSON in it is that no more; its history has it, too.
+    """
     hash_, wake_at, lease, case_no, pending = row[-5:]
-    return CaseRow(case_no=case_no, state=state_from(row), hash=hash_, wake_at=wake_at, lease=lease, pending=pending)
+    try:
+        state = state_from(row)
+    except (ValueError, AttributeError) as error:
+        address = f"{row[1]}/{row[2]}"
+        raise StoreCorrupt(
+            f"{address} (case {case_no}): its row cannot be read", hint=f"longcase verify; longcase rebuild {address}"
+        ) from error
+    return CaseRow(case_no=case_no, state=state, hash=hash_, wake_at=wake_at, lease=lease, pending=pending)
 
 
 # -- history ---------------------------------------------------------------------------------------
@@ -126,6 +128,9 @@ def case_from(row: Row) -> CaseRow:
 EVENT_COLUMNS: Final = (
     "seq, visit, type, version, at, actor, on_behalf, channel, cause, map, node, n, strand, data, salt, digest, hash"
 )
+
+# As bytes: where a damaged payload is no UTF-8 any more, SQLite's driver would refuse the whole reading.
+EVENT_COLUMNS_AS_BYTES: Final = EVENT_COLUMNS.replace(" data,", " CAST(data AS BLOB),")
 
 
 def event_values(case_no: int, event: Event) -> Row:
@@ -138,10 +143,7 @@ def event_values(case_no: int, event: Event) -> Row:
 
 
 def event_from(row: Row) -> Event:
-    """Return the event of a row of EVENT_COLUMNS; one whose payload is no JSON any more has the data {}.
-
-    Whether it is what was recorded, `history.chain.is_sound` says: whoever goes by its data asks that first.
-    """
+    """Return the event of a row of EVENT_COLUMNS; of one whose payload was damaged too: see `chain.damaged`."""
     (
         seq,
         visit,
@@ -161,10 +163,14 @@ def event_from(row: Row) -> Event:
         digest,
         hash_,
     ) = row
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
     try:
         data = json_value(text)
     except ValueError:
-        data = {}
+        data = None
+    if not isinstance(data, dict):
+        data = {}  # damaged
     return Event(
         type_, data, visit, at, actor, on_behalf, channel, cause, map_, node, n, strand, seq, version,
         salt, digest, hash_, text,

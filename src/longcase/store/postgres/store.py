@@ -257,21 +257,25 @@ class PostgresStore(Fleet):
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
         loaded: dict[int, CaseRow] = {}
         for inputs, *found in await self._read(_WITH_INBOXES, list(cases)):
+            row: CaseRow | None
             try:
                 row = self._seen(found)
                 row.inbox = sheet.inputs_from(inputs)
             except StoreCorrupt as error:
                 row = await self._rebuilt(found[-4], error)
-            loaded[row.case_no] = row
+            if row is not None:
+                loaded[row.case_no] = row
         return loaded
 
-    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow:
-        """Return a case whose row is damaged: it is written anew from the history, which it follows from."""
-        log.error("%s; it is rebuilt from the history", damage.message)
-        await self.rebuild(case_no)
-        case = await self.load(CaseRef(case_no))
-        assert case is not None
-        return case
+    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow | None:
+        """Return a case whose row is damaged, written anew from its history; None if that is damaged too."""
+        try:
+            await self.rebuild(case_no)
+        except StoreCorrupt as error:
+            log.error("%s, nor can it be rebuilt: %s (hint: %s)", damage.message, error.message, error.hint)
+            return None
+        log.error("%s; it was rebuilt from the history", damage.message)
+        return await self.load(CaseRef(case_no))
 
     async def events(
         self,

@@ -18,11 +18,12 @@ from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 
+_READ: Final = ", ".join(rows.AS_BYTES.get(name, name) for name in (*ROW_COLUMNS, *OPERATION))
 _CASES: Final = f"""
-SELECT case_no, hash, {", ".join((*ROW_COLUMNS, *OPERATION))} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
+SELECT case_no, hash, {_READ} FROM cases WHERE case_no > ? ORDER BY case_no LIMIT ?
 """
 _AMONG: Final = "case_no > ? AND case_no <= ?"
-_EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
+_EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
 _INBOX: Final = f"SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE {_AMONG} ORDER BY case_no, no"
 _TASKS: Final = f"SELECT case_no, task, {', '.join(rows.TASK_COLUMNS)} FROM tasks WHERE {_AMONG}"
 
@@ -61,7 +62,7 @@ def rebuild(tx: Transaction, case_no: int) -> None:
     if row is None:
         raise CaseNotFound(f"no case has the number {case_no}")
     found = tx.execute(
-        f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
+        f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? ORDER BY seq", (case_no,)
     ).fetchall()
     events = [rows.event_from(tuple(event)) for event in found]
     state = refolded(case_no, events)

@@ -56,7 +56,7 @@ _RANGES: Final = f"""
 WITH wanted (wanted_case, first, last) AS (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)
 )
-SELECT case_no, {rows.EVENT_COLUMNS}
+SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES}
 FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
 ORDER BY case_no, seq
 """
@@ -189,20 +189,24 @@ class SqliteStore(Fleet):
         )
         loaded: dict[int, CaseRow] = {}
         for row in found:
+            case: CaseRow | None
             try:
                 case = rows.case_from(row)
             except StoreCorrupt as error:
                 case = await self._rebuilt(row[-2], error)
-            loaded[case.case_no] = case
+            if case is not None:
+                loaded[case.case_no] = case
         return loaded
 
-    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow:
-        """Return a case whose row is damaged: it is written anew from the history, which it follows from."""
-        log.error("%s; it is rebuilt from the history", damage.message)
-        await self.rebuild(case_no)
-        case = await self.load(CaseRef(case_no))
-        assert case is not None
-        return case
+    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow | None:
+        """Return a case whose row is damaged, written anew from its history; None if that is damaged too."""
+        try:
+            await self.rebuild(case_no)
+        except StoreCorrupt as error:
+            log.error("%s, nor can it be rebuilt: %s (hint: %s)", damage.message, error.message, error.hint)
+            return None
+        log.error("%s; it was rebuilt from the history", damage.message)
+        return await self.load(CaseRef(case_no))
 
     async def events(
         self,
@@ -213,7 +217,7 @@ class SqliteStore(Fleet):
         visit: int | None = None,
         limit: int | None = None,
     ) -> list[Event]:
-        sql = f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq > ?"
+        sql = f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? AND seq > ?"
         parameters: list[Any] = [case_no, after]
         if visit is not None:
             if visit:
@@ -238,7 +242,9 @@ class SqliteStore(Fleet):
         return found
 
     async def event(self, case_no: int, seq: int) -> Event:
-        found = self._read(f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq))
+        found = self._read(
+            f"SELECT {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE case_no = ? AND seq = ?", (case_no, seq)
+        )
         if not found:
             raise NotFoundError(f"case {case_no} has no event {seq}")
         return rows.event_from(found[0])
