@@ -171,9 +171,11 @@ def _clocks(events: Sequence[Event], latest: str) -> Iterator[str]:
                     yield f"B1: {timer}, due {due}, belongs before event {event.seq}, accepted {data['accepted_at']}"
         if event.type == "attempt_started" and event.node:
             tried = [
-                e for e in events[: event.seq - 1] if e.data.get("call") == data["call"] and e.data.get("next_try")
+                e.data.get("next_try", e.at)  # an operator's `retry` says: now
+                for e in events[: event.seq - 1]
+                if e.data.get("call") == data["call"] and (e.data.get("next_try") or e.type == "call_retried")
             ]
-            if tried and event.at < tried[-1].data["next_try"]:
+            if tried and event.at < tried[-1]:
                 yield f"I21: {data['call']} is tried early (event {event.seq})"
 
 
