@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.support.cases import NOON, NOON_TEXT, completed, entered, new_case, receive, scheduled, turn
+from tests.support.cases import NOON, NOON_TEXT, entered, new_case, receive, turn
 from tests.support.workers import lapse
 
 from longcase.history.event import instant_text
@@ -241,28 +241,6 @@ async def test_inv_19_a_rate_does_not_count_what_was_given_back_and_nothing_less
     # What counts is the first of noon, and those of 5 and 6 seconds past it.
     assert (await store.take(other, slow, after(9.9), 9)).again == after(10)
     assert len((await store.take(other, slow, after(10.1), 9)).calls) == 1
-
-
-async def test_inv_19_a_rate_does_not_count_claims_whose_calls_were_given_up_and_no_attempt_that_began(
-    store: Any,
-) -> None:
-    mine, other = await store.join("here", 1), await store.join("here", 2)
-    slow = [QueueLimits("gpu", rate=(3, 10.0))]
-    gone, begun, claimed = await waiting(store, *[call(due=after(n)) for n in range(-9, -6)])
-    claims = [(case_no, "1.c1", 1) for case_no in (gone, begun, claimed)]
-    assert (await store.take(mine, slow, NOON_TEXT, 9)).calls == tuple(claims)
-    await waiting(store, *[call(due=after(n)) for n in range(-5, 0)], tenant="other")
-    await rewrite(store, gone)  # given up before it began
-    row = await store.load(CaseRef(begun))
-    ended = turn(row, scheduled(queue="gpu", priority=0), completed())
-    ended.queued = []
-    await store.write([ended])
-    await store.void(["gpu", "vault"], claims)
-    assert len((await store.take(other, slow, after(1), 9)).calls) == 1
-    await store.void(["gpu"], claims)  # and once more: nothing else is free
-    assert (await store.take(other, slow, after(2), 9)).calls == ()
-    # What counts is noon's attempt and its claim, and that of a second past it.
-    assert len((await store.take(other, slow, after(10.1), 9)).calls) == 2
 
 
 async def test_inv_19_giving_back_an_earlier_claim_does_not_end_the_one_that_was_taken_since(store: Any) -> None:

@@ -108,14 +108,6 @@ async def stamp(name: str) -> str:
 post = Workflow("post", object=Thing, key="id", owner=desk, expect=days(1))
 
 
-torn = post.signal("torn", Thing, owner=desk)
-
-
-@post.on(torn)
-async def tearing(case: Case[Thing], thing: Thing) -> Next:
-    return post.close("torn")
-
-
 @post.stage(expect=days(1))
 async def stamping(case: Case[Thing]) -> Next:
     return post.close("stamped", result=await stamp(case.key))
@@ -404,30 +396,3 @@ async def test_show_reads_the_workers_once_whatever_it_says_of_them(store_url: s
         view = await longcase.service.show("pictures/a")
         assert (view.unserved, dict(view.untaken)) == (True, {"gpu": "no worker is alive"})
         assert looks == 1
-
-
-async def test_a_call_that_is_given_up_in_the_turn_it_was_claimed_for_uses_up_nothing_of_the_rate(
-    store_url: str,
-) -> None:
-    """The signal waits in the inbox while the call waits in the queue: whoever takes the call finds it cancelled."""
-    async with Fleet(store_url) as fleet:
-        await fleet.add("default")
-        await fleet.start(post, "a")
-        await until(lambda: _is(fleet, {"a": "waiting"}))
-    async with Fleet(store_url) as fleet:
-        await fleet.door.service.signal("post/a", torn, Thing(id="a"))
-        await fleet.add("slow")
-        await until(lambda: _closed(fleet, "post", 1))
-        await fleet.add("default")
-        await fleet.start(post, "b")
-        await until(lambda: _closed(fleet, "post", 2))
-        rows = await fleet.door.service.query("SELECT key, closed_as FROM case_overview ORDER BY key")
-        assert [(row["key"], row["closed_as"]) for row in rows] == [("a", "torn"), ("b", "stamped")]
-
-
-async def _is(fleet: Fleet, queued: dict[str, str]) -> bool:
-    return await fleet.queued() == queued
-
-
-async def _closed(fleet: Fleet, workflow: str, count: int) -> bool:
-    return await fleet.closed(workflow) == count

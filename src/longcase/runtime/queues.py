@@ -30,7 +30,6 @@ class Queues:
         self.limits = [limits_of(declared.get(name) or Queue(name)) for name in self.serves if name != DEFAULT_QUEUE]
         self._granted: dict[int, dict[str, tuple[int, int]]] = {}  # attempt, and number of the taking
         self._returning: set[Claim] = set()  # given up, and perhaps still claimed in the store
-        self._void: list[tuple[int, str, int]] = []  # case, call, attempt: granted, and given up by a turn
         self._shut: set[str] = set()  # queues whose calls found no slot here; until an attempt ends
 
     @property
@@ -66,21 +65,8 @@ class Queues:
             call = state.calls.get(ref)
             if call is None or call["status"] not in ("ready", "backoff", "unknown") or _number(call) != attempt:
                 del calls[ref]
-                if call is None or call["attempt"] < attempt:
-                    self._void.append((case_no, ref, attempt))
         if not calls:
             del self._granted[case_no]
-
-    @property
-    def has_void(self) -> bool:
-        """Tell whether grants seem to have come to nothing."""
-        return bool(self._void)
-
-    def take_void(self) -> tuple[list[str], list[tuple[int, str, int]]]:
-        """Return the queues with a rate, and the grants that seem to have come to nothing, for `Store.void`."""
-        void, self._void = self._void, []
-        rated = [queue.name for queue in self.limits if queue.rate is not None]
-        return rated, void if rated else []
 
     @property
     def open_limits(self) -> list[QueueLimits]:

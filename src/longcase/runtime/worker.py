@@ -376,8 +376,6 @@ class Worker:
         self._carrier.carry_out(moved)
         if moved.queued:
             self.agenda.queues_at = None
-        if self._queues.has_void:
-            self._carrier.spawn(self._give_rates_back(*self._queues.take_void()))
         if not moved.refused:
             for waiting in self._slots.looked_at(moved.case_no, moved.commands):
                 self.wake(waiting)
@@ -397,14 +395,6 @@ class Worker:
             log.warning("%d queued calls not given back, they are taken anew: %s", len(calls), error.message)
         finally:
             self._queues.returned(calls)
-
-    async def _give_rates_back(self, queues: list[str], claims: list[tuple[int, str, int]]) -> None:
-        """Let what a turn gave up before it began be counted by no rate, and look into the queues for more."""
-        try:
-            await self.store.void(queues, claims)
-            self.agenda.queues_at = None
-        except LongcaseError as error:
-            log.warning("%d calls that were not begun are still counted by their rates: %s", len(claims), error.message)
 
     def _freed(self, activity: Activity[..., Any]) -> None:
         """Let those that waited for the slot of an attempt that has ended have it."""

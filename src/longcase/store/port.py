@@ -264,14 +264,6 @@ class Store(Protocol):
         """
         ...
 
-    async def void(self, rated: Sequence[str], claims: Sequence[tuple[int, str, int]]) -> None:
-        """Let the rates of queues no longer count claims (case, call, attempt) that came to nothing.
-
-        Their calls were given up, by a turn, before the attempt began. Claims that stand, and attempts that anybody has
-        begun, stay counted.
-        """
-        ...
-
     async def stops(self, worker: int) -> list[tuple[int, str, int]]:
         """Return the queued attempts running on `worker` that are asked to stop: case, call, number."""
         ...

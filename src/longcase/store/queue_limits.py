@@ -10,7 +10,6 @@ from longcase.history.event import instant_of, instant_text
 from longcase.store.records import QueueLimits
 
 T = TypeVar("T")
-Claimed = tuple[int, str, int]  # case, call, attempt
 
 
 def room_of(queue: QueueLimits, running: int, begun: Sequence[str], now: str, limit: int) -> tuple[int, str]:
@@ -33,29 +32,20 @@ def room_of(queue: QueueLimits, running: int, begun: Sequence[str], now: str, li
     return room, opens
 
 
-def counted(begun: Sequence[str], now: str, calls: Iterable[tuple[int, str, int]], most: int) -> list[str]:
-    """Return what a rate counts after more calls are claimed: the newest `most`.
-
-    Each is an instant, a case, a call, and the attempt it was claimed for; an earlier release left that out.
-    """
+def counted(begun: Sequence[str], now: str, calls: Iterable[tuple[int, str]], most: int) -> list[str]:
+    """Return what a rate counts after more calls are claimed: the newest `most`, each as instant, case and call."""
     # Sorted: the clock may have gone back.
-    return sorted([*begun, *(f"{now} {case_no} {call} {attempt}" for case_no, call, attempt in calls)])[-most:]
+    return sorted([*begun, *(f"{now} {case_no} {call}" for case_no, call in calls)])[-most:]
 
 
 def uncounted(begun: Sequence[str], calls: Iterable[tuple[int, str]]) -> list[str]:
     """Return what a rate counts after claims were given back: the last one of each of `calls` has used nothing."""
     left = list(begun)
     for case_no, call in calls:
-        ours = [entry for entry in left if entry.split()[1:3] == [str(case_no), call]]
+        ours = [entry for entry in left if entry.endswith(f" {case_no} {call}")]
         if ours:
             left.remove(ours[-1])
     return left
-
-
-def without(begun: Sequence[str], calls: Iterable[Claimed]) -> list[str]:
-    """Return what a rate counts without the claims for these attempts, which nobody has begun."""
-    gone = {(str(case_no), call, str(attempt)) for case_no, call, attempt in calls}
-    return [entry for entry in begun if tuple(entry.split()[1:]) not in gone]
 
 
 def _instant(entry: str) -> str:

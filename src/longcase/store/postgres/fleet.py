@@ -166,10 +166,6 @@ class Fleet(Base):
         if calls:
             await self._change(lambda connection: queues.give_back(connection, worker, calls))
 
-    async def void(self, rated: Sequence[str], claims: Sequence[tuple[int, str, int]]) -> None:
-        if claims:
-            await self._change(lambda connection: queues.void(connection, rated, claims))
-
     async def stops(self, worker: int) -> list[tuple[int, str, int]]:
         return await self._change(lambda connection: queues.stops(connection, worker))
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from longcase.history.event import instant_of, instant_text
-from longcase.store.queue_limits import Claimed, counted, in_turn, room_of, uncounted, without
+from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.records import QueueLimits, Taken
 from longcase.store.rows import text_of
 
@@ -94,18 +94,6 @@ SELECT queue, begun FROM queue_rates WHERE queue IN (
       ON q.case_no = t.case_no AND q.call = t.call
 ) ORDER BY queue FOR UPDATE
 """
-# Of claims whose calls no longer stand in a queue, those for attempts that nobody has begun.
-_UNBEGUN: Final = """
-SELECT t.case_no, t.call, t.attempt FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS t (case_no, call, attempt)
-WHERE NOT EXISTS (
-    SELECT FROM queued AS q WHERE q.case_no = t.case_no AND q.call = t.call AND q.attempt = t.attempt
-) AND NOT EXISTS (
-    SELECT FROM history AS h WHERE h.case_no = t.case_no
-      AND h.type IN ('activity_scheduled', 'undo_started', 'attempt_started')
-      AND h.data ->> 'call' = t.call AND h.data ->> 'attempt' = t.attempt::text
-)
-"""
-_RATES: Final = "SELECT queue, begun FROM queue_rates WHERE queue = ANY($1::text[]) ORDER BY queue FOR UPDATE"
 # Whoever moves these settles the attempts that ran on the worker: their rows count as running until then.
 _WAKE_RUNNING: Final = """
 UPDATE cases SET wake_at = $2, revision = revision + 1 WHERE status = 'open'
@@ -191,7 +179,7 @@ async def _take(
         await _claim(connection, worker, claim, found)
         taken += found
         if queue.rate is not None:
-            kept = counted(begun, now, found, queue.rate[0])
+            kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
             await connection.execute(_KEEP_BEGUN, queue.name, text_of(kept, "a queue's rate"))
     return Taken(tuple(taken), min(again, default=""))
 
@@ -247,21 +235,6 @@ async def _give_back(connection: Any, worker: int, calls: Sequence[tuple[int, st
     for queue, ended in back.items():
         if begun := rates.get(queue):
             await connection.execute(_KEEP_BEGUN, queue, text_of(uncounted(begun, ended), "a queue's rate"))
-
-
-async def void(connection: Any, queues: Sequence[str], claims: Sequence[Claimed]) -> None:
-    """Let the rates of the queues no longer count claims whose calls were given up before the attempt began."""
-    columns = ([claim[at] for claim in claims] for at in range(3))
-    unbegun = [tuple(row) for row in await connection.fetch(_UNBEGUN, *columns)]
-    if not unbegun:
-        return
-    async with connection.transaction():
-        await connection.execute(PATIENT)
-        for queue, counting in await connection.fetch(_RATES, list(queues)):
-            begun = json.loads(counting)
-            kept = without(begun, unbegun)
-            if len(kept) < len(begun):
-                await connection.execute(_KEEP_BEGUN, queue, text_of(kept, "a queue's rate"))
 
 
 async def stops(connection: Any, worker: int) -> list[tuple[int, str, int]]:

@@ -137,10 +137,6 @@ class Fleet(Base):
         if calls:
             await self._committer.run(lambda tx: queues.give_back(tx, worker, calls))
 
-    async def void(self, rated: Sequence[str], claims: Sequence[tuple[int, str, int]]) -> None:
-        if claims:
-            await self._committer.run(lambda tx: queues.void(tx, rated, claims))
-
     async def stops(self, worker: int) -> list[tuple[int, str, int]]:
         return list(self._read(queues.STOPS, (worker,)))
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from longcase.store.queue_limits import Claimed, counted, in_turn, room_of, uncounted, without
+from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.records import QueuedCall, QueueLimits, Taken
 from longcase.store.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
@@ -74,17 +74,6 @@ DELETE FROM queued WHERE worker = ? AND worker <> 0
 _GIVE_BACK: Final = """
 UPDATE queued SET worker = 0 WHERE worker = ? AND begun = 0 AND case_no = ? AND call = ? AND claim = ? RETURNING queue
 """
-# Of claims whose calls no longer stand in a queue, those for attempts that nobody has begun.
-_UNBEGUN: Final = """
-SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) AS j
-WHERE NOT EXISTS (
-    SELECT 1 FROM queued WHERE case_no = j.value ->> 0 AND call = j.value ->> 1 AND attempt = j.value ->> 2
-) AND NOT EXISTS (
-    SELECT 1 FROM history WHERE case_no = j.value ->> 0
-      AND type IN ('activity_scheduled', 'undo_started', 'attempt_started')
-      AND data ->> 'call' = j.value ->> 1 AND data ->> 'attempt' = j.value ->> 2
-)
-"""
 # Whether anything waits in the queues, or stands claimed by the worker, perhaps without its knowledge.
 ANY: Final = """
 SELECT EXISTS (SELECT 1 FROM queued WHERE worker = 0 AND queue IN (SELECT value FROM json_each(?1)))
@@ -139,7 +128,7 @@ def take(
         tx.cursor.executemany(_CLAIM, [(worker, claim, case_no, call) for case_no, call, _, _ in found])
         taken += [(case_no, call, attempt) for case_no, call, attempt, _ in found]
         if queue.rate is not None and found:
-            kept = counted(begun, now, [one[:3] for one in found], queue.rate[0])
+            kept = counted(begun, now, [one[:2] for one in found], queue.rate[0])
             tx.execute(_KEEP_BEGUN, (queue.name, text_of(kept, "a queue's rate")))
     return Taken(tuple(taken), min(again, default=""), claim)
 
@@ -200,16 +189,6 @@ def give_back(tx: Transaction, worker: int, calls: Iterable[tuple[int, str, int]
     for queue, ended in back.items():
         if begun := _begun(tx, queue):
             tx.execute(_KEEP_BEGUN, (queue, text_of(uncounted(begun, ended), "a queue's rate")))
-
-
-def void(tx: Transaction, queues: Iterable[str], claims: Iterable[Claimed]) -> None:
-    """Let the rates of the queues no longer count claims whose calls were given up before the attempt began."""
-    unbegun: list[Any] = tx.execute(_UNBEGUN, (text_of([*map(list, claims)], "claims"),)).fetchall()
-    for queue in queues if unbegun else ():
-        begun = _begun(tx, queue)
-        kept = without(begun, unbegun)
-        if len(kept) < len(begun):
-            tx.execute(_KEEP_BEGUN, (queue, text_of(kept, "a queue's rate")))
 
 
 def left(tx: Transaction, worker: int) -> None:
