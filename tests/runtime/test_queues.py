@@ -22,6 +22,7 @@ from longcase.store.records import WorkerRow
 gpu = Queue("gpu")
 narrow = Queue("narrow", concurrency=2)
 slow = Queue("slow", rate=(1, hours(1)))
+single = Queue("single", concurrency=1)
 
 
 class Thing(BaseModel):
@@ -126,7 +127,34 @@ async def kettle(case: Case[Thing]) -> Next:
     return warming.close("hot", result=await heat(case.key))
 
 
-ALL = [pictures, crowd, post, warming]
+@activity(owner=desk, queue=single)
+async def weigh(name: str) -> str:
+    world.begun.append(name)
+    world.inside += 1
+    await world.door.wait()
+    world.inside -= 1
+    return name
+
+
+scales = Workflow("scales", object=Thing, key="id", owner=desk, expect=days(1))
+jolt = scales.signal("jolt", Thing, owner=desk)
+
+
+@scales.stage(expect=days(1))
+async def weighing(case: Case[Thing]) -> Next:
+    weight = await weigh(case.key)
+    if case.object.trouble:
+        raise RuntimeError("no such weight")
+    return scales.close("weighed", result=weight)
+
+
+@scales.on(jolt, interrupts=False)
+async def jolted(case: Case[Thing], thing: Thing) -> None:
+    if case.object.trouble:
+        raise RuntimeError("it fell off")
+
+
+ALL = [pictures, crowd, post, warming, scales]
 SPENT = "its rate, 1 in 3600 s, is spent until "
 
 
@@ -162,6 +190,17 @@ class Fleet:
             "SELECT count(*) AS n FROM case_overview WHERE status = 'closed' AND workflow = ?", (workflow,)
         )
         return int(rows[0]["n"])
+
+    async def has_closed(self, workflow: str, count: int) -> bool:
+        return await self.closed(workflow) == count
+
+    async def held(self, case: str) -> bool:
+        return bool((await self.door.service.show(case)).state.incidents)
+
+    async def mend(self, case: str) -> None:
+        """Correct what a stage or a handler stumbled over, and have it run once more."""
+        await self.door.service.correct(case, {"trouble": 0}, reason="typo")
+        await self.door.service.retry(case, reason="mended")
 
     async def queued(self) -> dict[str, str]:
         rows = await self.door.service.query("SELECT key, status FROM queued_calls")
@@ -280,6 +319,34 @@ async def test_a_worker_without_room_leaves_queued_calls_to_others(store_url: st
 
         await until(two)
         assert busy.running_attempts == 1
+
+
+async def test_an_outcome_that_an_incident_keeps_leaves_the_queues_room_to_others(store_url: str) -> None:
+    world.door.set()
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default", "single")
+        await fleet.start(scales, "bad", trouble=1)
+        await until(lambda: fleet.held("scales/bad"))
+        await fleet.start(scales, "good")
+        await until(lambda: fleet.has_closed("scales", 1))
+        await fleet.mend("scales/bad")
+        await until(lambda: fleet.has_closed("scales", 2))
+        assert world.begun == ["bad", "good"]
+
+
+async def test_an_attempt_that_ends_while_its_case_is_held_leaves_the_queues_room_to_others(store_url: str) -> None:
+    async with Fleet(store_url) as fleet:
+        await fleet.add("default", "single")
+        await fleet.start(scales, "bad", trouble=1)
+        await until_true(lambda: world.inside)
+        await fleet.door.service.signal("scales/bad", jolt, Thing(id="bad"))
+        await until(lambda: fleet.held("scales/bad"))
+        await fleet.start(scales, "good")
+        world.door.set()
+        await until(lambda: fleet.has_closed("scales", 1))
+        await fleet.mend("scales/bad")
+        await until(lambda: fleet.has_closed("scales", 2))
+        assert world.begun == ["bad", "good"]
 
 
 async def test_what_a_dead_worker_had_claimed_or_run_is_taken_over(store_url: str) -> None:

@@ -255,13 +255,14 @@ QUEUES: dict[str, tuple[Change, ...]] = {
     "lowest_priority_first": (plant("store.sqlite.queues:replace", "-call.priority", "call.priority"),),
     "queued_retries_early": (constant("store.sqlite.queues:_WAITING", "due <= ?4", "?4 <> ''"),),
     "refused_queue_stays_shut": (instead("runtime.queues:Queues.reopen", _nothing),),
+    "kept_outcomes_take_up_room": (plant("runtime.queues:queued_calls", " or ref in ended", ""),),
     "one_attempt_too_many_at_once": (plant("runtime.limits:Slots._free", ">= concurrency", "> concurrency"),),
 }
 
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
     "begun_attempts_refunded", "claim_lost_by_anothers_turn", "incident_swallowed", "kept_failure_told_to_the_stage",
-    "kept_outcome_taken_for_lost", "wake_beside_a_turn_lost",
+    "kept_outcome_taken_for_lost", "kept_outcomes_take_up_room", "wake_beside_a_turn_lost",
 })  # fmt: skip
 ALL = ENGINE | FLEET | QUEUES
 PLANTED = {name: changes for name, changes in ALL.items() if name not in UNPROVEN}

@@ -287,6 +287,8 @@ class SharedStore:
                     "UPDATE cases SET lease = ? WHERE case_no = ?", [(worker, case_no) for case_no in found]
                 )
             )
+        if found:
+            self._fleet.witness.look()
         return found
 
     async def write(self, writes: Sequence[CaseWrite], *, partial: bool = False) -> list[Written]:

@@ -80,14 +80,17 @@ class Witness:
         """I18: nobody is given a case that a worker holds whose lease has not lapsed.
 
         Args:
-            held: who held which case before; the store has leased what it found by now.
+            held: who held which case before.
         """
         for case_no in found:
             holder = held.get(case_no, worker)
             if holder != worker and holder in self._fleet.shared.beats and not self._fleet.shared.lapsed(holder):
                 self.accuse(f"I18: case {case_no} is given to worker {worker}, worker {holder} holds it")
-        self.leases = self.held()
         self._fleet.counts["claims"] += len(found)
+
+    def look(self) -> None:
+        """See who holds what, after cases were given out: some were taken over from workers that are gone."""
+        self.leases = self.held()
 
     def held(self) -> dict[int, int]:
         """Return who holds which case now."""

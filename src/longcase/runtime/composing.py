@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from longcase.engine.attempts import Success
 from longcase.engine.code import WorkflowCode
@@ -14,7 +14,7 @@ from longcase.env import Env
 from longcase.errors import BugError, DefinitionError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
-from longcase.runtime.queues import Queues, queued_calls, stands_in_queue
+from longcase.runtime.queues import Queues, kept_outcomes, queued_calls, stands_in_queue
 from longcase.store.records import CaseRow, CaseWrite, DedupKey, Input, NewCase
 
 
@@ -45,6 +45,7 @@ class Writes:
         more: bool,
         row: CaseRow | None,
         queued: bool,
+        inbox: Sequence[Input] = (),
     ) -> CaseWrite | None:
         """Return what an advance has to have written; None if all of it stands in `row` already.
 
@@ -53,6 +54,7 @@ class Writes:
             more: the case has further inputs, and wants a turn at once.
             row: the case as it was read, if it was.
             queued: calls of the case stood in a queue before.
+            inbox: what the case had been sent and not yet applied.
         """
         state = resident.state
         events = resident.emitted
@@ -67,7 +69,7 @@ class Writes:
         write = CaseWrite(resident.case_no, base_seq, base_seen, events, state, lease, wake, result.taken)
         write.worker = self._worker
         if self._queues is not None and (queued or stands_in_queue(state)):
-            write.queued = queued_calls(state, resident.code)
+            write.queued = queued_calls(state, resident.code, kept_outcomes(state, result, inbox))
         self._around(resident, result, write)
         if (
             not events

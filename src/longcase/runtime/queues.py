@@ -7,15 +7,16 @@ runs the attempt. What was taken is a grant: it ends where the attempt begins, o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from longcase.engine.code import WorkflowCode
+from longcase.engine.work import Accepted, Advance
 from longcase.errors import DefinitionError
 from longcase.history.committed import kept_outcomes
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState
 from longcase.model.queue import DEFAULT_QUEUE, Queue
-from longcase.store.records import QueuedCall, QueueLimits, Taken
+from longcase.store.records import Input, QueuedCall, QueueLimits, Taken
 
 Claim = tuple[int, str, int]  # case, call, number of the taking
 
@@ -102,8 +103,23 @@ def stands_in_queue(state: CaseState) -> bool:
     return False
 
 
-def queued_calls(state: CaseState, code: WorkflowCode) -> list[QueuedCall]:
-    """Return what a case has in queues: calls to begin, to ask about, and running attempts."""
+def kept_outcomes(state: CaseState, result: Advance, inbox: Sequence[Input]) -> set[str]:
+    """Return the calls that have ended, and whose outcome the case keeps until it can be applied.
+
+    Args:
+        inbox: the inputs the case had when the turn was computed.
+    """
+    kept = {item.call for item in result.kept if not isinstance(item, Accepted)}
+    kept |= {item.data["call"] for item in inbox if "call" in item.data and item.no not in result.taken}
+    return kept | {opened["pending"].get("call", "") for opened in state.incidents.values() if opened["pending"]}
+
+
+def queued_calls(state: CaseState, code: WorkflowCode, ended: Collection[str]) -> list[QueuedCall]:
+    """Return what a case has in queues: calls to begin, to ask about, and running attempts.
+
+    Args:
+        ended: calls whose outcome is kept. Nothing of them runs, whatever their state says: others have their room.
+    """
     found = []
     ended = kept_outcomes(state) if state.incidents else {}
     for ref, call in state.calls.items():

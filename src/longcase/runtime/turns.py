@@ -221,7 +221,8 @@ class Turns:
                 if row is None and case_no in asked:
                     continue
                 if row is not None and case_no in todo.refused:
-                    held = self._unmoved.open_incident(row, items, todo.refused[case_no])
+                    inbox = inboxes.get(case_no, ())
+                    held = self._unmoved.open_incident(row, items, inbox, todo.refused[case_no])
                     prepared += [held] if held is not None else []
                     continue
                 reserved = Reserved()
@@ -338,7 +339,7 @@ class Turns:
                     continue
                 if discarded.kind in DECLINED and (others := await self._others(row.state, code)):
                     if local:  # kept first: once the case is given back, another worker's turn may come in between
-                        return self._unmoved.keep(row, local, len(inbox))
+                        return self._unmoved.keep(row, local, inbox)
                     if await self._decline(case_no, row.state, code, others):
                         return self._unmoved.nothing(row)
                 resident = residents.new(case_no, code, row.state)
@@ -381,7 +382,9 @@ class Turns:
         resident, result = entry.resident, entry.result
         if row is not None:
             self._writes.stop_again(resident, result)
-        write = entry.write = self._writes.of(resident, result, base_seq, base_seen, now, entry.more, row, queued)
+        write = entry.write = self._writes.of(
+            resident, result, base_seq, base_seen, now, entry.more, row, queued, inbox
+        )
         if write is not None and row is not None and _VISIT_ENDS.isdisjoint([event.type for event in write.events]):
             # What was refused for as long as an exception path ran is looked at again where the visit ends (B7).
             write.heard = max((item.no for item in inbox), default=0)

@@ -15,7 +15,7 @@ from longcase.runtime.composing import Writes
 from longcase.runtime.moved import Prepared, Refused, Reserved
 from longcase.runtime.queues import stands_in_queue
 from longcase.runtime.residents import Residents
-from longcase.store.records import CaseRow
+from longcase.store.records import CaseRow, Input
 
 
 class Unmoved:
@@ -29,7 +29,9 @@ class Unmoved:
         self._writes = writes
         self._now = now
 
-    def open_incident(self, row: CaseRow, items: Sequence[Item], refused: Refused) -> Prepared | None:
+    def open_incident(
+        self, row: CaseRow, items: Sequence[Item], inbox: Sequence[Input], refused: Refused
+    ) -> Prepared | None:
         """Open an incident on a case that this process cannot move on; its inputs and outcomes are kept.
 
         None: this process does not have its workflow.
@@ -38,16 +40,12 @@ class Unmoved:
         if code is None:
             return None
         discarded = TurnDiscarded(refused.kind, storable(str(refused.error)), owner=code.workflow.owner.name)
-        return self._prepared(row, code, items, discarded)
+        return self._prepared(row, code, items, inbox, discarded)
 
-    def keep(self, row: CaseRow, items: Sequence[Item], untaken: int) -> Prepared:
-        """Keep what has ended of a case that is about to be left to another worker.
-
-        Args:
-            untaken: how many inputs its inbox holds.
-        """
-        entry = self._prepared(row, self._codes[row.state.workflow], items, None)
-        entry.untaken, entry.look_again = untaken, True
+    def keep(self, row: CaseRow, items: Sequence[Item], inbox: Sequence[Input]) -> Prepared:
+        """Keep what has ended of a case that is about to be left to another worker."""
+        entry = self._prepared(row, self._codes[row.state.workflow], items, inbox, None)
+        entry.untaken, entry.look_again = len(inbox), True
         if entry.write is not None:
             entry.write.lease, entry.write.wake_at = 0, self._now(row.state)
         return entry
@@ -58,7 +56,12 @@ class Unmoved:
         return Prepared(resident, Advance(), [], None, Reserved(), [], False, 0)
 
     def _prepared(
-        self, row: CaseRow, code: WorkflowCode, items: Sequence[Item], discarded: TurnDiscarded | None
+        self,
+        row: CaseRow,
+        code: WorkflowCode,
+        items: Sequence[Item],
+        inbox: Sequence[Input],
+        discarded: TurnDiscarded | None,
     ) -> Prepared:
         state, now = row.state, self._now(row.state)
         base_seq, base_seen, queued = state.seq, state.seen_seq, stands_in_queue(state)
@@ -66,5 +69,5 @@ class Unmoved:
         result = keep_ended(resident, self._residents.work(now, items))
         if discarded is not None and not blocked(state):
             resident.append(incident(state, discarded, instant_of(now), code), now)
-        write = self._writes.of(resident, result, base_seq, base_seen, now, False, row, queued)
+        write = self._writes.of(resident, result, base_seq, base_seen, now, False, row, queued, inbox)
         return Prepared(resident, result, list(items), write, Reserved(), [], False, 0)
