@@ -14,7 +14,7 @@ from longcase.env import Env
 from longcase.errors import BugError, DefinitionError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
-from longcase.runtime.queues import Queues, kept_outcomes, queued_calls, stands_in_queue
+from longcase.runtime.queues import Queues, ended_calls, queued_calls, stands_in_queue
 from longcase.store.records import CaseRow, CaseWrite, DedupKey, Input, NewCase
 
 
@@ -69,7 +69,7 @@ class Writes:
         write = CaseWrite(resident.case_no, base_seq, base_seen, events, state, lease, wake, result.taken)
         write.worker = self._worker
         if self._queues is not None and (queued or stands_in_queue(state)):
-            write.queued = queued_calls(state, resident.code, kept_outcomes(state, result, inbox))
+            write.queued = queued_calls(state, resident.code, ended_calls(state, result, inbox))
         self._around(resident, result, write)
         if (
             not events

@@ -103,15 +103,15 @@ def stands_in_queue(state: CaseState) -> bool:
     return False
 
 
-def kept_outcomes(state: CaseState, result: Advance, inbox: Sequence[Input]) -> set[str]:
-    """Return the calls that have ended, and whose outcome the case keeps until it can be applied.
+def ended_calls(state: CaseState, result: Advance, inbox: Sequence[Input]) -> set[str]:
+    """Return the calls that have ended, and whose outcome the case keeps, in an incident or its inbox, for later.
 
     Args:
         inbox: the inputs the case had when the turn was computed.
     """
     kept = {item.call for item in result.kept if not isinstance(item, Accepted)}
     kept |= {item.data["call"] for item in inbox if "call" in item.data and item.no not in result.taken}
-    return kept | {opened["pending"].get("call", "") for opened in state.incidents.values() if opened["pending"]}
+    return kept | kept_outcomes(state).keys()
 
 
 def queued_calls(state: CaseState, code: WorkflowCode, ended: Collection[str]) -> list[QueuedCall]:
@@ -121,7 +121,6 @@ def queued_calls(state: CaseState, code: WorkflowCode, ended: Collection[str]) -
         ended: calls whose outcome is kept. Nothing of them runs, whatever their state says: others have their room.
     """
     found = []
-    ended = kept_outcomes(state) if state.incidents else {}
     for ref, call in state.calls.items():
         queue = call.get("queue")
         if not queue or ref in ended:

@@ -301,6 +301,7 @@ class Turns:
         now = max(batch_now, state.at, items[-1].at if items else "")
         limit: int | None = None
         left: list[Item] = []
+        unsettled = False
         for _ in range(3):
             if resident is None:
                 row = row or await self._load(case_no)
@@ -348,13 +349,15 @@ class Turns:
                 left = [other for other in items if other is not discarded.item]
                 if row.state.move is not None:  # it comes before all inputs, and would be refused again
                     left = [other for other in left if not isinstance(other, Accepted)]
+                # What the discarded turn had settled of dead workers' attempts, the next one settles, held or not.
+                unsettled = self._runs_elsewhere(resident.state)
                 break
         else:
             raise BugError(f"case {case_no}: a turn that was fine is discarded at its second run")
         if limit is not None:
             left = items[result.items_applied :]
         # What was accepted beside a turn that was discarded waits in the inbox, and wants one of its own.
-        more = bool(left) or limit is not None or len(inbox) > ITEMS_A_TURN
+        more = bool(left) or unsettled or limit is not None or len(inbox) > ITEMS_A_TURN
         left = [other for other in left if not isinstance(other, Accepted)]
         residents.put(resident)
         return self._prepared(
