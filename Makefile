@@ -38,6 +38,7 @@ test: $(DEV) ## run all tests
 
 faults: $(DEV) ## run the long form of the fault suite, thousands of simulated lives, and every planted bug
 	LONGCASE_FAULTS=long $(BIN)/pytest -n $(JOBS) --timeout 900 tests/faults
+	LONGCASE_FAULTS=long $(BIN)/pytest --timeout 900 tests/acceptance/test_rows_volume.py -k D1
 	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 4000
 	$(BIN)/longcase-sim --jobs $(JOBS) run --seeds 2000 --life shuffle
 	$(BIN)/longcase-sim --jobs $(JOBS) bugs

@@ -39,6 +39,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "Who acts, for commands that change something. `--as` comes first. A name without `person:` or `service:` "
         "is a person's.",
     ),
+    "LONGCASE_TENANT": (
+        "`main`",
+        "Whose cases a command starts, lists, shows and touches. `--tenant` comes first. In Python: "
+        "`Longcase(tenant=...)`.",
+    ),
     "LONGCASE_LEASE_SECONDS": (
         "10",
         "On PostgreSQL: how long a worker that gives no sign of life keeps its cases. Others take over after it.",

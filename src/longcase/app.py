@@ -18,7 +18,7 @@ from longcase.errors import DefinitionError, UsageError
 from longcase.model.activity import Activity
 from longcase.model.finding import Finding
 from longcase.model.map import WorkflowMap, compile_map, forget_sources
-from longcase.model.names import counted, printable
+from longcase.model.names import MAIN_TENANT, check_tenant, counted, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
 from longcase.opening import open_store, share_clock, store_url
@@ -56,6 +56,7 @@ class Longcase:
         env: clock, randomness and ids; the machine's own unless given.
         inline: finish every store call without suspending, for programs without an event loop.
         live: coroutines a worker keeps in memory; parked cases beyond it are rows and nothing else.
+        tenant: whose cases are started, seen and touched here; a worker moves those of every tenant.
         create: make the store if there is none; without it a missing store is StoreUnavailable.
     """
 
@@ -68,6 +69,7 @@ class Longcase:
         inline: bool = False,
         live: int = LIVE_CASES,
         actor: Actor | None = None,
+        tenant: str = MAIN_TENANT,
         synchronous: str = "FULL",
         create: bool = True,
     ) -> None:
@@ -78,6 +80,7 @@ class Longcase:
         self.live = live
         self.codes: dict[str, WorkflowCode] = {}
         self.worker: Worker | None = None
+        self.tenant = check_tenant(tenant)
         self._actor = checked_actor(actor)
         self._synchronous = synchronous
         self._create = create
@@ -94,7 +97,9 @@ class Longcase:
             code = load_code(workflow)
             for name in (workflow.name, *workflow.was):
                 self.codes[name] = code
-        self._service = Service(self._store, self.env, self.codes, actor=self._actor, on_change=self._wake)
+        self._service = Service(
+            self._store, self.env, self.codes, tenant=self.tenant, actor=self._actor, on_change=self._wake
+        )
         self._service.starter = self._start
         return self
 
@@ -131,7 +136,7 @@ class Longcase:
         """How long closed cases are kept, and their purge; acts in the name of this program's actor."""
         from longcase.service.retention import Retention
 
-        return Retention(self._keeping_store, self.env, self.service.actor, self.service.tenant)
+        return Retention(self._keeping_store, self.env, self.service.actor, self.tenant)
 
     @property
     def exporter(self) -> Exporter:
@@ -139,7 +144,7 @@ class Longcase:
         from longcase.service.exporting import Exporter
 
         release = sys.modules["longcase"].__version__
-        return Exporter(self._keeping_store, self.env, self.service.actor, release, self.service.tenant)
+        return Exporter(self._keeping_store, self.env, self.service.actor, release, self.tenant)
 
     @property
     def _keeping_store(self) -> KeptStore:
@@ -184,7 +189,8 @@ class Longcase:
     async def rehearse(self, workflow: str = "") -> Rehearsal:
         """Replay the open cases of the store on the workflows that are loaded here, without writing anything.
 
-        Before a deploy: names each case that this code would not move, and why. Workers may go on meanwhile.
+        Before a deploy: names each case that this code would not move, and why, of every tenant. Workers may go on
+        meanwhile.
 
         Args:
             workflow: only cases of this one.

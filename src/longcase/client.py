@@ -18,6 +18,7 @@ from longcase.engine.tasks import Actor
 from longcase.env import Env
 from longcase.history.event import Event
 from longcase.model.codec import Json
+from longcase.model.names import MAIN_TENANT
 from longcase.model.signal import Signal
 from longcase.model.workflow import Stage, Workflow
 from longcase.runtime.driving import Driver
@@ -42,8 +43,10 @@ class LongcaseClient:
         url: str | None = None,
         env: Env | None = None,
         actor: str | None = None,
+        tenant: str = MAIN_TENANT,
     ) -> None:
-        self._app = Longcase(workflows, url=url, env=env, inline=True, actor=Actor(actor) if actor else None)
+        who = Actor(actor) if actor else None
+        self._app = Longcase(workflows, url=url, env=env, inline=True, actor=who, tenant=tenant)
         self._lock = RLock()
         self._driver = Driver(self._app.url)
         try:
@@ -128,7 +131,7 @@ class LongcaseClient:
         return self._do(self._app.service.history(case))
 
     def query(self, sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
-        """Read from the documented views."""
+        """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
         return self._do(self._app.service.query(sql, parameters))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:

@@ -128,7 +128,7 @@ def test_the_programs_that_use_the_python_api_run(tmp_path: Path) -> None:
         for block in blocks(page, "python")
         if "LongcaseClient(" in block.text or "asyncio.run" in block.text
     }
-    assert len(programs) == 3
+    assert len(programs) == 4
     with terminal(tmp_path) as shell:
         shell.write("onboarding.py", ONBOARDING)
         (tmp_path / "registry.json").write_text("{}")

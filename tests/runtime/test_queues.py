@@ -463,3 +463,24 @@ async def test_show_reads_the_workers_once_whatever_it_says_of_them(store_url: s
         view = await longcase.service.show("pictures/a")
         assert (view.unserved, dict(view.untaken)) == (True, {"gpu": "no worker is alive"})
         assert looks == 1
+
+
+async def test_a_tenant_with_few_calls_is_served_beside_one_with_many(store_url: str) -> None:
+    async with Fleet(store_url) as fleet, Longcase(ALL, url=store_url, tenant="small") as small:
+        await fleet.add("default")
+        await fleet.start(pictures, *(f"main-{n}" for n in range(6)))
+
+        async def queued(count: int) -> bool:
+            return len(await fleet.queued()) == count
+
+        await until(lambda: queued(6))
+        await small.service.start_prepared([small.service.new_case(pictures, Thing(id=f"small-{n}")) for n in range(2)])
+        await until(lambda: queued(8))
+        await fleet.add("gpu", attempts=1)
+
+        async def done() -> bool:
+            return await fleet.closed("pictures") == 8
+
+        await until(done)
+        begun = [name.partition("-")[0] for name in world.begun if not name.startswith("deliver ")]
+        assert begun == ["main", "small", "main", "small", "main", "main", "main", "main"]

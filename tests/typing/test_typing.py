@@ -26,7 +26,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from face import Client, activate, check_registry, credit, needs_sign_off, onboarding, open_account, sales, withdrawn
-from longcase import Case, Longcase, Next, Team, Transaction, Workflow, activity, business_days, days, one_of
+from longcase import (
+    Case, Longcase, LongcaseClient, Next, Team, Transaction, Workflow, activity, business_days, days, one_of,
+)
 from vocabulary import (
     Details, Order, Paid, Route, book, desk, orders, paid, price, remark, remarked, stock, transfer,
 )
@@ -71,6 +73,10 @@ async def wrong_values(case: Case[Client]) -> Next:
 async def wrong_repairs(longcase: Longcase) -> None:
     await longcase.service.redo("orders/O-1", arguments=[3])  # mistake
     await longcase.service.redo("orders/O-1", call=1)  # mistake
+
+
+Longcase([onboarding], tenant=7)  # mistake
+LongcaseClient([onboarding], tenant=None)  # mistake
 
 
 @open_account.undo  # mistake

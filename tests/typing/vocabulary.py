@@ -15,6 +15,7 @@ from longcase import (
     Case,
     Closed,
     Longcase,
+    LongcaseClient,
     Next,
     NotHappened,
     Retry,
@@ -165,6 +166,13 @@ async def remarked(case: Case[Order], body: Details) -> None:
 async def give_up(case: Case[Order]) -> Next:
     await case.undo(since=collect)
     return orders.close("given-up")
+
+
+def of_a_tenant() -> str:
+    """What a program that serves several tenants may say."""
+    with LongcaseClient([orders], tenant="acme") as client:
+        client.start(orders, {"id": "O-1"})
+    return Longcase([orders], tenant="acme").tenant
 
 
 async def mended(longcase: Longcase) -> None:

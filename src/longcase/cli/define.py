@@ -10,7 +10,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import NotFoundError, UsageError
-from longcase.model.names import counted
+from longcase.model.names import counted, of_tenant
 
 if TYPE_CHECKING:
     from longcase.model.finding import Finding
@@ -27,9 +27,9 @@ _APP_ARGUMENT = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
     command(app, PANEL)(check)
-    command(app, PANEL)(deploy)
+    command(app, PANEL, every_tenant=True)(deploy)
     command(app, PANEL)(describe)
-    command(app, PANEL, "map")(show_map)
+    command(app, PANEL, "map", every_tenant=True)(show_map)
 
 
 def check(session: Session, app: _APP_ARGUMENT = None) -> None:
@@ -93,7 +93,7 @@ def deploy(
     app: _APP_ARGUMENT = None,
     workflow: Annotated[str, typer.Option("--workflow", "-w", help="Only cases of this workflow.")] = "",
 ) -> None:
-    """Before a deploy: replay every open case of the store on this code, and name those it would hold.
+    """Before a deploy: replay every open case of the store, of all tenants, on this code; name those it would hold.
 
     Reads only; the workers of the code that runs now may go on. Status 5 if a case would be held. Code that has
     none of the workflows of the open cases is refused: nothing would have been checked.
@@ -112,7 +112,8 @@ def deploy(
     else:
         for one in found.held[:MOST]:
             line = one.details.get("line") or ""
-            terminal.line(f"{one.case} in {one.stage}, visit {one.visit}: {one.kind}: {one.why}")
+            place = f"{one.case}{of_tenant(one.tenant)} in {one.stage}, visit {one.visit}"
+            terminal.line(f"{place}: {one.kind}: {one.why}")
             if line:
                 terminal.line(f"  at {line}")
         if len(found.held) > MOST:
@@ -217,7 +218,7 @@ def show_map(
         bool, typer.Option("--conform", help="Compare every stored event with the map of its visit.")
     ] = False,
 ) -> None:
-    """Show the map that is read from the code; `--conform` proves a store against it."""
+    """Show the map that is read from the code; `--conform` proves a store against it, the cases of all tenants."""
     if conform:
         return _conform(session, workflow)
     from longcase.app import collect
@@ -244,7 +245,7 @@ def _conform(session: Session, workflow: str) -> None:
 
     with session.open() as longcase:
         if workflow:
-            finish(check_workflow(longcase.store, longcase.service.tenant, workflow, ()))
+            finish(check_workflow(longcase.store, None, workflow, ()))
         found = finish(conform(longcase.store, workflow))
     if session.json:
         terminal.data(found.to_json())
@@ -255,10 +256,11 @@ def _conform(session: Session, workflow: str) -> None:
         )
         for row in found.off:
             terminal.line(
-                f"  {row['address']} event {row['seq']}, {row['type']} at {row['node']}: not on map {row['map']}"
+                f"  {row['address']}{of_tenant(row['tenant'])} event {row['seq']}, {row['type']} at {row['node']}: "
+                f"not on map {row['map']}"
             )
         terminal.line(f"order: {counted(found.out_of_order, 'finding')}")
         for row in found.order:
-            terminal.line(f"  {row['address']} visit {row['visit']}: {row['what']}")
+            terminal.line(f"  {row['address']}{of_tenant(row['tenant'])} visit {row['visit']}: {row['what']}")
     if found.off_map:
         raise typer.Exit(5)

@@ -37,6 +37,9 @@ _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON; errors too,
 _AS = Annotated[
     str | None, typer.Option("--as", metavar="PERSON", help="Who acts; LONGCASE_ACTOR, else the user of this machine.")
 ]
+_TENANT = Annotated[
+    str | None, typer.Option("--tenant", metavar="NAME", help="Whose cases; LONGCASE_TENANT, else main.")
+]
 _APP = Annotated[
     str | None, typer.Option("--app", metavar="APP", help="Module or file with the workflows; LONGCASE_APP.")
 ]
@@ -58,12 +61,13 @@ class OutputRefused(UnavailableError):
 
 @record(frozen=False)
 class Session:
-    """One run of one command. `store` is a URL, `named` what the user called it."""
+    """One run of one command. `store` is a URL, `named` what the user called it; `tenant` is None if none was named."""
 
     json: bool = False
     person: str | None = None
     app: str | None = None
     store: str | None = None
+    tenant: str | None = None
     named: str | None = None
 
     def __post_init__(self) -> None:
@@ -78,12 +82,23 @@ class Session:
 
         return bool(self.app or os.environ.get(VARIABLE))
 
-    def paste(self, text: str) -> str:
-        """Return a text whose commands are ready to paste: for the store and the workflows of this run."""
+    def paste(self, text: str, tenant: str | None = None) -> str:
+        """Return a text whose commands are ready to paste: for the store and the workflows of this run.
+
+        Args:
+            tenant: whose case its commands name, if not that of this run.
+        """
         from longcase.opening import mask
 
         named = mask(self.named) if self.named and "://" in self.named else self.named
-        return steps.pasteable(text, store=named, app=self.app)
+        return steps.pasteable(text, store=named, app=self.app, tenant=tenant or self.tenant)
+
+    @property
+    def of_tenant(self) -> str:
+        """Whose cases this run is about: the tenant named here or in the environment, else the main one."""
+        from longcase.model.names import MAIN_TENANT
+
+        return self.tenant if self.tenant is not None else os.environ.get("LONGCASE_TENANT") or MAIN_TENANT
 
     @property
     def actor(self) -> Actor:
@@ -107,7 +122,7 @@ class Session:
 
         url = shared_store(self.store)
         modules = load_apps(self.app) if code else []
-        longcase = Longcase(modules, url=url, inline=True, actor=self.actor, create=create)
+        longcase = Longcase(modules, url=url, inline=True, actor=self.actor, tenant=self.of_tenant, create=create)
         with _driven(longcase.url):
             finish(longcase.open())
             try:
@@ -141,9 +156,13 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def command(
-    app: typer.Typer, panel: str, name: str | None = None
+    app: typer.Typer, panel: str, name: str | None = None, *, every_tenant: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a command whose function gets a Session first; the shared options are added to its own."""
+    """Add a command whose function gets a Session first; the shared options are added to its own.
+
+    Args:
+        every_tenant: it looks at all cases there are, and refuses to be told whose.
+    """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True)
@@ -153,13 +172,19 @@ def command(
             inspect.Parameter("shared_as", keyword, default=None, annotation=_AS),
             inspect.Parameter("shared_app", keyword, default=None, annotation=_APP),
             inspect.Parameter("shared_store", keyword, default=None, annotation=_STORE),
+            inspect.Parameter("shared_tenant", keyword, default=None, annotation=_TENANT),
         ]
         parameters = [p.replace(kind=keyword) for p in list(own.parameters.values())[1:]]
+        known_as = name or function.__name__.replace("_", "-")
 
         def run(**values: Any) -> None:
             session = Session(*(values.pop(p.name) for p in shared))
             try:
                 _check_words([session.named, session.app, session.person, *values.values()])
+                if every_tenant and session.tenant is not None:
+                    raise UsageError(
+                        f"{known_as} is for all tenants: --tenant cannot narrow it", hint="leave --tenant away"
+                    )
                 function(session, **values)
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -184,8 +209,9 @@ def command(
         run.__annotations__ = {p.name: p.annotation for p in [*parameters, *shared]}
         run.__name__ = function.__name__
         run.__doc__ = function.__doc__
-        known_as = name or function.__name__.replace("_", "-")
         steps.commands.add(known_as)
+        if every_tenant:
+            steps.of_every_tenant.add(known_as)
         app.command(known_as, rich_help_panel=panel)(run)
         return function
 

@@ -11,7 +11,7 @@ import typer
 from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import UsageError
-from longcase.model.names import counted
+from longcase.model.names import MAIN_TENANT, counted, of_tenant
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -30,7 +30,7 @@ MOST = 1_000  # findings that are printed; the count is whole
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
     for function in (verify, rebuild, doctor, backup, restore, migrate):
-        command(app, PANEL)(function)
+        command(app, PANEL, every_tenant=function is not rebuild)(function)
 
 
 def verify(
@@ -39,7 +39,7 @@ def verify(
         str, typer.Option("--file", metavar="FILE", help="Verify an export instead, by nothing but the file.")
     ] = "",
 ) -> None:
-    """Verify everything stored: the fold of each history equals its row, chains are whole, invariants hold."""
+    """Verify everything stored, of all tenants: each history folds to its row, chains are whole, invariants hold."""
     if file:
         from longcase.cli.archive import verify_file
 
@@ -54,15 +54,23 @@ def verify(
         for one in found[:MOST]:
             terminal.line(str(one))
         terminal.line(f"{counted(cases, 'case')}, {counted(len(found), 'finding')}")
-        lost = {one.address for one in found if one.invariant == "I39"}
-        broken = sorted({one.address for one in found if one.invariant == "I3"} - lost)
+        lost = {one.case_no for one in found if one.invariant == "I39"}
+        broken = sorted(
+            {(one.tenant, one.address) for one in found if one.invariant == "I3" and one.case_no not in lost}
+        )
         if broken:
-            terminal.note(session.paste(f"hint: longcase rebuild {broken[0]}"))
+            tenant, address = broken[0]
+            terminal.note(session.paste(f"hint: longcase rebuild {address}", _other(session, tenant)))
         if lost:
             terminal.note("hint: a history is not what was recorded; longcase restore BACKUP")
     if found:
         raise typer.Exit(BROKEN)
     return None
+
+
+def _other(session: Session, tenant: str) -> str | None:
+    """Return the tenant that commands must name, None where they reach it anyway."""
+    return tenant if tenant != session.of_tenant else None
 
 
 async def _count(store: Any) -> int:
@@ -82,7 +90,10 @@ def rebuild(
         typer.Argument(metavar="[CASE]", help="workflow/key; every case whose row is not its fold, if none is named."),
     ] = "",
 ) -> None:
-    """Rebuild the row and tasks of a case from its history, which is never changed."""
+    """Rebuild the row and tasks of a case from its history, which is never changed.
+
+    Without CASE it is every tenant's cases, or those of `--tenant`.
+    """
     with session.open() as longcase:
         store: Any = longcase.store
         numbers: dict[int, str] = {}
@@ -90,7 +101,11 @@ def rebuild(
             numbers = {_number(longcase, case): case}
         else:
             broken = finish(_verified(store, lambda done: None))
-            numbers = {one.case_no: one.address for one in broken if one.invariant == "I3" and one.case_no}
+            numbers = {
+                one.case_no: f"{one.address}{of_tenant(one.tenant)}"
+                for one in broken
+                if one.invariant == "I3" and one.case_no and session.tenant in (None, one.tenant)
+            }
         for number in numbers:
             finish(store.rebuild(number))
     if session.json:
@@ -110,12 +125,16 @@ def _number(longcase: Longcase, case: str) -> int:
 
 
 def doctor(session: Session) -> None:
-    """Look for what may hurt the store: disk, log, schema, damage, clock, workers, what waits for none, stuck cases."""
+    """Look for what may hurt the store: disk, log, schema, damage, clock, workers, what waits for none, stuck cases.
+
+    It looks at the cases of all tenants.
+    """
     from longcase.env import Env
     from longcase.upkeep import examine_store
 
     found = examine_store(session.store, Env())
-    symptoms = [replace(symptom, hint=session.paste(symptom.hint)) for symptom in found]
+    whose = _other(session, MAIN_TENANT)  # a hint names any other tenant by itself
+    symptoms = [replace(symptom, hint=session.paste(symptom.hint, whose)) for symptom in found]
     if session.json:
         terminal.data([asdict(symptom) for symptom in symptoms])
     else:

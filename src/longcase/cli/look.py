@@ -13,6 +13,7 @@ from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import LongcaseError, NotFoundError
 from longcase.history.chain import is_sound
+from longcase.model.names import MAIN_TENANT
 
 if TYPE_CHECKING:
     from longcase.history.event import Event
@@ -148,8 +149,8 @@ def _as_json(view: CaseView, sentence: str, now: str) -> dict[str, Any]:
     state = view.state
     first = view.waits[0] if view.waits else None
     return {
-        "case": view.address, "case_no": view.case_no, "headline": sentence, "status": state.status,
-        "stage": state.stage, "visit": state.visit, "owner": state.owner,
+        "case": view.address, "case_no": view.case_no, "tenant": state.tenant, "headline": sentence,
+        "status": state.status, "stage": state.stage, "visit": state.visit, "owner": state.owner,
         "waiting_on": first.what if first else None, "waiting_for": first.kind if first else None,
         "whose_move": first.whose if first else None, "since": first.since if first else state.entered_at,
         "expected_by": (first.expected if first else state.stage_expected) or None,
@@ -184,6 +185,7 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
     closed = (state.close or {}).get("name", "") if state.status == "closed" else ""
     terminal.facts(
         [
+            ("tenant", state.tenant if state.tenant != MAIN_TENANT else ""),
             ("status", _status(state.status, closed)),
             ("stage", f"{state.stage} (visit {state.visit}, since {terminal.instant(state.entered_at)})"),
             ("stage done", f"{state.returned['exit']}, once its handlers have ended" if state.returned else ""),

@@ -37,8 +37,8 @@ _LIVE = Annotated[int, typer.Option(help="Cases kept in memory; others are rows 
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    command(app, PANEL)(dev)
-    command(app, PANEL)(worker)
+    command(app, PANEL, every_tenant=True)(dev)
+    command(app, PANEL, every_tenant=True)(worker)
 
 
 def dev(
@@ -63,7 +63,10 @@ def worker(
     attempts: _ATTEMPTS = 2_000,
     live: _LIVE = 512,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C: it begins nothing new and lets running attempts end."""
+    """Run a worker until SIGTERM or Ctrl-C: it begins nothing new and lets running attempts end.
+
+    It moves the cases of all tenants.
+    """
     _run(session, app, live, None, queue or ["default"], attempts, tips=False)
 
 

@@ -22,12 +22,13 @@ SILENT = 30.0  # seconds without a sign of life after which a living worker is w
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    command(app, PANEL)(workers)
+    command(app, PANEL, every_tenant=True)(workers)
 
 
 def workers(session: Session) -> None:
     """List the workers: who lives, since when, what code each runs, what it serves and holds; and the queues.
 
+    Workers, and what waits for them, are of all tenants.
     Of cases that are due it says why nobody moves them, of calls that wait in a queue why nobody takes them; that a
     queue's concurrency or rate is used up only if the workflows are named that declare it.
     """

@@ -27,7 +27,7 @@ WITH placed AS (
     FROM history AS h JOIN cases AS c ON c.case_no = h.case_no
     WHERE h.node <> '' AND (:workflow = '' OR c.workflow = :workflow)
 )
-SELECT c.workflow || '/' || c.key AS address, p.seq, p.type, p.node, p.map
+SELECT c.workflow || '/' || c.key AS address, c.tenant, p.seq, p.type, p.node, p.map
 FROM placed AS p JOIN cases AS c ON c.case_no = p.case_no
 LEFT JOIN map_nodes AS m ON m.map = p.map AND m.node = p.node
 WHERE m.node IS NULL
@@ -38,7 +38,7 @@ SELECT count(*) AS events, count(DISTINCT h.case_no) AS cases,
 FROM history AS h JOIN cases AS c ON c.case_no = h.case_no WHERE :workflow = '' OR c.workflow = :workflow
 """
 _PLACES: Final = """
-SELECT h.case_no, c.workflow || '/' || c.key AS address, h.visit, h.seq, h.type, h.map, h.node, h.n, h.strand
+SELECT h.case_no, c.workflow || '/' || c.key AS address, c.tenant, h.visit, h.seq, h.type, h.map, h.node, h.n, h.strand
 FROM history AS h JOIN cases AS c ON c.case_no = h.case_no
 WHERE h.case_no > :after AND h.case_no <= :until AND h.node <> '' AND h.map > 0
   AND (:workflow = '' OR c.workflow = :workflow)
@@ -67,7 +67,7 @@ class Conformance:
 
 
 async def conform(store: Store, workflow: str = "") -> Conformance:
-    """Compare every stored event with the map of its visit; of one workflow, or of all."""
+    """Compare every stored event with the map of its visit; of one workflow, or of all; of every tenant."""
     which = {"workflow": workflow}
     counted = (await store.query(_COUNT, which))[0]
     found = Conformance(counted["cases"], counted["events"], counted["placed"])
@@ -80,14 +80,16 @@ async def conform(store: Store, workflow: str = "") -> Conformance:
     last = (await store.query("SELECT coalesce(max(case_no), 0) AS last FROM cases"))[0]["last"]
     for after in range(0, last, CASES):
         rows = await store.query(_PLACES, {**which, "after": after, "until": after + CASES})
-        visits: dict[tuple[str, int, int], list[tuple[str, int, str]]] = {}
+        visits: dict[tuple[int, int, int], list[tuple[str, int, str]]] = {}
+        cases: dict[int, dict[str, str]] = {}
         for row in rows:
             if CATALOGUE[row["type"]].road == "emitted" and row["type"] != "stage_entered" and row["map"] in maps:
                 place = (row["node"], row["n"], row["strand"])
-                visits.setdefault((row["address"], row["visit"], row["map"]), []).append(place)
-        for (address, visit, number), places in visits.items():
+                visits.setdefault((row["case_no"], row["visit"], row["map"]), []).append(place)
+                cases[row["case_no"]] = {"address": row["address"], "tenant": row["tenant"]}
+        for (case_no, visit, number), places in visits.items():
             for finding in order_findings(maps[number], places):
                 found.out_of_order += 1
                 if len(found.order) < SHOWN:
-                    found.order.append({"address": address, "visit": visit, "map": number, "what": str(finding)})
+                    found.order.append({**cases[case_no], "visit": visit, "map": number, "what": str(finding)})
     return found

@@ -19,6 +19,7 @@ from longcase.history.event import CATALOGUE, Event
 from longcase.history.state import CaseState, apply
 from longcase.history.waits import waits
 from longcase.model.codec import dump_json
+from longcase.model.names import MAIN_TENANT, of_tenant
 from longcase.record import record
 from longcase.store.records import Stored
 
@@ -36,9 +37,12 @@ class Finding:
     address: str
     seq: int
     message: str
+    tenant: str = MAIN_TENANT
 
     def __str__(self) -> str:
-        place = f"{self.address} (case {self.case_no})" + (f", event {self.seq}" if self.seq else "")
+        place = f"{self.address}{of_tenant(self.tenant)} (case {self.case_no})" + (
+            f", event {self.seq}" if self.seq else ""
+        )
         return f"{self.invariant}: {place}: {self.message}"
 
 
@@ -74,7 +78,8 @@ class CaseFacts:
         return f"{self.stored.row['workflow']}/{self.stored.row['key']}"
 
     def finding(self, invariant: str, message: str, seq: int = 0) -> Finding:
-        return Finding(invariant, self.stored.case_no, self.address, seq, message)
+        tenant = str(self.stored.row.get("tenant", MAIN_TENANT))
+        return Finding(invariant, self.stored.case_no, self.address, seq, message, tenant)
 
 
 Check = Callable[[CaseFacts], Iterator[Finding]]

@@ -16,9 +16,9 @@ CHUNK: Final = 100  # cases read at once: bounds memory and the age of a snapsho
 
 Anchors = Mapping[int, Mapping[int, bytes]]  # case -> seq -> hash, noted earlier outside the store
 
-_TOMBSTONE: Final = "SELECT workflow, key, events, hash FROM purged WHERE case_no = :case_no"
+_TOMBSTONE: Final = "SELECT tenant, workflow, key, events, hash FROM purged WHERE case_no = :case_no"
 _HALF_PURGED: Final = """
-SELECT p.case_no, p.workflow, p.key FROM purged AS p JOIN case_overview AS c ON c.case_no = p.case_no LIMIT 20
+SELECT p.case_no, p.tenant, p.workflow, p.key FROM purged AS p JOIN case_overview AS c ON c.case_no = p.case_no LIMIT 20
 """
 
 
@@ -31,7 +31,7 @@ class Verified(Audited, Protocol):
 async def verify(
     store: Verified, *, anchors: Anchors | None = None, progress: Callable[[int], None] = lambda cases: None
 ) -> AsyncIterator[Finding]:
-    """Yield every finding, by case number; nothing is yielded by a sound store.
+    """Yield every finding, of all tenants, by case number; nothing is yielded by a sound store.
 
     Each case is read as of one instant, so a store in use may be verified.
 
@@ -67,7 +67,7 @@ async def verify(
         yield finding
     for row in await store.query(_HALF_PURGED, {}):
         address = f"{row['workflow']}/{row['key']}"
-        yield Finding("I2", row["case_no"], address, 0, "has a tombstone and is still there")
+        yield Finding("I2", row["case_no"], address, 0, "has a tombstone and is still there", row["tenant"])
     for case_no in sorted(missing):
         for finding in await _gone(store, case_no, known[case_no]):
             yield finding
@@ -79,6 +79,7 @@ async def _gone(store: Verified, case_no: int, anchors: Mapping[int, bytes]) -> 
         address = f"{row['workflow']}/{row['key']}"
         events, head = int(row["events"]), bytes.fromhex(row["hash"])
         if max(anchors, default=0) > events or anchors.get(events, head) != head:
-            return [Finding("I2", case_no, address, events, "its tombstone is not of the history that was anchored")]
+            told = "its tombstone is not of the history that was anchored"
+            return [Finding("I2", case_no, address, events, told, row["tenant"])]
         return []
     return [Finding("I2", case_no, "unknown", 0, "an anchored case is gone, and no purge of it is recorded")]

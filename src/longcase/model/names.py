@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from longcase.errors import DefinitionError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 MESSAGE_LIMIT = 2_000
+MAIN_TENANT: Final = "main"  # of whoever names none
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -29,6 +31,21 @@ def check_key(key: object, what: str = "business key") -> str:
             hint="use the identifier your own system gives the object, for example C-1042",
         )
     return key
+
+
+def check_tenant(name: object) -> str:
+    """Return `name` if it may name a tenant, whose cases nobody else's door shows or touches; else raise UsageError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"tenant {printable(name)}: expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -",
+            hint="a short name that stays, for example acme",
+        )
+    return name
+
+
+def of_tenant(name: str) -> str:
+    """Return " of tenant acme" for a message; nothing is said of the main one."""
+    return "" if name == MAIN_TENANT else f" of tenant {name}"
 
 
 def check_idempotency_key(key: object) -> str:

@@ -16,6 +16,7 @@ from longcase.env import Env
 from longcase.history.event import Event
 from longcase.history.state import blocked
 from longcase.model.codec import Json
+from longcase.model.names import MAIN_TENANT
 from longcase.record import record
 from longcase.runtime.watchdog import StageNeverYields, Watchdog
 from longcase.store.port import Store
@@ -38,12 +39,13 @@ class Held:
     kind: str  # of the incident: code_changed, object_invalid, stage_never_yields ...
     why: str
     details: dict[str, Json]
+    tenant: str = MAIN_TENANT
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the faces print it."""
         return {
             "case": self.case, "stage": self.stage, "visit": self.visit, "kind": self.kind, "why": self.why,
-            "details": self.details,
+            "details": self.details, "tenant": self.tenant,
         }  # fmt: skip
 
 
@@ -65,7 +67,7 @@ class Rehearsal:
 
 
 async def rehearse(store: Store, env: Env, codes: Mapping[str, WorkflowCode], workflow: str = "") -> Rehearsal:
-    """Replay the current visit of every open case, of one workflow or of all; reads, and writes nothing.
+    """Replay the current visit of every tenant's open cases, of one workflow or of all; reads, and writes nothing.
 
     Each case is taken as of one instant, so workers of the code that runs now may go on meanwhile.
     """
@@ -111,10 +113,10 @@ def _judge(
                 resident.rebuild(visit)
             found.fits += 1
         except TurnDiscarded as discarded:
-            found.held.append(Held(*place, discarded.kind, discarded.message, discarded.details))
+            found.held.append(Held(*place, discarded.kind, discarded.message, discarded.details, state.tenant))
         except StageNeverYields:
             why = f"{state.stage} ran longer than the limit of one turn"
-            found.held.append(Held(*place, "stage_never_yields", why, {}))
+            found.held.append(Held(*place, "stage_never_yields", why, {}, state.tenant))
         finally:
             resident.discard()
 

@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, Task, blocked
 from longcase.history.waits import Wait
 from longcase.model.codec import Json
-from longcase.model.names import check_key, check_name, check_person, printable
+from longcase.model.names import MAIN_TENANT, check_key, check_name, check_person, of_tenant, printable
 from longcase.nearest import nearest
 from longcase.record import record
 from longcase.service.retention import tombstone
@@ -111,7 +111,7 @@ class Door:
         env: Env,
         codes: Mapping[str, WorkflowCode],
         *,
-        tenant: str = "main",
+        tenant: str = MAIN_TENANT,
         actor: Actor | None = None,
         on_change: Callable[[int], None] | None = None,
     ) -> None:
@@ -153,7 +153,8 @@ class Door:
         row = await self.store.load(self.ref(address))
         if row is None:
             raise await tombstone(self.store, self.ref(address)) or CaseNotFound(
-                f"no case {address}", hint=f"longcase list --workflow {address.partition('/')[0]}"
+                f"no case {address}{of_tenant(self.tenant)}",
+                hint=f"longcase list --workflow {address.partition('/')[0]}",
             )
         return row
 

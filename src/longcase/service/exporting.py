@@ -13,6 +13,7 @@ from longcase.env import Env
 from longcase.errors import StorageFull, StoreCorrupt, UsageError
 from longcase.history.event import instant_text
 from longcase.insight.export import Examination, Sealed
+from longcase.model.names import MAIN_TENANT
 from longcase.service import queries
 from longcase.service.retention import KeptStore, Retention
 from longcase.store.durable import rename_durably
@@ -27,7 +28,7 @@ Progress = Callable[[int, int], None]
 class Exporter:
     """Picks closed cases, writes them, reads them back."""
 
-    def __init__(self, store: KeptStore, env: Env, actor: Actor, release: str, tenant: str = "main") -> None:
+    def __init__(self, store: KeptStore, env: Env, actor: Actor, release: str, tenant: str = MAIN_TENANT) -> None:
         self._store = store
         self._env = env
         self._actor = actor

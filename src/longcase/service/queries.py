@@ -145,12 +145,20 @@ def _for_a_worker(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-async def check_workflow(store: Store, tenant: str, workflow: str, loaded: Iterable[str]) -> None:
-    """Refuse a workflow that is neither loaded nor has a case or a map here, naming the near ones."""
+async def check_workflow(store: Store, tenant: str | None, workflow: str, loaded: Iterable[str]) -> None:
+    """Refuse a workflow that is neither loaded nor has a case or a map here, naming the near ones.
+
+    Maps are of the code, which is every tenant's; a case is only looked for among the tenant's own, or among all if
+    the tenant is None.
+    """
     sql = "SELECT workflow FROM case_overview WHERE tenant = :tenant AND workflow = :workflow LIMIT 1"
-    if workflow in loaded or await store.query(sql, {"tenant": tenant, "workflow": workflow}):
+    every = _WORKFLOWS
+    whose = {"tenant": tenant}
+    if tenant is None:
+        sql, every, whose = sql.replace("tenant = :tenant AND ", ""), every.replace("WHERE tenant = :tenant", ""), {}
+    if workflow in loaded or await store.query(sql, {**whose, "workflow": workflow}):
         return
-    known = {row["workflow"] for row in await store.query(_WORKFLOWS, {"tenant": tenant})} | set(loaded)
+    known = {row["workflow"] for row in await store.query(every, whose)} | set(loaded)
     if workflow in known:
         return
     near = nearest(workflow, sorted(known), 3)

@@ -1,7 +1,8 @@
 """Retention: how long closed cases of a workflow are kept, which may go, and their purge.
 
 A period is a fact of the store, set by whoever answers for it, and needs no code to be loaded: a case of a
-workflow that nobody runs any more has its period too. Without one, cases are kept for ever (decision 0015).
+workflow that nobody runs any more has its period too. Each tenant has its own. Without one,
+cases are kept for ever (decision 0015).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from longcase.engine.tasks import Actor
 from longcase.env import Env
 from longcase.errors import CasePurged, UsageError
 from longcase.history.event import instant_text
-from longcase.model.names import check_name
+from longcase.model.names import MAIN_TENANT, check_name
 from longcase.record import record
 from longcase.service import queries
 from longcase.store.port import Audited, Keeping, Store
@@ -104,36 +105,39 @@ class Due:
 class Retention:
     """The keeper of periods, and the purge."""
 
-    def __init__(self, store: KeptStore, env: Env, actor: Actor, tenant: str = "main") -> None:
+    def __init__(self, store: KeptStore, env: Env, actor: Actor, tenant: str = MAIN_TENANT) -> None:
         self._store = store
         self._env = env
         self._actor = actor
         self._tenant = tenant
+        self._prefix = _SETTING if tenant == MAIN_TENANT else f"{_SETTING}{tenant}/"  # no name has a slash
 
     # -- periods ---------------------------------------------------------------------------------------
 
     async def periods(self) -> list[Kept]:
-        """Return the periods that are set, by workflow."""
+        """Return the periods that the tenant has set, by workflow."""
         found = await self._store.query("SELECT name FROM settings WHERE name LIKE 'keep:%' ORDER BY name")
         kept = []
         for row in found:
+            name = row["name"].removeprefix(self._prefix)
+            if not row["name"].startswith(self._prefix) or "/" in name:
+                continue  # another tenant's
             value = await self._store.setting(row["name"])
             if value["period"]:
-                name = row["name"].removeprefix(_SETTING)
                 kept.append(Kept(name, Period.parse(value["period"]), value["by"], value["at"]))
         return kept
 
     async def keep(self, workflow: str, period: Period | None) -> None:
-        """Set how long closed cases of a workflow are kept; None is for ever."""
+        """Set how long the tenant's closed cases of a workflow are kept; None is for ever."""
         check_name(workflow, "workflow")
-        before = await self._store.setting(_SETTING + workflow)
+        before = await self._store.setting(self._prefix + workflow)
         if before is None:
             await queries.check_workflow(self._store, self._tenant, workflow, ())
         value = {
             "period": str(period) if period else "", "by": self._actor.name, "at": instant_text(self._env.now()),
             "before": (before or {}).get("period", ""),
         }  # fmt: skip
-        await self._store.set_setting(_SETTING + workflow, value)
+        await self._store.set_setting(self._prefix + workflow, value)
 
     # -- purge -----------------------------------------------------------------------------------------
 

@@ -207,7 +207,7 @@ class Service(Answering, Mending):
         return await queries.list_tasks(self.store, self.tenant, of=of, limit=limit, case_no=case_no)
 
     async def workers(self) -> FleetView:
-        """Return who moves cases: the workers, what each runs and holds, and the queues.
+        """Return who moves cases, of all tenants: the workers, what each runs and holds, and the queues.
 
         Of calls that wait in a queue it says why nobody takes them. That a queue's own limits are reached is known
         only where the code is loaded that declares them.
@@ -221,7 +221,7 @@ class Service(Answering, Mending):
         return await self.store.events(row.case_no, after=after, limit=limit)
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Read from the documented views."""
+        """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
         return await self.store.query(sql, parameters)
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from longcase.errors import CaseNotFound
 from longcase.history.waits import next_due
+from longcase.model.names import of_tenant
 from longcase.store.folding import earliest
 from longcase.store.records import CaseRef, CaseRow, Edit
 
 
 def not_found(ref: CaseRef) -> CaseNotFound:
     """Return the error of a reference by which nothing is known."""
-    name = f"case {ref.case_no}" if ref.case_no else f"{ref.workflow}/{ref.key}"
+    name = f"case {ref.case_no}" if ref.case_no else f"{ref.workflow}/{ref.key}{of_tenant(ref.tenant)}"
     return CaseNotFound(f"no case is known as {name}", hint="longcase list")
 
 

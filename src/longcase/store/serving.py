@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
+from longcase.model.names import MAIN_TENANT, of_tenant
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.record import record
 from longcase.store.queue_limits import room_of
@@ -160,27 +161,34 @@ def stuck(found: Sequence[Sequence[str]], gone: Sequence[Sequence[str]]) -> Iter
     """Name open cases that nothing will ever move.
 
     Args:
-        found: workflow, key, stage, owner, and since when they stand there.
-        gone: workflow, key, stage, owner, and the activity whose transaction is committed and whose result is nowhere.
+        found: tenant, workflow, key, stage, owner, and since when they stand there.
+        gone: tenant, workflow, key, stage, owner, and the activity whose transaction is committed and whose result is
+            nowhere.
     """
-    for workflow, key, stage, owner, activity in gone[:NAMED]:
+    for tenant, workflow, key, stage, owner, activity in gone[:NAMED]:
         yield Symptom(
-            "error", "stuck", f"{workflow}/{key} in {stage} (owner {owner}): {activity} has committed its transaction, "
-            "and its result is nowhere",
+            "error", "stuck",
+            f"{workflow}/{key}{of_tenant(tenant)} in {stage} (owner {owner}): {activity} has committed its "
+            "transaction, and its result is nowhere",
             "restore a backup; or, if its rows may be written a second time: "
-            f"longcase move {workflow}/{key} {stage} --reason 'its result was lost'",
+            f"longcase move {workflow}/{key} {stage} --reason 'its result was lost'{_option(tenant)}",
         )  # fmt: skip
     if len(gone) > NAMED:
         yield Symptom("error", "stuck", f"and {len(gone) - NAMED} more results that are nowhere")
-    for workflow, key, stage, owner, since in found[:NAMED]:
+    for tenant, workflow, key, stage, owner, since in found[:NAMED]:
         yield Symptom(
-            "error", "stuck", f"{workflow}/{key} in {stage} since {since} (owner {owner}): nothing will ever move it",
-            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'",
+            "error", "stuck",
+            f"{workflow}/{key}{of_tenant(tenant)} in {stage} since {since} (owner {owner}): nothing will ever move it",
+            f"longcase move {workflow}/{key} {stage} --reason 'nothing moved it'{_option(tenant)}",
         )  # fmt: skip
     if len(found) > NAMED:
         yield Symptom("error", "stuck", f"and {len(found) - NAMED} more cases that nothing will ever move")
     if not found and not gone:
         yield Symptom("ok", "stuck", "no open case has lost what will move it")
+
+
+def _option(tenant: str) -> str:
+    return "" if tenant == MAIN_TENANT else f" --tenant {tenant}"
 
 
 def _cases(count: int) -> str:

@@ -73,7 +73,7 @@ SELECT worker, workflow, count(*) FROM (
 ) AS held GROUP BY worker, workflow ORDER BY worker, workflow
 """
 _STUCK: Final = """
-SELECT workflow, key, stage, owner, entered_at FROM cases
+SELECT tenant, workflow, key, stage, owner, entered_at FROM cases
 WHERE status = 'open' AND wake_at = '' AND wait_count = 0
   AND state -> 'calls' IS NULL AND state -> 'timers' IS NULL AND state -> 'tasks' IS NULL
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
@@ -81,7 +81,7 @@ ORDER BY case_no
 """
 # Calls that have committed their transaction, and whose result is not in the inbox.
 _GONE: Final = """
-SELECT workflow, cases.key, stage, owner, j.value ->> 'activity'
+SELECT tenant, workflow, cases.key, stage, owner, j.value ->> 'activity'
 FROM cases CROSS JOIN LATERAL json_each(cases.state -> 'calls') AS j
 WHERE status = 'open' AND cases.state -> 'incidents' IS NULL
   AND j.value ->> 'status' = 'running' AND j.value ->> 'committed' = j.value ->> 'attempt'

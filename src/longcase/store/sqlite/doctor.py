@@ -60,7 +60,7 @@ SELECT worker, workflow, count(*) FROM (
 
 # Open cases that nothing will ever move: no input, call, timer, question, wait, incident; nor due (I31).
 STUCK: Final = """
-SELECT workflow, key, stage, owner, entered_at FROM cases
+SELECT tenant, workflow, key, stage, owner, entered_at FROM cases
 WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls' IS NULL
   AND state ->> '$.timers' IS NULL AND state ->> '$.tasks' IS NULL
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
@@ -68,7 +68,8 @@ ORDER BY case_no
 """
 # Calls that have committed their transaction, and whose result is not in the inbox.
 GONE: Final = """
-SELECT workflow, cases.key, stage, owner, j.value ->> '$.activity' FROM cases, json_each(cases.state, '$.calls') AS j
+SELECT tenant, workflow, cases.key, stage, owner, j.value ->> '$.activity'
+FROM cases, json_each(cases.state, '$.calls') AS j
 WHERE status = 'open' AND state ->> '$.incidents' IS NULL
   AND j.value ->> '$.status' = 'running' AND j.value ->> '$.committed' = j.value ->> '$.attempt'
   AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.case_no = cases.case_no AND i.data ->> '$.call' = j.key)
