@@ -293,3 +293,33 @@ async def test_fault_F13_a_setting_that_is_no_json_any_more_is_named(tmp_path: P
     fault_report(
         injected={"a setting": 2}, useful={"settings read": 1}, found="the error says what cannot be read, and the mend"
     )
+
+
+async def test_fault_F13_an_input_that_is_no_object_any_more_holds_its_case_on_each_store(
+    store_url: str, fault_report: FaultReport
+) -> None:
+    """All that PostgreSQL lets happen to it."""
+    async with Longcase([things], url=store_url) as longcase:
+        async with longcase.working():
+            for key in ("bad", *GOOD):
+                await longcase.service.start(things, Thing(id=key))
+            await until(longcase, WAITING, len(GOOD) + 1)
+        for key in ("bad", *GOOD):
+            await longcase.service.signal(f"things/{key}", go, Thing(id=key))
+        change = "UPDATE inbox SET data = '1' WHERE case_no = (SELECT case_no FROM cases WHERE key = 'bad')"
+        if store_url.startswith("postgres"):
+            await asyncio.to_thread(run_sql, store_url, change)
+        else:
+            with closing(apsw.Connection(store_url.removeprefix("sqlite:///"))) as connection:
+                connection.execute(change)
+        async with longcase.working():
+            await until(longcase, CLOSED, len(GOOD))
+            await until(longcase, OPENED, 1)
+            (incident,) = (await longcase.service.show("things/bad")).state.incidents.values()
+            assert incident["kind"] == "input_damaged"
+            await longcase.service.cancel("things/bad", reason="nobody knows")
+            await until(longcase, CLOSED, len(GOOD) + 1)
+    fault_report(
+        injected={"an input of another shape": 1}, useful={"cases closed": len(GOOD) + 1},
+        found="an incident names the input; its case is held",
+    )  # fmt: skip
