@@ -142,6 +142,12 @@ class WorkflowNotFound(NotFoundError):
     code = "workflow_not_found"
 
 
+class FileMissing(NotFoundError):
+    """No file of that name is there."""
+
+    code = "file_not_found"
+
+
 class ConflictError(LongcaseError):
     """Somebody was first; look again, then retry or give up."""
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from tests.invariants.letters import Reply, letters, replied
 from tests.rules.support import closed, every, incident
 from tests.support.older import older_database, older_file
-from tests.support.postgres import Databases
+from tests.support.postgres import Databases, run_sql
 
 from longcase import days, hours
 from longcase.env import Env
@@ -100,6 +102,30 @@ def test_inv_35_what_an_earlier_release_wrote_is_read_and_goes_on(old_stores: di
             assert sim._do(_findings(sim)) == [], "chains are whole, and every fold equals its row"
             _go_on(sim)
             assert sim._do(_findings(sim)) == []
+
+
+def test_inv_35_a_wait_of_people_who_disagree_says_after_the_upgrade_how_they_stand(old_stores: dict[int, str]) -> None:
+    """The sentence stands in the row and in the view; both are brought to what the fold says."""
+    url = old_stores[max(old_stores)]
+    (state, what) = _sql(url, "SELECT CAST(state AS text), wait_what FROM cases WHERE key = 'voted'")
+    changed = json.loads(state)
+    (task,) = changed["tasks"].values()
+    task["votes"] = [task["votes"][0] | {"by": by, "answer": way} for by, way in (("a", "road"), ("b", "rail"))]
+    assert what == "Send it? (1 of 2)"
+    _sql(url, f"UPDATE cases SET state = '{json.dumps(changed)}', wait_what = 'Send it? (2 of 2)' WHERE key = 'voted'")
+    migrate_store(url, Env())
+    for column, table in (("wait_what", "cases"), ("what", "waiting")):
+        told = _sql(url, f"SELECT {column} FROM {table} WHERE key = 'voted'")
+        assert told == ("Send it? (rail 1, road 1; 2 needed)",)
+        assert _sql(url, f"SELECT {column} FROM {table} WHERE key = 'asked'") == ("Send it? (0 of 2)",)
+
+
+def _sql(url: str, statement: str) -> tuple[Any, ...]:
+    """Run a statement on a store of any schema; returns the first row."""
+    if url.startswith("postgres"):
+        return next((tuple(row) for row in run_sql(url, statement)), ())
+    with closing(apsw.Connection(url.removeprefix("sqlite:///"))) as connection:
+        return connection.execute(statement).fetchone() or ()
 
 
 async def _findings(sim: Simulation) -> list[str]:

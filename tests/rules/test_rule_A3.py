@@ -21,6 +21,7 @@ from tests.rules.support import (
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
 from longcase.errors import RepairRefused
+from longcase.model.codec import RESULT_LIMIT
 from longcase.testing import Simulation
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
@@ -269,6 +270,10 @@ async def strange(case: Case[Order]) -> Next:
             return odd.close("done", result=10**5000)
         case "a knot":
             return odd.close("done", result=knot())
+        case "much":
+            return odd.close("done", result=["é" * (RESULT_LIMIT // 2)])
+        case "much text":
+            return odd.close("done", result="x" * (RESULT_LIMIT + 1))
         case "keys that become one":
             return odd.close("done", result={1: "a", "1": "b"})
     return odd.close("done", result={"NaN": [1.5, None], "1": 2**63 - 1})
@@ -282,6 +287,11 @@ async def strange(case: Case[Order]) -> Next:
         ("long", "x... (5000 characters)"),
         ("a long number", "close done: result is not JSON: result: an integer of 16610 bits"),
         ("a knot", "close done: result is not JSON: maximum recursion depth exceeded"),
+        (
+            "much",
+            "close done: result: 1,048,580 bytes, at most 1,048,576 are kept; keep it elsewhere and close with where",
+        ),
+        ("much text", "close done: result: 1,048,577 bytes, at most 1,048,576 are kept"),
         ("keys that become one", "close done: result is not JSON: result: keys that are one as text: ['1', '1']"),
     ],
 )
@@ -296,3 +306,31 @@ def test_rule_A3_whatever_a_stage_raises_or_returns_is_an_incident_that_says_it(
         assert closed(sim, case) == "done"
 
     in_both(scenario, odd)
+
+
+told = Workflow("told", object=Order, key="id", owner=desk, expect=days(9))
+asking = Workflow("asking", object=Order, key="id", owner=desk, expect=days(9))
+
+
+@told.stage
+async def tells(case: Case[Order]) -> Next:
+    return told.close("told", result="x" * (RESULT_LIMIT + (case.object.note == "too much")))
+
+
+@asking.stage
+async def asks(case: Case[Order]) -> Next:
+    answer = await case.child(told, Order(id="child", note=case.object.note))
+    return asking.close("heard", result=len(answer.result))
+
+
+def test_rule_A3_a_childs_result_is_bounded_where_the_child_closes() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(asking, Order(id="1", note="too much"))
+        assert incident(sim, "told/child")["message"].startswith("close told: result: 1,048,577 bytes, at most")
+        assert sim.state(case).incidents == {}, "the parent waits: nothing came"
+        sim.correct("told/child", note="just enough")
+        sim.retry("told/child")
+        assert closed(sim, case) == "heard"
+        assert (sim.state(case).close or {})["result"] == RESULT_LIMIT
+
+    in_both(scenario, asking, told)

@@ -21,8 +21,8 @@ from longcase import (
 from longcase.errors import StoreUnavailable
 from longcase.history.event import Event
 from longcase.model.activity import Activity
+from longcase.model.codec import RESULT_LIMIT
 from longcase.runtime import carrying
-from longcase.runtime.performing import RESULT_LIMIT
 
 # -- effect="once" ------------------------------------------------------------------------------------
 

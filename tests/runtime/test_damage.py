@@ -51,6 +51,7 @@ async def by_hand(url: str, sqlite: str, postgres: str) -> None:
     """Change the tables past all guards, as a disk does that forgets a bit."""
     if url.startswith("sqlite"):
         connection = apsw.Connection(url.removeprefix("sqlite:///"))
+        connection.set_busy_timeout(30_000)  # a worker may be at work
         connection.execute("DROP TRIGGER IF EXISTS history_is_never_changed")
         connection.execute(sqlite)
         connection.close()

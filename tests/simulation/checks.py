@@ -180,7 +180,7 @@ def _clocks(events: Sequence[Event], latest: str) -> Iterator[str]:
 
 
 def _votes(events: Sequence[Event]) -> Iterator[str]:
-    """I25 to I28: one vote a person, none after the decision, quorum of distinct people, nothing stale."""
+    """I25 to I28: one vote a person stands, none after the decision, quorum of distinct people, nothing stale."""
     votes: dict[str, dict[str, str]] = {}
     shown: dict[str, str] = {}
     task: dict[str, dict[str, Any]] = {}
@@ -202,8 +202,8 @@ def _votes(events: Sequence[Event]) -> Iterator[str]:
                 by, answer = data["vote"]["by"], data["vote"]["answer"]
                 if ref in over:
                     yield f"I27: a vote on {ref} counts after it was over (event {event.seq})"
-                if by in votes[ref]:
-                    yield f"I25: {by} votes twice on {ref}"
+                if data.get("before") != votes[ref].get(by):
+                    yield f"I25: {by} votes twice on {ref}, before: {data.get('before')}"
                 if task[ref]["fields"] and shown[ref] != str(amount):
                     yield f"I26: a vote on {ref} for what is no longer shown (event {event.seq})"
                 votes[ref][by] = answer

@@ -18,8 +18,8 @@ from longcase.store.sqlite import SqliteStore, fleet, store, transaction, worker
         (fleet._NEXT_WAKE, "cases_to_wake"),
         (store._BY_KEY, "cases_by_key"),
         (f"{rows.SELECT_CASE} WHERE case_no = ?", "INTEGER PRIMARY KEY"),
-        (store._INBOX, "sqlite_autoindex_inbox_1"),
-        (store._INBOXES, "sqlite_autoindex_inbox_1"),
+        (store.INBOX.format(columns=rows.INPUT_COLUMNS), "sqlite_autoindex_inbox_1"),
+        (store._INBOXES.format(columns=rows.INPUT_COLUMNS), "sqlite_autoindex_inbox_1"),
         (store._VISIT_BEGIN, "history_visits"),
         (
             f"SELECT {rows.EVENT_COLUMNS} FROM history WHERE case_no = ? AND seq > ? ORDER BY seq",

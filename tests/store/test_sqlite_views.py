@@ -72,7 +72,9 @@ REQUIRE = asked("1.q2", kind="require", question="needs legal_entity", quorum=1,
 @pytest.mark.parametrize(
     "events",
     [
-        (receive(),), (asked(),), (asked(), voted("ann")), (REQUIRE,), (PAUSE, TIMEOUT), (CHILD,), (scheduled(),),
+        (receive(),), (asked(),), (asked(), voted("ann")), (asked(quorum=3), voted("ann"), voted("ben")),
+        (asked(quorum=3), voted("ann", "road"), voted("ben", "rail"), voted("cat", "road")),
+        (REQUIRE,), (PAUSE, TIMEOUT), (CHILD,), (scheduled(),),
         (scheduled(system=""),), (scheduled(), BACKOFF), (scheduled(), UNKNOWN), (scheduled(), BACKOFF, SECOND),
         (scheduled(), scheduled("1.c2"), KEEPS), (UNDO,), (incident(),), (scheduled(), incident(call="1.c1")),
         (asked(), voted("ben", decides=True), receive()),

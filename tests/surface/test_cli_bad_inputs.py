@@ -326,7 +326,18 @@ def test_a_number_that_no_case_or_event_has_is_refused(cli: Cli, number: str) ->
 
 
 def test_a_backup_that_is_not_there_is_named_as_one(cli: Cli) -> None:
-    error = cli.refused(6, "restore", "monday.db").error
-    assert (error["message"], error["hint"]) == (
-        "there is no backup at monday.db", "name the backup's file: longcase restore FILE",
+    error = cli.refused(3, "restore", "monday.db").error
+    assert (error["code"], error["message"], error["hint"]) == (
+        "file_not_found", "there is no backup at monday.db", "name the backup's file: longcase restore FILE",
     )  # fmt: skip
+
+
+def test_rows_89_92_what_is_not_found_ends_with_3_whatever_command_names_it(cli: Cli) -> None:
+    cli.ok("start", "claims", '{"id": "C-1"}')
+    error = cli.refused(3, "backup", "there/is/no/folder.db").error
+    assert (error["code"], error["hint"]) == ("file_not_found", f"mkdir -p {cli.folder / 'there/is/no'}")
+    assert cli.refused(3, "keep", "clams").error["hint"] == "did you mean claims?"
+    assert cli.ok("keep", "claims").out == "claims: for ever\n"
+    for words in (("verify", "--file", "no.jsonl"), ("start", "claims", "--csv", "no.csv")):
+        assert cli.refused(3, *words).error["code"] == "file_not_found"
+    assert cli.refused(3, "check", "no.py").error["code"] == "app_not_found"

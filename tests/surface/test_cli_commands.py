@@ -64,6 +64,8 @@ def test_set_takes_text_for_text_fields_and_json_for_others(cli: Cli, sim: Simul
 def test_decide_counts_the_quorum_and_a_second_answer_gets_a_clear_reply(cli: Cli, sim: Simulation) -> None:
     sim.start("claims", {"id": "C-1", "amount": 250, "iban": "NL1"})
     assert cli.ok("decide", "claims/C-1", "approved").out == "claims/C-1: recorded; 1 more needed\n"
+    assert "Pay it? (1 of 2)" in cli.ok("tasks").out
+    assert list(cli.ok("tasks", "--json").json[0]["answered"].values()) == ["approved"]
     assert cli.ok("decide", "claims/C-1", "approved", "--as", "bob").out == "claims/C-1: decided\n"
     error = cli.refused(4, "decide", "claims/C-1", "rejected", "--as", "bob").error
     assert error["code"] == "already_decided"

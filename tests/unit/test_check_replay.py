@@ -8,13 +8,28 @@ import pytest
 from tests.support.definitions import check, codes
 
 EXTRA = """
-import contextlib, datetime, gc, os, random, secrets, subprocess, threading, time, uuid, weakref
+import collections, contextlib, datetime, gc, os, random, secrets, subprocess, threading, time, uuid, weakref
 from datetime import datetime as moment
 from pathlib import Path
 from time import sleep as nap
 
 ready = asyncio.Event()
 seen = 0
+CACHE: dict[str, int] = {}
+LOG = list()
+LINE = collections.deque([1])
+FEES = {"a": 1, "b": {"c": 2}}
+
+class Kept:
+    tags = set()
+
+def remembers(order: Order) -> None:
+    LOG.append(order.id)
+
+def sums(order: Order) -> int:
+    log = [order.amount]
+    log.append(FEES["a"])
+    return sum(log)
 
 def late(order: Order) -> bool:
     return deep(order)
@@ -83,6 +98,19 @@ REFUSED = {
     "a thread": (two("threading.Thread(target=len).start()"), ["thread_in_stage"], two("thread = 1")),
     "eval": (two("n = eval('1')"), ["dynamic_code"], two("n = int('1')")),
     "module state": (two("global seen\nseen = 1"), ["module_state"], two("seen = 1")),
+    "an item of the module's": (two('CACHE["a"] = 1'), ["module_state"], two('cache = {}\ncache["a"] = 1')),
+    "an item of an item": (two('FEES["b"]["c"] = 1'), ["module_state"], two('fee = FEES["b"]["c"]')),
+    "an item counted up": (two('FEES["a"] += 1'), ["module_state"], two('fee = FEES["a"] + 1')),
+    "an item taken away": (two('del CACHE["a"]'), ["module_state"], two('fees = dict(FEES)\ndel fees["a"]')),
+    "a list that is added to": (two('LOG.append("x")'), ["module_state"], two('LOG = []\nLOG.append("x")')),
+    "a line that is taken from": (two("first = LINE.popleft()"), ["module_state"], two("first = LINE[0]")),
+    "a set of a class": (two('Kept.tags.add("x")'), ["module_state"], two('tags = Kept.tags | {"x"}')),
+    "in a comprehension": (
+        two("[LOG.append(tag) for tag in case.object.items]"),
+        ["module_state"],
+        two("[LOG.append(1) for LOG in ([], [])]"),
+    ),
+    "module state in a helper": (two("remembers(case.object)"), ["module_state"], two("sums(case.object)")),
     "the clock in a helper of a helper": (
         two("if late(case.object):  # longcase: technical\n    pass"),
         ["time_in_stage"],

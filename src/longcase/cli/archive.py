@@ -52,6 +52,8 @@ def keep(
             from longcase.service.retention import Period
 
             finish(retention.keep(workflow, None if period == "forever" else Period.parse(period)))
+        elif workflow:
+            finish(retention.known(workflow))
         kept = [one for one in finish(retention.periods()) if workflow in ("", one.workflow)]
     if session.json:
         return terminal.data(

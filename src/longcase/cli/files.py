@@ -9,14 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from longcase.errors import NotFoundError, RefusedError, UsageError
+from longcase.errors import FileMissing, RefusedError, UsageError
 from longcase.nearest import nearest
-
-
-class FileMissing(NotFoundError):
-    """No file of that name is there."""
-
-    code = "file_not_found"
 
 
 class FileRefused(RefusedError):

@@ -13,6 +13,7 @@ from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import LongcaseError, NotFoundError
 from longcase.history.chain import is_sound
+from longcase.history.waits import votes_stand
 from longcase.model.names import MAIN_TENANT
 
 if TYPE_CHECKING:
@@ -306,13 +307,20 @@ def tasks(
         ["CASE", "TASK", "QUESTION", "WHOSE MOVE", "SINCE", "EXPECTED BY", "ANSWERS"],
         [
             [
-                row["case"], row["task"], row["question"], ", ".join(row["whose"]), terminal.instant(row["opened_at"]),
+                row["case"], row["task"], _question(row), ", ".join(row["whose"]), terminal.instant(row["opened_at"]),
                 terminal.instant(row["expected_by"]), session.paste(_answers(row)),
             ]
             for row in rows
         ],
     )  # fmt: skip
     return None
+
+
+def _question(row: dict[str, Any]) -> str:
+    """Return what is asked, and where some have answered how their answers stand."""
+    text = str(row["question"])
+    answers = row["answered"].values()
+    return f"{text} ({votes_stand(answers, row['quorum'])})" if answers else text
 
 
 def _answers(row: dict[str, Any]) -> str:

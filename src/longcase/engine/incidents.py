@@ -28,6 +28,7 @@ _REPAIRS: Final[dict[str, list[str]]] = {
     "child_key_taken": ["restart", "move", "cancel"],
     "code_changed": ["retry", "restart", "move", "cancel"],
     "history_damaged": ["retry", "move", "cancel"],
+    "input_damaged": ["retry", "move", "cancel"],
     "overrides_correction": ["retry", "correct", "move", "cancel"],
 }
 _OTHERS: Final = ["retry", "correct", "restart", "move", "cancel"]
@@ -134,6 +135,15 @@ def from_damage(seq: int, owner: str) -> TurnDiscarded:
     return TurnDiscarded(
         "history_damaged", f"event {seq} of the history is not what was recorded", owner=owner,
         details={"event": seq, "hint": hint},
+    )  # fmt: skip
+
+
+def damaged_input(no: int, ident: str, kind: str, owner: str) -> TurnDiscarded:
+    """A turn that cannot be taken: its input is not what was accepted."""
+    hint = "restore a backup (longcase restore BACKUP) and retry; or move the case, which puts it aside, or cancel it"
+    return TurnDiscarded(
+        "input_damaged", f"input {no} of the inbox ({storable(ident)}, {storable(kind)}) is not what was accepted",
+        owner=owner, details={"no": no, "hint": hint},
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure
 from longcase.engine.clocks import Clocks
-from longcase.engine.incidents import TurnDiscarded, incident
+from longcase.engine.incidents import TurnDiscarded, damaged_input, incident
 from longcase.engine.outcomes import for_nobody
 from longcase.engine.work import Accepted, Command
 from longcase.history.event import Event, instant_of
@@ -20,7 +20,8 @@ class Inputs(Clocks):
     """Applies inputs of the inbox, and the moves of operators."""
 
     def _is_plain_signal(self, item: Accepted) -> bool:
-        return item.type == "signal_received" and item.data["signal"] not in self.resident.code.workflow.paths
+        signal = item.type == "signal_received" and not item.damaged
+        return signal and item.data["signal"] not in self.resident.code.workflow.paths
 
     def _is_refused(self, item: Accepted) -> bool:
         """Tell whether an open incident is of the turn that was to apply the input."""
@@ -36,6 +37,8 @@ class Inputs(Clocks):
             return True
         if self._is_refused(item):
             return False  # refused, and nothing has been repaired since: what comes after it may go first
+        if item.damaged:
+            return self._damaged(item)
         match item.type:
             case "signal_received":
                 path = self.resident.code.workflow.paths.get(item.data["signal"])
@@ -69,6 +72,15 @@ class Inputs(Clocks):
             return False
         self._turn(self._event(item), item.at)
         return True
+
+    def _damaged(self, item: Accepted) -> bool:
+        """Hold the case at an input that is not what was accepted; it is put aside where an operator moves the case."""
+        if item.id in self.past:
+            self._unhandled(item, "it is not what was accepted, and an operator moved the case")
+            return True
+        if blocked(self.state):
+            return False
+        raise damaged_input(item.no, item.id, item.type, self.resident.code.workflow.owner.name)
 
     def _event(self, item: Accepted) -> Event:
         data = dict(item.data)

@@ -87,6 +87,7 @@ class Answered:
     outcome: dict[str, Json] | None = None
     refusal: LongcaseError | None = None
     remaining: int = 0
+    before: str = ""  # what the person had answered, where the answer stands instead of that
 
 
 def answer_task(
@@ -100,8 +101,8 @@ def answer_task(
 ) -> Answered:
     """Judge one person's answer to an open task. `state` is after the task clocks have run.
 
-    Order of the checks: known, still open, allowed, fresh, one answer a person, a possible answer.
-    Every refusal is recorded.
+    Order of the checks: known, still open, allowed, fresh, a possible answer. Every refusal is recorded.
+    Whoever has answered may answer otherwise as long as nothing is decided: the newer answer stands instead.
     """
     task = state.tasks.get(ref)
     if task is None or task["kind"] == "require":
@@ -153,22 +154,15 @@ def answer_task(
         return Answered([*events, *refusal.events], refusal=error)
     votes = [vote for vote in task["votes"] if vote["by"] not in stale]
     earlier = next((vote for vote in votes if vote["by"] == actor.person), None)
-    if earlier is not None:
-        if earlier["answer"] == _text(answer):
-            return Answered(events)
-        error = AlreadyDecided(
-            f'{actor.person} has already answered "{task["question"]}" at {earlier["at"]}: {earlier["answer"]}',
-            hint=f"longcase history {state.address}",
-        )
-        refusal = refuse(error)
-        return Answered([*events, *refusal.events], refusal=error)
+    if earlier is not None and earlier["answer"] == _text(answer):
+        return Answered(events, remaining=_remaining(task, votes, earlier))
     if task["answers"] and answer not in task["answers"]:
         raise UsageError(
             f'"{task["question"]}": {answer!r} is no answer, expected one of {", ".join(task["answers"])}',
             hint=f"longcase decide {state.address} {task['answers'][0]}",
         )
     vote: Vote = {"by": actor.person, "answer": _text(answer), "reason": reason, "at": now, "digest": current}
-    votes.append(vote)
+    votes = [*(other for other in votes if other is not earlier), vote]
     decided = decides(task, votes)
     fresh_view = current == task["digest"]
     shown_now = task["shown"] if fresh_view else shown_text(task["fields"], task["constants"], state.object)
@@ -176,14 +170,17 @@ def answer_task(
         "task": ref, "vote": vote, "decides": decided, "shown": shown_now, "question": task["question"],
         "verified": any(actor.person in task["members"].get(team, ()) for team in task["whose"]),
     }  # fmt: skip
+    before = earlier["answer"] if earlier is not None else ""
+    if before:
+        given["before"] = before
     events.append(_event(state, "vote_given", given, task, actor.name, actor))
     if not decided:
-        return Answered(events, remaining=task["quorum"] - sum(v["answer"] == vote["answer"] for v in votes))
+        return Answered(events, remaining=_remaining(task, votes, vote), before=before)
     outcome = {
         "task": ref, "answer": answer, "reason": reason,
         "by": [v["by"] for v in votes if v["answer"] == vote["answer"]], "expired": False,
     }  # fmt: skip
-    return Answered(events, outcome)
+    return Answered(events, outcome, before=before)
 
 
 def shown_again(state: CaseState, ref: str) -> Event | None:
@@ -204,6 +201,10 @@ def decides(task: Task, votes: list[Vote]) -> bool:
     if task["kind"] == "approval" and last["answer"] != "approved":
         return True
     return len({vote["by"] for vote in votes if vote["answer"] == last["answer"]}) >= task["quorum"]
+
+
+def _remaining(task: Task, votes: list[Vote], vote: Vote) -> int:
+    return task["quorum"] - sum(other["answer"] == vote["answer"] for other in votes)
 
 
 def claim_task(state: CaseState, ref: str, actor: Actor) -> Event:

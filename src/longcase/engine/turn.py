@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Any
 
 from longcase.engine.attempts import completed, unsettled
+from longcase.engine.closing import close_result
 from longcase.engine.code import WorkflowCode
 from longcase.engine.incidents import (
     TurnDiscarded,
@@ -26,15 +27,14 @@ from longcase.engine.incidents import (
 )
 from longcase.engine.track import Begin
 from longcase.engine.visit import Visit
-from longcase.errors import ActivityFailed, InvalidInput
+from longcase.errors import ActivityFailed
 from longcase.history.calls import last_attempt, untold
 from longcase.history.chain import damaged
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import CaseState, Incident, apply, may_have_happened
 from longcase.model.calendar import due
-from longcase.model.codec import Json, codec_for, dump_json, json_text, refuse_unkept
+from longcase.model.codec import Json, codec_for, json_text
 from longcase.model.exits import Again, Close
-from longcase.model.names import text_of
 from longcase.model.places import node_id
 from longcase.model.workflow import Stage
 from longcase.record import record
@@ -397,12 +397,7 @@ class Resident:
                 "body": kept["body"],
             }
             self.append(Event("signal_unhandled", data, cause=visit.cause), at)
-        try:
-            result = _jsonable(close.result)
-        except ValueError as error:
-            raise TurnDiscarded(
-                "stage_failed", f"close {close.name}: result is not JSON: {error}", owner=owner
-            ) from None
+        result = close_result(close, owner)
         data = {"close": close.name, "result": result, "reason": close.reason}
         self.append(Event("case_closed", data, cause=visit.cause, node=node, n=1, strand="0"), at)
         self.visit = None
@@ -429,18 +424,3 @@ class Resident:
             )
         if not self.state.history_warned and (long_visit >= VISIT_WARNS or seq >= CASE_WARNS):
             self.append(Event("visit_warned", {"visit_events": long_visit, "case_events": seq}), visit.at)
-
-
-def _jsonable(value: Json) -> Json:
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    try:
-        refuse_unkept(value, "result")
-        dump_json(value)
-    except InvalidInput as error:
-        raise ValueError(error.message) from None
-    except (TypeError, RecursionError) as error:
-        raise ValueError(text_of(error)) from None
-    return value

@@ -49,6 +49,7 @@ class Accepted:
     on_behalf: str
     cause: int | None
     at: str
+    damaged: bool = False
 
 
 Item = Ended | Verified | Accepted

@@ -66,7 +66,7 @@ _ALL = (
     EventType("task_opened", "emitted", "node", "people were asked"),
     EventType("task_claimed", "record", "node", "a person took the task"),
     EventType("task_released", "record", "node", "a person gave the task back"),
-    EventType("vote_given", "record", "node", "a person answered; more answers are needed"),
+    EventType("vote_given", "record", "node", "a person answered, perhaps otherwise than before"),
     EventType("vote_refused", "record", "node", "an answer was refused: late, second, stale, or not allowed"),
     EventType("vote_stale", "record", "node", "what was shown changed; the answer no longer counts and is asked again"),
     EventType("task_reminded", "record", "node", "a reminder went out"),

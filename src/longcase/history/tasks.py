@@ -39,7 +39,10 @@ def _task_released(state: CaseState, event: Event) -> None:
 @on("vote_given")
 def _vote_given(state: CaseState, event: Event) -> None:
     task = state.tasks[event.data["task"]]
-    task["votes"].append(event.data["vote"])
+    vote = event.data["vote"]
+    if "before" in event.data:  # the person had answered otherwise: one answer stands, both are recorded
+        task["votes"] = [earlier for earlier in task["votes"] if earlier["by"] != vote["by"]]
+    task["votes"].append(vote)
     if event.data["decides"]:
         # The answer stands from here on; `task_decided` tells the stage in its next turn.
         task["status"] = "decided"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from longcase.history.committed import kept_outcomes
@@ -70,8 +71,17 @@ def _tasks(state: CaseState) -> Iterator[Wait]:
         kind = "data" if task["kind"] == "require" else "person"
         what = task["question"]
         if task["quorum"] != 1:
-            what = f"{what} ({len(task['votes'])} of {task['quorum']})"
+            what = f"{what} ({votes_stand([vote['answer'] for vote in task['votes']], task['quorum'])})"
         yield Wait(kind, what, ", ".join(task["whose"]), task["since"], task["expected"], task["node"], task["seq"])
+
+
+def votes_stand(answers: Collection[str], quorum: int) -> str:
+    """Return how the answers of a quorum stand: "1 of 2"; where people disagree "rail 1, road 1; 2 needed"."""
+    given = Counter(answers)
+    if len(given) < 2:
+        return f"{len(answers)} of {quorum}"
+    counts = ", ".join(f"{answer} {count}" for answer, count in sorted(given.items()))
+    return f"{counts}; {quorum} needed"
 
 
 def _receives(state: CaseState) -> Iterator[Wait]:

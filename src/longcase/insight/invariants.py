@@ -174,7 +174,9 @@ def inv_08(case: CaseFacts) -> Iterator[Finding]:
         elif event.type in _FROM_INBOX:
             seen.setdefault(str(event.data.get("id")), event.seq)
     for item in case.stored.inbox:
-        if item.type == "signal_received" and item.id in seen:
+        if item.damaged:
+            yield case.finding("I8", f"input {item.no} of the inbox ({item.id}) is not what was accepted")
+        elif item.type == "signal_received" and item.id in seen:
             yield case.finding("I8", f"signal {item.id} is in the inbox and in history", seen[item.id])
 
 

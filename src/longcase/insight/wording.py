@@ -15,7 +15,7 @@ from longcase.history.committed import kept_outcomes
 from longcase.history.event import CATALOGUE, Event
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, Task
-from longcase.history.waits import Wait, for_a_worker, waits
+from longcase.history.waits import Wait, for_a_worker, votes_stand, waits
 from longcase.model.codec import dump_json
 
 Written = Callable[[str], str]
@@ -81,13 +81,20 @@ def _waiting(state: CaseState, wait: Wait) -> str:
             task = _task_at(state, wait.seq)
             count = ""
             if task is not None and task["quorum"] > 1:
-                count = f" ({task['quorum']} needed, {len(task['votes'])} given)"
+                count = f" ({_given(task)})"
             question = task["question"] if task is not None else wait.what
             return f'Waiting for {wait.whose}{count}: "{question}",'
         case "timer":
             return f"Pausing: {wait.what},"
         case _:
             return f"Waiting for {wait.whose}: {wait.what},"
+
+
+def _given(task: Task) -> str:
+    answers = [vote["answer"] for vote in task["votes"]]
+    if len(set(answers)) > 1:
+        return votes_stand(answers, task["quorum"])
+    return f"{task['quorum']} needed, {len(answers)} given"
 
 
 def _then(state: CaseState, wait: Wait) -> str:
@@ -244,6 +251,8 @@ def told(event: Event, written: Written = str) -> str:
         text = "{call} had committed its transaction, and its result {result} was kept for the next visit"
     elif event.type == "signal_unhandled" and event.data["signal"] in CATALOGUE:
         text = "nobody took the input {signal}: {why}"
+    elif event.type == "vote_given" and "before" in event.data:
+        text = '{vote.by} answered "{vote.answer}" instead of "{before}": {vote.reason}'
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""

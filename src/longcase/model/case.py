@@ -228,8 +228,9 @@ class Case(Generic[O]):
     ) -> Approval[Verdict]:
         """Ask people to approve, reject or return; answers are bound to a digest of what is shown.
 
-        The first rejection or return decides; an approval needs `quorum` distinct people. Only a
-        change of what is shown makes given answers stale (SEMANTICS A11).
+        The first rejection or return decides; an approval needs `quorum` distinct people. Who has
+        answered may answer otherwise until it is decided. Only a change of what is shown makes given
+        answers stale (SEMANTICS A11).
 
         Args:
             question: as a person reads it.
@@ -261,7 +262,10 @@ class Case(Generic[O]):
         escalate: Ladder = (),
         expires: tuple[Span, E] | None = None,
     ) -> Approval[E]:
-        """Ask people to choose among the members of a StrEnum; `quorum` equal answers decide."""
+        """Ask people to choose among the members of a StrEnum; `quorum` equal answers decide.
+
+        Where people disagree, the wait says how their answers stand, and each may answer otherwise.
+        """
         values = tuple(str(member.value) for member in answers)
         lapse = (expires[0], str(expires[1].value)) if expires else None
         outcome = await self._ask(

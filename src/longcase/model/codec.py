@@ -60,6 +60,9 @@ def dump_json(value: Json) -> str:
     return _dump(value)
 
 
+RESULT_LIMIT: Final = 1024 * 1024
+"""Bytes of a result's JSON, of an activity or a close: it is read at every replay of the visit that awaits it."""
+
 _to_json: Callable[[Json], bytes] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).serializer.to_json
 
 

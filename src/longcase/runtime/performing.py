@@ -23,13 +23,12 @@ import pydantic
 from longcase.engine.attempts import Failure, Success
 from longcase.errors import DoNotRetry, InvalidInput, LongcaseError, RetryAfter
 from longcase.model.activity import Activity, NotHappened
-from longcase.model.codec import Json, dump_json, invalid
+from longcase.model.codec import RESULT_LIMIT, Json, dump_json, invalid
 from longcase.model.host import current_attempt
 from longcase.model.names import storable, text_of
 from longcase.record import record
 
 _to_json = pydantic.TypeAdapter(Any).serializer.to_json
-RESULT_LIMIT = 1024 * 1024  # bytes of a result's JSON: it is read at every replay of its visit
 
 
 class AttemptStopped(Exception):

@@ -397,12 +397,12 @@ class Turns:
 def _merged(local: Sequence[Item], inbox: Sequence[Input]) -> tuple[list[Item], int]:
     """Return what has ended here and what was accepted, in order, and how many of them are from the inbox."""
     accepted: list[Accepted] = []
-    for entry in inbox[:ITEMS_A_TURN]:
+    for one in inbox[:ITEMS_A_TURN]:
         # In the order of acceptance, also if the clock went back in between (I11).
-        at = max(entry.accepted_at, accepted[-1].at) if accepted else entry.accepted_at
+        at = max(one.accepted_at, accepted[-1].at) if accepted else one.accepted_at
         accepted.append(
             Accepted(
-                entry.no, entry.id, entry.type, entry.data, entry.actor, entry.channel, entry.on_behalf, entry.cause, at
+                one.no, one.id, one.type, one.data, one.actor, one.channel, one.on_behalf, one.cause, at, one.damaged
             )
         )
     items: list[Item] = [*local, *accepted]

@@ -73,7 +73,7 @@ class Answering(Door):
                     )
                 )
             over = answered.outcome is not None or state.tasks[target]["status"] == "decided"
-            did = "decided" if over else "recorded"
+            did = "decided" if over else "changed" if answered.before else "recorded"
             return Edit(
                 Accepted(address, duplicate=not answered.events, did=did, remaining=answered.remaining),
                 events, inputs, wake=bool(inputs), refusal=answered.refusal,
@@ -114,14 +114,14 @@ class Answering(Door):
         return await self._edit(same_case(row), refuse)
 
     async def _gave(self, row: CaseRow, end: Event, who: Actor, answer: Json) -> bool:
-        """Tell whether a person has given that very answer to the task that ended so."""
+        """Tell whether that very answer is the last a person has given to the task that ended so."""
+        gave = False
         for event in await self.store.events(row.case_no, until=end.seq):
             if event.type == "vote_given" and event.data["task"] == end.data["task"]:
                 vote = event.data["vote"]
                 same = vote["answer"] if isinstance(answer, str) else end.data["answer"]  # a form stands in the outcome
-                if vote["by"] == who.person and same == answer:
-                    return True
-        return False
+                gave = same == answer if vote["by"] == who.person else gave
+        return gave
 
     async def claim(
         self, address: str, *, task: str | None = None, actor: Actor | None = None, release: bool = False

@@ -43,7 +43,7 @@ class Accepted:
     address: str
     duplicate: bool = False
     did: str = ""
-    remaining: int = 0  # answers still needed
+    remaining: int = 0  # equal answers still needed
 
 
 @record

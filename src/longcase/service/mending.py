@@ -285,7 +285,7 @@ def _committed(locked: Locked) -> dict[str, Json]:
     done = {ref for ref, call in locked.state.calls.items() if call.get("committed")}
     if not done:
         return {}  # the inbox is not read for nothing: ten thousand inputs may wait there
-    ended = [item.data for item in locked.pending if item.type == "activity_completed"]
+    ended = [item.data for item in locked.pending if item.type == "activity_completed" and not item.damaged]
     return {data["call"]: data["result"] for data in ended if data["call"] in done}
 
 
@@ -297,7 +297,8 @@ def _is_repeat(repair: Repair, locked: Locked) -> bool:
     """
     if repair.events:
         return False
-    waiting = {item.data["call"]: item for item in locked.pending if item.type == "activity_completed"}
+    pending = [item for item in locked.pending if item.type == "activity_completed" and not item.damaged]
+    waiting = {item.data["call"]: item for item in pending}
     for _, data in repair.inputs:
         before = waiting.get(data["call"])
         if before is None:

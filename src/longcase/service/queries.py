@@ -201,6 +201,7 @@ def _asked(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "answers": task.get("answers") or [], "form": task.get("form"), "field": task.get("field") or None,
         "quorum": task.get("quorum", 1), "votes": len(task.get("votes") or ()),
+        "answered": {vote["by"]: vote["answer"] for vote in task.get("votes") or ()},
         "claimed_by": task.get("claimed_by") or None, "shown": json.loads(shown) if shown else None,
         "digest": task.get("digest"),
     }  # fmt: skip

@@ -130,14 +130,18 @@ class Retention:
     async def keep(self, workflow: str, period: Period | None) -> None:
         """Set how long the tenant's closed cases of a workflow are kept; None is for ever."""
         check_name(workflow, "workflow")
+        await self.known(workflow)
         before = await self._store.setting(self._prefix + workflow)
-        if before is None:
-            await queries.check_workflow(self._store, self._tenant, workflow, ())
         value = {
             "period": str(period) if period else "", "by": self._actor.name, "at": instant_text(self._env.now()),
             "before": (before or {}).get("period", ""),
         }  # fmt: skip
         await self._store.set_setting(self._prefix + workflow, value)
+
+    async def known(self, workflow: str) -> None:
+        """Raise WorkflowNotFound where nothing is known of a workflow, not even a period."""
+        if await self._store.setting(self._prefix + workflow) is None:
+            await queries.check_workflow(self._store, self._tenant, workflow, ())
 
     # -- purge -----------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Input:
     no: int = 0
     cause: int | None = None
     on_behalf: str = ""
+    damaged: bool = False  # where it lies; `data` has what is left of it, for the eye
 
 
 @record

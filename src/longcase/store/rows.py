@@ -17,9 +17,23 @@ from longcase.history.records import TRANSIENT
 from longcase.history.state import CaseState, Task
 from longcase.history.waits import Wait, waits
 from longcase.model.codec import Json, json_bytes, json_value
+from longcase.model.names import storable
 from longcase.store.records import CaseRow, Input
 
 Row = tuple[Any, ...]
+
+
+def kept_json(text: str, what: str) -> Any:
+    """Return the JSON of a column that holds our own.
+
+    Raises:
+        StoreCorrupt: it is JSON no more.
+    """
+    try:
+        return json_value(text)
+    except ValueError as error:
+        hint = "longcase verify; longcase restore BACKUP"
+        raise StoreCorrupt(f"{what} is no JSON any more: {error}", hint=hint) from error
 
 
 def text_of(value: Json, what: str) -> str:
@@ -182,10 +196,35 @@ def event_from(row: Row) -> Event:
 INPUT_COLUMNS: Final = "no, id, type, data, actor, on_behalf, channel, accepted_at, cause"
 
 
+# Where SQLite's driver has refused the whole reading, since one text of it is no UTF-8 any more.
+_INPUT_TEXTS: Final = ("id", "type", "data", "actor", "on_behalf", "channel", "accepted_at")
+INPUT_COLUMNS_AS_BYTES: Final = ", ".join(
+    f"CAST({name} AS BLOB)" if name in _INPUT_TEXTS else name for name in INPUT_COLUMNS.split(", ")
+)
+
+
 def input_from(row: Row) -> Input:
-    """Return the input of a row of INPUT_COLUMNS."""
+    """Return the input of a row of INPUT_COLUMNS; of one that was damaged too: `Input.damaged`."""
     no, id_, type_, data, actor, on_behalf, channel, accepted_at, cause = row
-    return Input(id_, type_, json_value(data), actor, channel, accepted_at, no, cause, on_behalf)
+    try:
+        if isinstance(data, bytes):
+            id_, type_, data, actor, on_behalf, channel, accepted_at = (str(text, "utf-8") for text in row[1:8])
+        value = json_value(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        return _damaged(row)
+    return Input(id_, type_, value, actor, channel, accepted_at, no, cause, on_behalf)
+
+
+def _damaged(row: Row) -> Input:
+    """Return what is left of an input. Without an instant that can be read it is as old as what comes before it."""
+    no, *texts, cause = row
+    id_, type_, data, actor, on_behalf, channel, at = (
+        str(text, "utf-8", "replace") if isinstance(text, bytes) else text for text in texts
+    )
+    left: dict[str, Json] = {"damaged": storable(str(data))}
+    return Input(id_, type_, left, actor, channel, "" if "\ufffd" in at else at, no, cause, on_behalf, damaged=True)
 
 
 # -- tasks -----------------------------------------------------------------------------------------

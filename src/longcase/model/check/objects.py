@@ -18,7 +18,7 @@ from longcase.nearest import nearest
 
 _OWNED = frozenset({"activity", "approval", "choice", "task", "require", "receive", "child", "spawn", "pause", "undo"})
 """What a branch on the object may not choose without an owner: exits come besides."""
-_IN_PLACE = frozenset(
+IN_PLACE = frozenset(
     {
         *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update"),
         *("setdefault", "popitem", "difference_update", "intersection_update", "symmetric_difference_update"),
@@ -84,7 +84,7 @@ def lost_write_findings(reading: FunctionReading) -> Iterator[Finding]:
         match node:
             case ast.Attribute(base, _, ast.Store() | ast.Del()) | ast.Subscript(base, _, ast.Store() | ast.Del()):
                 changed = base
-            case ast.Expr(ast.Call(ast.Attribute(base, method))) if method in _IN_PLACE:
+            case ast.Expr(ast.Call(ast.Attribute(base, method))) if method in IN_PLACE:
                 changed = base
             case _:
                 continue

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Final
 
 from longcase.model.activity import Activity
+from longcase.model.check.objects import IN_PLACE
 from longcase.model.decision import Decision
 from longcase.model.finding import Finding
 from longcase.model.map.aio import ALLOWED, LOOP_REFUSED, REPLACEMENTS, SHARED, asyncio_name, is_error
@@ -32,6 +34,9 @@ _TIME = "case.now(): the instant of the input being applied"
 _CHANCE = "case.random() and case.uuid(): the same on replay"
 _THREAD = "an @activity declared with def runs in a thread"
 _SAME = "compare by value: what is the same in every process"
+_OBJECT = "keep it in the object: with case.change() as draft: ..."
+_CHANGEABLE: Final = (list, dict, set, bytearray, deque)  # and what is made of them: defaultdict, Counter, OrderedDict
+_IN_PLACE: Final = frozenset({"appendleft", "extendleft", "popleft", "rotate", "subtract", "move_to_end"})
 _FIXED = "write the code out: the map is read from it"
 
 _REFUSED: Final[dict[str, tuple[str, str]]] = {
@@ -237,7 +242,7 @@ def _dotted(node: ast.expr, scope: Scope, known: Locals) -> str:
 
 
 def _module_state(read: _Read) -> Iterator[Finding]:
-    for node, _ in walk_body(read.source.tree, read.scope):
+    for node, scope in walk_body(read.source.tree, read.scope):
         if isinstance(node, ast.Global):
             names = ", ".join(node.names)
             yield _finding(
@@ -245,8 +250,34 @@ def _module_state(read: _Read) -> Iterator[Finding]:
                 node,
                 "module_state",
                 f"{read.where} writes {names} of its module: other cases and the next replay see it",
-                "keep it in the object: with case.change() as draft: ...",
+                _OBJECT,
             )
+        elif (changed := _changed(node)) is not None and _is_module_state(changed, scope):
+            yield _finding(
+                read,
+                node,
+                "module_state",
+                f"`{shown(node)}` in {read.where} changes {shown(changed)} of its module: other cases and the next "
+                "replay see it",
+                _OBJECT,
+            )
+
+
+def _changed(node: ast.AST) -> ast.expr | None:
+    """Return what a node changes in place: `CACHE["a"] = 1`, `LOG.append(x)`."""
+    match node:
+        case ast.Subscript(base, _, ast.Store() | ast.Del()):
+            return base
+        case ast.Call(ast.Attribute(ast.Name() | ast.Attribute() as base, method)) if method in IN_PLACE | _IN_PLACE:
+            return base  # not of CACHE["a"].pop(): what that is nobody can tell
+    return None
+
+
+def _is_module_state(node: ast.expr, scope: Scope) -> bool:
+    """Tell whether an expression is certainly a list, dict or set that a module's name, or a part of it, holds."""
+    while isinstance(node, ast.Subscript):
+        node = node.value  # CACHE["a"]["b"] = x
+    return isinstance(node, ast.Name | ast.Attribute) and isinstance(scope.value(node), _CHANGEABLE)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class _Text:
         if node.owner != self._map.stages[node.stage].owner or node.kind in ("activity", "decision"):
             facts.append(f"by {node.owner}")
         facts += [f"on {node.system}"] if node.system else []
-        facts += [f"{node.quorum} must approve"] if node.quorum > 1 else []
+        facts += [f"{node.quorum} must {'approve' if node.kind == 'approval' else 'agree'}"] if node.quorum > 1 else []
         facts += (
             [f"for {node.within}" if node.kind == "pause" else f"expected within {node.within}"] if node.within else []
         )

@@ -304,6 +304,8 @@ def inputs_from(inputs: str | None) -> list[Input]:
     """Return what waits in an inbox, from the first column of SELECT_WITH_INBOX."""
     return [
         Input(id_, type_, data, actor, channel, accepted_at, no, cause, on_behalf)
+        if isinstance(data, dict)
+        else Input(id_, type_, {"damaged": data}, actor, channel, accepted_at, no, cause, on_behalf, damaged=True)
         for no, id_, type_, data, actor, on_behalf, channel, accepted_at, cause in json.loads(inputs or "[]")
     ]
 

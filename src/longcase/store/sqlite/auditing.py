@@ -14,7 +14,7 @@ from longcase.store import rows
 from longcase.store.auditing import OPERATION, ROW_COLUMNS, decoded, refolded
 from longcase.store.folding import tasks_of
 from longcase.store.records import CaseRow, Stored
-from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction
+from longcase.store.sqlite.transaction import UPDATE_CASE, Transaction, inputs
 
 Read = Callable[[str, Sequence[Any]], list[Any]]
 
@@ -24,7 +24,7 @@ SELECT case_no, hash, {_READ} FROM cases WHERE case_no > ? ORDER BY case_no LIMI
 """
 _AMONG: Final = "case_no > ? AND case_no <= ?"
 _EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
-_INBOX: Final = f"SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE {_AMONG} ORDER BY case_no, no"
+_INBOX: Final = f"SELECT case_no, {{columns}} FROM inbox WHERE {_AMONG} ORDER BY case_no, no"
 _TASKS: Final = f"SELECT case_no, task, {', '.join(rows.TASK_COLUMNS)} FROM tasks WHERE {_AMONG}"
 
 
@@ -39,7 +39,7 @@ def stored(read: Read, after: int, limit: int) -> list[Stored]:
     span = (after, max(found))
     for case_no, *event in read(_EVENTS, span):
         found[case_no].events.append(rows.event_from(tuple(event)))
-    for case_no, *item in read(_INBOX, span):
+    for case_no, *item in inputs(read, _INBOX, span):
         found[case_no].inbox.append(rows.input_from(tuple(item)))
     for case_no, name, *task in read(_TASKS, span):
         found[case_no].tasks[name] = decoded(rows.TASK_COLUMNS, task)

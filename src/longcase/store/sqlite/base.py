@@ -19,7 +19,7 @@ from longcase.history.event import instant_text
 from longcase.record import record
 from longcase.store.sqlite import migrate, settings
 from longcase.store.sqlite.commit import Committer
-from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped
+from longcase.store.sqlite.connection import MEMORY, check_path, connect, mapped, no_text
 from longcase.store.sqlite.reading import Questions, Read
 
 T = TypeVar("T")
@@ -101,6 +101,8 @@ class Base:
             assert self._reader is not None
             try:
                 return self._reader.execute(sql, parameters).fetchall()
+            except UnicodeDecodeError as error:
+                raise no_text(error, self.path) from error
             except apsw.IOError:
                 # The file may be well again by the next read; this connection is not trusted any more.
                 if self.path != MEMORY:

@@ -130,6 +130,14 @@ def mapped(path: str) -> Iterator[None]:
         raise our_error(error, path) from error
 
 
+def no_text(error: UnicodeDecodeError, path: str) -> StoreCorrupt:
+    """Return the error for a text in the store that is no UTF-8: SQLite's driver refuses the whole reading."""
+    return StoreCorrupt(
+        f"the store {path} holds text that is no UTF-8 any more: {error}",
+        hint="longcase restore BACKUP; a case whose row it is in: longcase rebuild CASE",
+    )
+
+
 def our_error(error: BaseException, path: str) -> BaseException:
     """Return the error a caller gets for what SQLite raised; other errors come back as they are."""
     if isinstance(error, LongcaseError) or not isinstance(error, apsw.Error):

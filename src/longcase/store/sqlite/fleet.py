@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final
@@ -12,7 +11,7 @@ from longcase.errors import LongcaseError, UsageError
 from longcase.model.codec import Json
 from longcase.store.port import Heart
 from longcase.store.records import QueueLimits, Taken, WorkerRow
-from longcase.store.rows import text_of
+from longcase.store.rows import kept_json, text_of
 from longcase.store.sqlite import queues, workers
 from longcase.store.sqlite.base import Base, Options
 from longcase.store.sqlite.connection import MEMORY, mapped
@@ -150,7 +149,7 @@ class Fleet(Base):
 
     async def last_heartbeat(self, case_no: int, call: str) -> tuple[int, Json] | None:
         found = self._read("SELECT attempt, details FROM heartbeats WHERE case_no = ? AND call = ?", (case_no, call))
-        return (found[0][0], json.loads(found[0][1])) if found else None
+        return (found[0][0], kept_json(found[0][1], f"the heartbeat of {call}")) if found else None
 
     async def forget_heartbeats(self, case_no: int, calls: Sequence[str]) -> None:
         def unit(tx: Transaction) -> None:

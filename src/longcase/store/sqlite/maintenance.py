@@ -10,6 +10,7 @@ The check-up is `doctor`'s.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 import apsw
 
 from longcase.env import Env
-from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
+from longcase.errors import FileMissing, StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_text
 from longcase.store.durable import rename_durably, sync_file
 from longcase.store.sqlite import migrate as migrations
@@ -44,6 +45,7 @@ def backup(path: str, target: str, *, force: bool = False, progress: Progress = 
 
     Raises:
         UsageError: `target` is there.
+        FileMissing: its folder is not there.
         StoreUnavailable, StorageFull, StoreCorrupt: of either file; nothing is left at `target`.
     """
     check_path(path, create=False)
@@ -51,6 +53,8 @@ def backup(path: str, target: str, *, force: bool = False, progress: Progress = 
         raise UsageError("the backup would replace the store itself", hint="choose another target")
     if os.path.exists(target) and not force:
         raise UsageError(f"{target} is there already", hint="choose another name, or add --force to replace it")
+    if not os.path.exists(folder := os.path.dirname(os.path.abspath(target))):
+        raise FileMissing(f"there is no folder {folder}", hint=f"mkdir -p {shlex.quote(folder)}")
     check_path(target, create=True)
     with mapped(path), closing(connect(path)) as source:
         migrations.current(source)
@@ -69,13 +73,14 @@ def restore(
         force: set aside a store that is there; its workers must be stopped all the same.
 
     Raises:
+        FileMissing: there is no backup of that name.
         UsageError: a store is there and `force` is off.
         StoreCorrupt: the backup is damaged or no store.
         SchemaMismatch: the backup is of a newer release.
         StoreUnavailable: the store is in use.
     """
     if not os.path.exists(source):
-        raise StoreUnavailable(f"there is no backup at {source}", hint="name the backup's file: longcase restore FILE")
+        raise FileMissing(f"there is no backup at {source}", hint="name the backup's file: longcase restore FILE")
     check_path(source, create=False)
     check_path(path, create=True)
     if os.path.realpath(path) == os.path.realpath(source):

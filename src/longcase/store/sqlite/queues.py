@@ -7,13 +7,12 @@ never count the same room twice: what runs and what is claimed never exceeds a q
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.records import QueuedCall, QueueLimits, Taken
-from longcase.store.rows import text_of
+from longcase.store.rows import kept_json, text_of
 from longcase.store.sqlite.transaction import Transaction
 
 # Whether the code of a worker has declined a case's visit.
@@ -135,7 +134,7 @@ def take(
 
 def _begun(tx: Transaction, queue: str) -> list[str]:
     kept = tx.execute(_BEGUN, (queue,)).fetchone()
-    return json.loads(kept[0]) if kept else []
+    return kept_json(kept[0], f"the rate of queue {queue}") if kept else []
 
 
 def _pick(

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from longcase.errors import StoreUnavailable, UsageError
-from longcase.store.sqlite.connection import BUSY_SECONDS, mapped
+from longcase.store.sqlite.connection import BUSY_SECONDS, mapped, no_text
 
 T = TypeVar("T")
 Read = Callable[[str, Sequence[Any]], list[Any]]
@@ -62,6 +62,8 @@ class Questions:
             connection.execute("BEGIN")
             try:
                 return question(lambda sql, parameters: connection.execute(sql, parameters).fetchall())
+            except UnicodeDecodeError as error:
+                raise no_text(error, self._path) from error
             finally:
                 connection.execute("ROLLBACK")
 
@@ -84,6 +86,8 @@ class Questions:
                 names = [column[0] for column in cursor.get_description()]
                 found.append(dict(zip(names, row, strict=True)))
             return found
+        except UnicodeDecodeError as error:
+            raise no_text(error, self._path) from error
         except apsw.AuthError as error:
             raise UsageError("a query may only read", hint="write a single SELECT over the documented views") from error
         except apsw.InterruptError as error:

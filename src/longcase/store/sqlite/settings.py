@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
 
 from longcase.model.codec import Json
-from longcase.store.rows import text_of
+from longcase.store.rows import kept_json, text_of
 from longcase.store.settings import check_history_format as check_format
 from longcase.store.sqlite.transaction import Transaction
 
@@ -19,7 +18,7 @@ Read = Callable[[str, Sequence[Any]], list[Any]]
 def read(read_rows: Read, name: str) -> Json:
     """Return a setting, None if it was never set."""
     found = read_rows("SELECT value FROM settings WHERE name = ?", (name,))
-    return json.loads(found[0][0]) if found else None
+    return kept_json(found[0][0], f"the setting {name}") if found else None
 
 
 def write(tx: Transaction, name: str, value: Json) -> None:

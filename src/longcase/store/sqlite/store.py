@@ -7,7 +7,6 @@ microseconds each) and see every commit that was answered.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -43,7 +42,7 @@ from longcase.store.sqlite.base import Options
 from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.editing import edit
 from longcase.store.sqlite.fleet import Fleet
-from longcase.store.sqlite.transaction import Transaction
+from longcase.store.sqlite.transaction import INBOX, Transaction, inputs
 from longcase.store.unit import WriteUnit
 
 T = TypeVar("T")
@@ -52,6 +51,7 @@ log = logging.getLogger("longcase.store")
 _BY_KEY: Final = f"""
 {rows.SELECT_CASE} WHERE tenant = ? AND workflow = ? AND key = ? ORDER BY status = 'open' DESC, case_no DESC LIMIT 1
 """
+_THOSE: Final = f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))"
 _RANGES: Final = f"""
 WITH wanted (wanted_case, first, last) AS (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)
@@ -60,9 +60,8 @@ SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES}
 FROM wanted JOIN history ON case_no = wanted_case AND seq BETWEEN first AND last
 ORDER BY case_no, seq
 """
-_INBOX: Final = f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no"
-_INBOXES: Final = f"""
-SELECT case_no, {rows.INPUT_COLUMNS} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no
+_INBOXES: Final = """
+SELECT case_no, {columns} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no
 """
 _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
 _NEWEST_MAP: Final = "SELECT graph FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
@@ -184,10 +183,19 @@ class SqliteStore(Fleet):
         return rows.case_from(found[0]) if found else None
 
     async def load_many(self, cases: Sequence[int]) -> dict[int, CaseRow]:
-        found = self._read(
-            f"{rows.SELECT_CASE} WHERE case_no IN (SELECT value FROM json_each(?))", (text_of(list(cases), "cases"),)
-        )
         loaded: dict[int, CaseRow] = {}
+        try:
+            found = self._read(_THOSE, (text_of(list(cases), "cases"),))
+        except StoreCorrupt as error:
+            if not isinstance(error.__cause__, UnicodeDecodeError):
+                raise
+            found = []
+            for case_no in cases:  # one of them has text that is no UTF-8: the others are read without it
+                try:
+                    found += self._read(_THOSE, (text_of([case_no], "cases"),))
+                except StoreCorrupt as damage:
+                    if (rebuilt := await self._rebuilt(case_no, damage)) is not None:
+                        loaded[case_no] = rebuilt
         for row in found:
             case: CaseRow | None
             try:
@@ -250,11 +258,11 @@ class SqliteStore(Fleet):
         return rows.event_from(found[0])
 
     async def inbox(self, case_no: int) -> list[Input]:
-        return [rows.input_from(row) for row in self._read(_INBOX, (case_no,))]
+        return [rows.input_from(row) for row in inputs(self._read, INBOX, (case_no,))]
 
     async def inboxes(self, cases: Sequence[int]) -> dict[int, list[Input]]:
         found: dict[int, list[Input]] = {case_no: [] for case_no in cases}
-        for case_no, *row in self._read(_INBOXES, (text_of(list(cases), "cases"),)):
+        for case_no, *row in inputs(self._read, _INBOXES, (text_of(list(cases), "cases"),)):
             found[case_no].append(rows.input_from(tuple(row)))
         return found
 
@@ -275,7 +283,7 @@ class SqliteStore(Fleet):
 
     async def newest_map(self, workflow: str) -> Json:
         found = self._read(_NEWEST_MAP, (workflow,))
-        return json.loads(found[0][0]) if found else None
+        return rows.kept_json(found[0][0], f"the newest map of {workflow}") if found else None
 
     # -- settings ------------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ transaction; `rows` knows the columns; `writing` and `editing` are the units bui
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import apsw
 
-from longcase.errors import CaseNotFound, IdempotencyConflict, InvalidInput
+from longcase.errors import CaseNotFound, IdempotencyConflict, InvalidInput, StoreCorrupt
 from longcase.history.chain import GENESIS
 from longcase.history.event import Event
 from longcase.history.state import CaseState
@@ -45,7 +45,15 @@ _BY_KEY = """
 SELECT case_no, status FROM cases WHERE tenant = ? AND workflow = ? AND key = ?
 ORDER BY status = 'open' DESC, case_no DESC LIMIT 1
 """
-_INBOX = f"SELECT {rows.INPUT_COLUMNS} FROM inbox WHERE case_no = ? ORDER BY no"
+INBOX: Final = "SELECT {columns} FROM inbox WHERE case_no = ? ORDER BY no"
+
+
+def inputs(read: Callable[[str, Sequence[Any]], list[Any]], sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """Read rows of the inbox with INPUT_COLUMNS for `{columns}`; as bytes, if one of them is no UTF-8 any more."""
+    try:
+        return read(sql.format(columns=rows.INPUT_COLUMNS), parameters)
+    except (UnicodeDecodeError, StoreCorrupt):
+        return read(sql.format(columns=rows.INPUT_COLUMNS_AS_BYTES), parameters)
 
 
 class Transaction:
@@ -78,7 +86,10 @@ class Transaction:
 
     def pending(self, case_no: int) -> list[Input]:
         """Return the inputs no turn has applied yet, in order of acceptance."""
-        return [rows.input_from(row) for row in self.execute(_INBOX, (case_no,))]
+        return [rows.input_from(row) for row in inputs(self._rows, INBOX, (case_no,))]
+
+    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        return self.execute(sql, parameters).fetchall()
 
     def remembered(self, tenant: str, dedup: DedupKey) -> tuple[Json, int] | None:
         """Return the answer kept under a sender's key and the case it was about.
@@ -100,7 +111,7 @@ class Transaction:
                 key=dedup.key,
                 first_used=at,
             )
-        return json.loads(answer), case_no
+        return rows.kept_json(answer, f"the answer kept under the idempotency key {dedup.key}"), case_no
 
     # -- writing -------------------------------------------------------------------------------------
 

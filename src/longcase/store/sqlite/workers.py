@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from longcase.errors import StoreUnavailable, WorkerForgotten
 from longcase.store.records import WorkerRow
-from longcase.store.rows import text_of
+from longcase.store.rows import kept_json, text_of
 from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.queues import left
 from longcase.store.sqlite.transaction import Transaction
@@ -194,6 +193,16 @@ def rows_of(read: Callable[[str], list[tuple[Any, ...]]], locks: Locks) -> list[
     """Return every registered incarnation, oldest first."""
     found = read(_WORKERS)
     return [
-        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases, json.loads(codes), tuple(json.loads(queues)))
+        WorkerRow(
+            no,
+            host,
+            pid,
+            started,
+            beat,
+            locks.alive(no),
+            leases,
+            kept_json(codes, f"what worker {no} loads"),
+            tuple(kept_json(queues, f"what worker {no} serves")),
+        )
         for no, host, pid, started, beat, leases, codes, queues in found
     ]
