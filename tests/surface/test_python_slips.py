@@ -96,7 +96,8 @@ def test_row_30_a_name_is_one_however_its_letters_were_typed(store_url: str, cli
         freeze(cli, sim)
         assert not sim.decide(case, "approved", by=typed).duplicate
         assert sim.decide(case, "approved", by=composed).duplicate
-        assert cli("decide", case, "approved", "--as", typed).out == f"{case}: recorded before; nothing changed\n"
+        told = "recorded before; nothing changed; 1 more needed"
+        assert cli("decide", case, "approved", "--as", typed).out == f"{case}: {told}\n"
         assert cli.refused(2, "decide", case, "approved", "--as", "ann\u200b").error["hint"] == "--as anna.visser"
         sim.decide(case, "approved", by="ann")
         close: Any = sim.state(case).close

@@ -108,6 +108,16 @@ def test_every_shape_of_a_stage_has_its_lines(tmp_path: Path) -> None:
     )
 
 
+def test_a_choice_says_how_many_must_agree(tmp_path: Path) -> None:
+    body = """
+route = await case.choice("Which way?", answers=Way, of=sales, quorum=2, label="way", within=days(1))
+await notify(route.answer)
+return last
+"""
+    way = 'from enum import StrEnum\n\nclass Way(StrEnum):\n    RAIL = "rail"\n    ROAD = "road"\n'
+    assert '"Which way?", by sales, 2 must agree' in render_text(compiled(tmp_path, body, way))
+
+
 def test_mermaid_has_a_subgraph_per_stage_and_every_kind_of_edge() -> None:
     text = render_mermaid(compile_map(face.onboarding)[0])
     assert text.startswith("flowchart TB\n")
