@@ -224,7 +224,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "handlers_interrupted": (plant("engine.advance:_Run._exception", 'if state.kind == "path":', "if False:"),),
     "handler_without_owner": (instead("history.state:_stage_entered", _ownerless),),
     "wake_beside_a_turn_lost": (plant("store.sqlite.writing:_write_between", 'wake_at if interleaved else ""', '""'),),
-    "kept_outcome_taken_for_lost": (plant("engine.advance:_Run._sweep_dead", "if ref in known:", "if False:"),),
+    "kept_outcome_taken_for_lost": (plant("engine.advance:_Run._sweep_dead", "if ref in known or ", "if "),),
     "kept_failure_told_to_the_stage": (
         plant("engine.advance:_Run._outcome", 'if call["awaited"] or call["undoes"]:', "if True:"),
     ),
