@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.faults.frame import pytest_terminal_summary  # noqa: F401  a hook: prints what the fault tests report
 from tests.support.postgres import Databases, Session, session_databases
 
 STORES = ("sqlite", "postgres")
+# Nothing is judged by the time it takes: the machine may be busy.
+settings.register_profile("longcase", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("longcase")
+
 LEASE_SECONDS = "2"  # a test that kills a worker waits for its lease to lapse
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from longcase.errors import DefinitionError, UsageError
@@ -145,7 +145,6 @@ def situations(draw: st.DrawFn) -> tuple[Calendar, Week, frozenset[date], ZoneIn
     return Calendar("drawn", hours=text, tz=name, holidays=holidays), week, holidays, ZoneInfo(name), start
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(0, 30 * 60))
 def test_business_hours_agree_with_a_watched_clock(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], amount: int
@@ -156,7 +155,6 @@ def test_business_hours_agree_with_a_watched_clock(
     assert calendar.add(start, business_hours(amount / 60)) == watched_hours(week, holidays, zone, start, amount)
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(0, 4))
 def test_business_days_agree_with_a_watched_clock(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], amount: int
@@ -166,7 +164,6 @@ def test_business_days_agree_with_a_watched_clock(
     assert calendar.add(start, business_days(amount)) == watched_days(week, holidays, zone, start, amount)
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(0, 4 * 1440))
 def test_open_time_agrees_with_a_watched_clock(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], length: int
@@ -180,7 +177,6 @@ def test_open_time_agrees_with_a_watched_clock(
     assert [calendar.is_open(start + passed * MINUTE) for passed in range(0, length, 37)] == opened[::37]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(CHANGES), st.integers(-2880, 2880), st.integers(0, 2880))
 def test_local_times_keep_their_order_over_a_clock_change(change: tuple[str, datetime], first: int, later: int) -> None:
     zone = ZoneInfo(change[0])
@@ -199,7 +195,6 @@ day_starts = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1), timezones=
 
 
 @pytest.mark.parametrize("zone", ["Europe/Amsterdam", "America/New_York", "Asia/Kolkata", "Australia/Sydney"])
-@settings(deadline=None)
 @given(start=day_starts, amount=st.integers(1, 60 * 3600), free=st.sets(st.integers(0, 60), max_size=10))
 def test_business_hours_agree_with_workclock(zone: str, start: datetime, amount: int, free: set[int]) -> None:
     workclock = pytest.importorskip("workclock")
@@ -225,7 +220,6 @@ def test_business_hours_agree_with_workclock(zone: str, start: datetime, amount:
 # -- algebra ----------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 600), st.integers(1, 600))
 def test_two_counts_in_a_row_end_where_their_sum_does(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], first: int, second: int
@@ -236,7 +230,6 @@ def test_two_counts_in_a_row_end_where_their_sum_does(
     assert calendar.add(middle, business_hours(second / 60)) == calendar.add(start, total)
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 6000))
 def test_the_open_time_up_to_the_end_is_the_span(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], amount: int
@@ -247,7 +240,6 @@ def test_the_open_time_up_to_the_end_is_the_span(
     assert calendar.business_time_between(start, end) == amount * MINUTE
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(0, 10), st.integers(0, 2880))
 def test_who_asks_later_never_waits_to_an_earlier_end(
     situation: tuple[Calendar, Week, frozenset[date], ZoneInfo, datetime], amount: int, later: int
@@ -267,7 +259,6 @@ def test_an_approval_asked_friday_afternoon_escalates_by_calendar_and_never_on_s
     assert wall(due(asked, hours(24), OFFICE)) == "Sat 2026-01-10 16:00"
 
 
-@settings(deadline=None)
 @given(st.integers(0, 7 * 1440), st.integers(1, 400))
 def test_no_business_deadline_falls_on_a_day_off(minute: int, quarters: int) -> None:
     ends = due(MONDAY + minute * MINUTE, business_hours(quarters / 4), OFFICE).astimezone(AMSTERDAM)
@@ -536,7 +527,6 @@ def test_hours_that_cannot_be_read_are_refused_with_the_reason(text: str, reason
         Calendar("desk", hours=text)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("MonFri -,;:0129\u202e"), max_size=40))
 def test_any_text_of_hours_is_read_or_refused(text: str) -> None:
     try:
