@@ -349,8 +349,9 @@ class Turns:
                 left = [other for other in items if other is not discarded.item]
                 if row.state.move is not None:  # it comes before all inputs, and would be refused again
                     left = [other for other in left if not isinstance(other, Accepted)]
-                # What the discarded turn had settled of dead workers' attempts, the next one settles, held or not.
-                unsettled = self._runs_elsewhere(resident.state)
+                # What the discarded turn had settled of dead workers' attempts, the next one settles, held or not; but
+                # not this code, if it is not the case's: a call would be tried again by what does not know its stage.
+                unsettled = discarded.kind not in DECLINED and self._runs_elsewhere(resident.state)
                 break
         else:
             raise BugError(f"case {case_no}: a turn that was fine is discarded at its second run")
