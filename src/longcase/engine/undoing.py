@@ -7,6 +7,7 @@ from typing import Any
 
 from longcase.engine import attempts
 from longcase.engine.progress import Progress
+from longcase.engine.work import Command
 from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.state import blocked
 from longcase.model.codec import Json
@@ -89,3 +90,8 @@ class Undoing(Progress):
                 self._call_incident(
                     "outcome_unknown", message, call["owner"], ref, call, {"attempt": call["attempt"]}, self.state.seq
                 )
+            elif self._granted(ref, call):
+                # It may have become unknown in this very advance, by the interrupt that gave up its next attempt.
+                ask = Command("verify", self.resident.case_no, ref, call["attempt"])
+                if ask not in self.result.commands:
+                    self.result.commands.append(ask)
