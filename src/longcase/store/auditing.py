@@ -4,8 +4,9 @@ say what a state's row must hold."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from longcase.errors import BugError, StoreCorrupt
 from longcase.history.chain import GENESIS, is_sound, link
@@ -13,6 +14,9 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, fold
 from longcase.model.codec import Json
 from longcase.store import rows
+from longcase.store.records import CaseRef, CaseRow
+
+log = logging.getLogger("longcase.store")
 
 ROW_COLUMNS: Final = rows.STATE_COLUMNS
 OPERATION: Final = ("wake_at", "lease", "parent_case")  # columns outside the fold
@@ -43,6 +47,24 @@ def refolded(case_no: int, events: Sequence[Event]) -> CaseState:
         raise StoreCorrupt(
             f"case {case_no}: its history cannot be folded: {error}", hint="longcase restore BACKUP"
         ) from error
+
+
+class Rebuilding(Protocol):
+    """A store that can read a case, and write its row anew."""
+
+    async def load(self, ref: CaseRef) -> CaseRow | None: ...
+    async def rebuild(self, case_no: int) -> None: ...
+
+
+async def rebuilt(store: Rebuilding, case_no: int, damage: StoreCorrupt) -> CaseRow | None:
+    """Return a case whose row is damaged, written anew from its history; None if that is damaged too."""
+    try:
+        await store.rebuild(case_no)
+    except StoreCorrupt as error:
+        log.error("%s, nor can it be rebuilt: %s (hint: %s)", damage.message, error.message, error.hint)
+        return None
+    log.error("%s; it was rebuilt from the history", damage.message)
+    return await store.load(CaseRef(case_no))
 
 
 def _refuse_damaged(case_no: int, events: Sequence[Event]) -> None:

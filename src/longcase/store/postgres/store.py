@@ -18,7 +18,7 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.apart import LOOK_AGAIN, Unit
-from longcase.store.auditing import folded_row, folded_tasks
+from longcase.store.auditing import folded_row, folded_tasks, rebuilt
 from longcase.store.port import Apart
 from longcase.store.postgres import auditing, keeping, migrate, reading, settings, sheet, workers
 from longcase.store.postgres.apart import happened, run_apart
@@ -262,20 +262,10 @@ class PostgresStore(Fleet):
                 row = self._seen(found)
                 row.inbox = sheet.inputs_from(inputs)
             except StoreCorrupt as error:
-                row = await self._rebuilt(found[-4], error)
+                row = await rebuilt(self, found[-4], error)
             if row is not None:
                 loaded[row.case_no] = row
         return loaded
-
-    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow | None:
-        """Return a case whose row is damaged, written anew from its history; None if that is damaged too."""
-        try:
-            await self.rebuild(case_no)
-        except StoreCorrupt as error:
-            log.error("%s, nor can it be rebuilt: %s (hint: %s)", damage.message, error.message, error.hint)
-            return None
-        log.error("%s; it was rebuilt from the history", damage.message)
-        return await self.load(CaseRef(case_no))
 
     async def events(
         self,

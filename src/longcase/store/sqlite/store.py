@@ -18,7 +18,7 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.apart import LOOK_AGAIN, Unit
-from longcase.store.auditing import folded_row, folded_tasks
+from longcase.store.auditing import folded_row, folded_tasks, rebuilt
 from longcase.store.port import Apart
 from longcase.store.records import (
     CaseRef,
@@ -194,27 +194,17 @@ class SqliteStore(Fleet):
                 try:
                     found += self._read(_THOSE, (text_of([case_no], "cases"),))
                 except StoreCorrupt as damage:
-                    if (rebuilt := await self._rebuilt(case_no, damage)) is not None:
-                        loaded[case_no] = rebuilt
+                    if (mended := await rebuilt(self, case_no, damage)) is not None:
+                        loaded[case_no] = mended
         for row in found:
             case: CaseRow | None
             try:
                 case = rows.case_from(row)
             except StoreCorrupt as error:
-                case = await self._rebuilt(row[-2], error)
+                case = await rebuilt(self, row[-2], error)
             if case is not None:
                 loaded[case.case_no] = case
         return loaded
-
-    async def _rebuilt(self, case_no: int, damage: StoreCorrupt) -> CaseRow | None:
-        """Return a case whose row is damaged, written anew from its history; None if that is damaged too."""
-        try:
-            await self.rebuild(case_no)
-        except StoreCorrupt as error:
-            log.error("%s, nor can it be rebuilt: %s (hint: %s)", damage.message, error.message, error.hint)
-            return None
-        log.error("%s; it was rebuilt from the history", damage.message)
-        return await self.load(CaseRef(case_no))
 
     async def events(
         self,
