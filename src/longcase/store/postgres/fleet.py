@@ -27,17 +27,19 @@ WHERE wake_at <> '' AND wake_at <= $1
   AND (lease = 0 OR lease = $2 OR NOT EXISTS (SELECT FROM workers WHERE workers.no = cases.lease)) {only}
 ORDER BY wake_at, case_no LIMIT $3 {lock}
 """
-# Not the bare column: by an index of it PostgreSQL would read all that is due, and sort it, for the few that are taken.
+# Neither the bare condition nor the bare EXISTS: by another index, or in a join with all that was declined, PostgreSQL
+# would read all that is due, and sort it, for the few that are taken. So written, no statistics offer it another way.
 _ONLY: Final = f"""
-AND workflow || '' = ANY($4::text[]) AND NOT {queues.DECLINED.format(worker="$2")}
+AND (workflow = ANY($4::text[])) IS TRUE AND (SELECT {queues.DECLINED.format(worker="$2")}) IS NOT TRUE
 """
-# Two workers never lease one case: what another is about to lease is passed over.
+# Two workers never lease one case: what another is about to lease is passed over. By an array, not a join: for that
+# PostgreSQL would read all cases, where it takes a tenth of what is due for the few that are taken.
 _LEASE: Final = """
 WITH alive AS MATERIALIZED (SELECT no FROM workers WHERE no = $2 AND NOT lapsed FOR SHARE),
 due AS MATERIALIZED ({due}),
 leased AS (
-    UPDATE cases SET lease = $2, revision = revision + 1 FROM due
-    WHERE cases.case_no = due.case_no AND EXISTS (SELECT FROM alive) RETURNING cases.case_no, cases.wake_at
+    UPDATE cases SET lease = $2, revision = revision + 1
+    WHERE case_no = ANY(ARRAY(SELECT case_no FROM due)) AND EXISTS (SELECT FROM alive) RETURNING case_no, wake_at
 )
 SELECT case_no, wake_at FROM leased UNION ALL SELECT 0, '' FROM alive
 """
