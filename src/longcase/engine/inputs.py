@@ -199,7 +199,8 @@ class Inputs(Clocks):
     def _moved(self) -> None:
         """Carry out an operator's move: end the visit and enter the stage it names."""
         move = self.state.move
-        if move is None or self.state.status == "closed":
+        # The incident that blocks is of this move, or opened beside it: a move closes those that were open before.
+        if move is None or self.state.status == "closed" or blocked(self.state):
             return
         stage = self.resident.stage_named(str(move["to"]))
         lineage = self.state.lineage if move["restart"] else 0
