@@ -92,11 +92,15 @@ class Longcase:
         self._store = await open_store(
             self.url, self.env, inline=self.inline, create=self._create, synchronous=self._synchronous
         )
-        await share_clock(self._store, self.env)
-        for workflow in self.workflows:
-            code = load_code(workflow)
-            for name in (workflow.name, *workflow.was):
-                self.codes[name] = code
+        try:
+            await share_clock(self._store, self.env)
+            for workflow in self.workflows:
+                code = load_code(workflow)
+                for name in (workflow.name, *workflow.was):
+                    self.codes[name] = code
+        except BaseException:  # nobody gets what could be closed
+            await self.close()
+            raise
         self._service = Service(
             self._store, self.env, self.codes, tenant=self.tenant, actor=self._actor, on_change=self._wake
         )

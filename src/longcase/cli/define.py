@@ -262,5 +262,11 @@ def _conform(session: Session, workflow: str) -> None:
         terminal.line(f"order: {counted(found.out_of_order, 'finding')}")
         for row in found.order:
             terminal.line(f"  {row['address']}{of_tenant(row['tenant'])} visit {row['visit']}: {row['what']}")
+        for damage in found.damaged:
+            terminal.line(f"damaged: {damage}")
+        if found.damaged:
+            terminal.note("hint: longcase restore BACKUP: the order of the visits on that map is not looked at")
     if found.off_map:
         raise typer.Exit(5)
+    if found.damaged:
+        raise typer.Exit(6)

@@ -123,7 +123,7 @@ class Session:
         url = shared_store(self.store)
         modules = load_apps(self.app) if code else []
         longcase = Longcase(modules, url=url, inline=True, actor=self.actor, tenant=self.of_tenant, create=create)
-        with _driven(longcase.url):
+        with _driven(longcase.url), _damage_noted(self.paste):
             finish(longcase.open())
             try:
                 yield longcase
@@ -148,6 +148,29 @@ def _driven(url: str) -> Iterator[None]:
     finally:
         _drivers.pop()
         driver.close()
+
+
+@contextmanager
+def _damage_noted(paste: Callable[[str], str]) -> Iterator[None]:
+    """Print what the store says of damaged rows beside the answer, which is of the others; of each once."""
+    import logging
+
+    seen: set[str] = set()
+
+    class Noted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = paste(record.getMessage())
+            if text not in seen:
+                seen.add(text)
+                terminal.note(text)
+
+    handler, logger = Noted(logging.WARNING), logging.getLogger("longcase.store")
+    if not logger.parent or not logger.parent.handlers:  # else this process writes a log
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:

@@ -6,13 +6,13 @@ mostly a change of the code. Reads; decides nothing.
 
 from __future__ import annotations
 
-import json
 from dataclasses import field
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE
 from longcase.model.map import WorkflowMap, order_findings
 from longcase.record import record
+from longcase.store.kept import beside_damage, kept
 from longcase.store.port import Store
 
 SHOWN: Final = 100  # findings of each kind that are kept; the counts are whole
@@ -57,12 +57,13 @@ class Conformance:
     off: list[dict[str, Any]] = field(default_factory=list)
     out_of_order: int = 0
     order: list[dict[str, Any]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # maps that cannot be read: the order of their visits is not known
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the faces print it."""
         return {
             "cases": self.cases, "events": self.events, "placed": self.placed, "off_map": self.off_map,
-            "out_of_order": self.out_of_order, "off": self.off, "order": self.order,
+            "out_of_order": self.out_of_order, "off": self.off, "order": self.order, "damaged": self.damaged,
         }  # fmt: skip
 
 
@@ -73,10 +74,11 @@ async def conform(store: Store, workflow: str = "") -> Conformance:
     found = Conformance(counted["cases"], counted["events"], counted["placed"])
     off = await store.query(_OFF, which)
     found.off_map, found.off = len(off), off[:SHOWN]
-    maps = {
-        row["number"]: WorkflowMap.from_json(json.loads(row["graph"]))
-        for row in await store.query("SELECT number, graph FROM maps")
-    }
+    maps: dict[int, WorkflowMap] = {}
+    for row in await store.query("SELECT number, workflow, graph FROM maps ORDER BY number"):
+        with beside_damage(lambda damage: found.damaged.append(damage.message)):
+            what = f"map {row['number']} of {row['workflow']}"
+            maps[row["number"]] = kept(row["graph"], what, WorkflowMap.from_json)
     last = (await store.query("SELECT coalesce(max(case_no), 0) AS last FROM cases"))[0]["last"]
     for after in range(0, last, CASES):
         rows = await store.query(_PLACES, {**which, "after": after, "until": after + CASES})

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol
 
+from longcase.errors import StoreCorrupt
 from longcase.insight.invariants import CHECKS, CaseFacts, Finding, LiveKeys, Overdue, inv_02
+from longcase.model.map import WorkflowMap
+from longcase.store.kept import beside_damage, kept
 from longcase.store.port import Audited
 
 CHUNK: Final = 100  # cases read at once: bounds memory and the age of a snapshot
@@ -20,6 +23,7 @@ _TOMBSTONE: Final = "SELECT tenant, workflow, key, events, hash FROM purged WHER
 _HALF_PURGED: Final = """
 SELECT p.case_no, p.tenant, p.workflow, p.key FROM purged AS p JOIN case_overview AS c ON c.case_no = p.case_no LIMIT 20
 """
+_MAPS: Final = "SELECT number, workflow, graph FROM maps ORDER BY number"
 
 
 class Verified(Audited, Protocol):
@@ -42,6 +46,12 @@ async def verify(
     """
     for broken in await store.broken_references():
         yield Finding("I5", 0, "the store", 0, broken)
+    for row in await store.query(_MAPS, {}):
+        unread: list[StoreCorrupt] = []
+        with beside_damage(unread.append):
+            kept(row["graph"], f"map {row['number']} of {row['workflow']}", WorkflowMap.from_json)
+        for damage in unread:
+            yield Finding("I5", 0, "the store", 0, damage.message)
     live_keys = LiveKeys()
     overdue = Overdue()
     known = anchors or {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -13,6 +12,7 @@ from longcase.history.redoing import is_held
 from longcase.history.state import CaseState
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.record import record
+from longcase.store.kept import beside_damage, kept, names
 from longcase.store.port import Store
 from longcase.store.records import CaseRow, QueueLimits, WorkerRow
 from longcase.store.serving import Due, why_held, why_silent, why_unserved
@@ -114,7 +114,9 @@ async def fleet(store: Store, limits: Mapping[str, QueueLimits]) -> FleetView:
     now = instant_of(stamp)
     scaled = clock_from(await store.setting("clock"))
     pace = scaled.factor if scaled is not None else 1.0
-    attempts = {row["worker"]: row["n"] for row in await store.query(_RUNNING)}
+    attempts: dict[int, int] = {}
+    with beside_damage():
+        attempts = {row["worker"]: row["n"] for row in await store.query(_RUNNING)}
     rows = await store.workers()
     workers = [
         WorkerView(
@@ -144,7 +146,10 @@ async def _queues(
     waiting = {row["queue"]: row for row in await store.query(_QUEUES)}
     empty = {"waiting": 0, "running": 0, "waiting_since": None}
     later = {row["queue"]: row["due"] for row in await store.query(_LATER, {"now": now})}
-    rates = {row["queue"]: json.loads(row["begun"]) for row in await store.query(_RATES)} if limits else {}
+    rates: dict[str, list[str]] = {}
+    for row in await store.query(_RATES) if limits else ():
+        with beside_damage():
+            rates[row["queue"]] = kept(row["begun"], f"the rate of queue {row['queue']}", names)
     due = await _due(store, now)
     found = []
     for name in sorted(waiting.keys() | serving.keys()):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from longcase.errors import UsageError, WorkflowNotFound
 from longcase.history.state import CaseState
 from longcase.history.waits import Wait, waits
-from longcase.model.codec import dump_json
+from longcase.model.codec import dump_json, json_value
 from longcase.nearest import nearest
 from longcase.record import record
+from longcase.store.kept import beside_damage, kept, names, shaped
 from longcase.store.port import Store
 from longcase.store.records import CaseRef
 
@@ -190,19 +190,32 @@ async def list_tasks(
     for row in await store.query(
         f"{sql} ORDER BY coalesce(nullif(t.expected_by, ''), '9'), t.task_no LIMIT :limit", parameters
     ):
-        task = json.loads(row.pop("data"))
-        row["whose"] = json.loads(row["whose"])
-        found.append(_renamed(row) | _asked(task))
+        with beside_damage():
+            asked = kept(row.pop("data"), f"task {row['task']} of {row['case_address']}", _asked, _rebuild(row))
+            found.append(_renamed({**row, "whose": whose(row)}) | asked)
     return found
+
+
+def whose(row: dict[str, Any]) -> list[str]:
+    """Return who may answer a task.
+
+    Raises:
+        StoreCorrupt: that cannot be read any more.
+    """
+    return kept(row["whose"], f"whose task {row['task']} of {row['case_address']} is", names, _rebuild(row))
+
+
+def _rebuild(row: dict[str, Any]) -> str:
+    return f"longcase rebuild {row['case_address']}"
 
 
 def _asked(task: dict[str, Any]) -> dict[str, Any]:
     shown = task.get("shown")
     return {
-        "answers": task.get("answers") or [], "form": task.get("form"), "field": task.get("field") or None,
+        "answers": names(task.get("answers") or []), "form": task.get("form"), "field": task.get("field") or None,
         "quorum": task.get("quorum", 1), "votes": len(task.get("votes") or ()),
         "answered": {vote["by"]: vote["answer"] for vote in task.get("votes") or ()},
-        "claimed_by": task.get("claimed_by") or None, "shown": json.loads(shown) if shown else None,
+        "claimed_by": task.get("claimed_by") or None, "shown": json_value(shown) if shown else None,
         "digest": task.get("digest"),
     }  # fmt: skip
 
@@ -230,9 +243,14 @@ async def next_steps(store: Store, state: CaseState) -> tuple[str, ...]:
     """Return where the case's stage may lead, from the newest map stored of its workflow; () if none is."""
     if state.status == "closed":
         return ()
-    graph = await store.newest_map(state.workflow) or {}
-    nodes = graph.get("nodes", ())
-    exits = [node["name"] for node in nodes if node["kind"] == "exit" and node["stage"] == state.stage]
+    exits: list[str] = []
+    with beside_damage():
+        graph = await store.newest_map(state.workflow) or {}
+        exits = shaped(graph, f"the newest map of {state.workflow}", lambda graph: _exits(graph, state.stage))
     ends = [name for name in exits if name.startswith("close:")]
     ordered = [*(name for name in exits if name not in ends), *ends]
     return tuple(dict.fromkeys(name.removeprefix("to:").replace("close:", "close ") for name in ordered))
+
+
+def _exits(graph: dict[str, Any], stage: str) -> list[str]:
+    return [node["name"] for node in graph.get("nodes", ()) if node["kind"] == "exit" and node["stage"] == stage]

@@ -23,19 +23,6 @@ from longcase.store.records import CaseRow, Input
 Row = tuple[Any, ...]
 
 
-def kept_json(text: str, what: str) -> Any:
-    """Return the JSON of a column that holds our own.
-
-    Raises:
-        StoreCorrupt: it is JSON no more.
-    """
-    try:
-        return json_value(text)
-    except ValueError as error:
-        hint = "longcase verify; longcase restore BACKUP"
-        raise StoreCorrupt(f"{what} is no JSON any more: {error}", hint=hint) from error
-
-
 def text_of(value: Json, what: str) -> str:
     """Return compact JSON text of data already JSON-able.
 
@@ -102,7 +89,9 @@ def _rest(state: CaseState) -> str:
 
 
 LOADED: Final = (*(column for column, _ in _FOLDED), "object", "state", "hash", "wake_at", "lease", "case_no")
-AS_BYTES: Final = {"object": "CAST(object AS BLOB)", "state": "CAST(state AS BLOB)"}  # also where they are no UTF-8
+AS_BYTES: Final = {  # also where they are no UTF-8
+    name: f"CAST({name} AS BLOB)" for name in ("object", "state", "whose", "decided_by", "data")
+}
 _SELECTED: Final = ", ".join(AS_BYTES.get(name, name) for name in LOADED)
 SELECT_CASE: Final = f"SELECT {_SELECTED}, (SELECT count(*) FROM inbox WHERE inbox.case_no = cases.case_no) FROM cases"  # noqa: S608 - our own columns
 _FOLDED_FIELDS: Final = tuple(field for _, field in _FOLDED)

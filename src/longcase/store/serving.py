@@ -157,6 +157,19 @@ def _waits(due: Due, reason: str) -> Symptom:
     return Symptom("warning", "queue", told, f"longcase worker APP --queue {due.queue}")
 
 
+def unreadable(found: Sequence[Sequence[str]]) -> Iterator[Symptom]:
+    """Name open cases whose row cannot be read.
+
+    Args:
+        found: tenant, workflow, key and number of the case.
+    """
+    for tenant, workflow, key, case_no in found:
+        yield Symptom(
+            "error", "damage", f"{workflow}/{key}{of_tenant(tenant)} (case {case_no}): its row cannot be read",
+            f"longcase verify; longcase rebuild {workflow}/{key}{_option(tenant)}",
+        )  # fmt: skip
+
+
 def stuck(found: Sequence[Sequence[str]], gone: Sequence[Sequence[str]]) -> Iterator[Symptom]:
     """Name open cases that nothing will ever move.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
+from typing import Any
 
 from longcase.env import ScaledClock
 from longcase.errors import SchemaMismatch
 from longcase.history.event import HISTORY_FORMAT, instant_of, instant_text
 from longcase.model.codec import Json
+from longcase.store.kept import kept, shaped
 
 
-def check_history_format(text: str | None, store: str) -> None:
+def check_history_format(text: str | bytes | None, store: str) -> None:
     """Refuse histories written in a format this release does not read.
 
     Args:
@@ -20,7 +21,7 @@ def check_history_format(text: str | None, store: str) -> None:
     Raises:
         SchemaMismatch: the store's format is newer.
     """
-    found = json.loads(text) if text is not None else HISTORY_FORMAT
+    found = kept(text, "the setting history_format", int) if text is not None else HISTORY_FORMAT
     if found > HISTORY_FORMAT:
         raise SchemaMismatch(
             f"the store {store} has history format {found}, this release reads up to {HISTORY_FORMAT}",
@@ -36,7 +37,15 @@ def clock_setting(epoch_real: float, epoch: datetime, factor: float) -> Json:
 
 
 def clock_from(setting: Json) -> ScaledClock | None:
-    """Return the clock the setting `clock` stands for, None if the store runs on real time."""
+    """Return the clock the setting `clock` stands for, None if the store runs on real time.
+
+    Raises:
+        StoreCorrupt: it stands for none.
+    """
     if setting is None:
         return None
-    return ScaledClock(setting["epoch_real"], instant_of(setting["epoch"]), setting["factor"])
+    return shaped(setting, "the setting clock", _clock)
+
+
+def _clock(kept: Any) -> ScaledClock:
+    return ScaledClock(float(kept["epoch_real"]), instant_of(kept["epoch"]), float(kept["factor"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final, Literal
 
+from longcase.errors import StoreCorrupt
 from longcase.record import record
 
 SILENT_SECONDS: Final = 30.0  # a worker that lives says so every few seconds
@@ -22,3 +23,8 @@ class Symptom:
     name: str
     message: str
     hint: str = ""
+
+    @classmethod
+    def of(cls, damage: StoreCorrupt) -> Symptom:
+        """Return the finding that damage is."""
+        return cls("error", "damage", damage.message, damage.hint)

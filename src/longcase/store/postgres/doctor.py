@@ -7,18 +7,19 @@ what waits for a worker, and cases that nothing will ever move. Changes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
 
-from longcase.env import Env
-from longcase.errors import LongcaseError
+from longcase.env import Env, ScaledClock
+from longcase.errors import LongcaseError, StoreCorrupt
 from longcase.history.event import instant_of, instant_text
+from longcase.store.kept import Told, beside_damage, said_by
 from longcase.store.migrations import Migration
 from longcase.store.postgres import migrate as migrations
+from longcase.store.postgres import settings
 from longcase.store.postgres.connection import OLDEST, Address, connect, our_error
 from longcase.store.records import WorkerRow
 from longcase.store.serving import Due, Holding, SeenWorker, stuck, workers_and_what_waits
@@ -33,6 +34,12 @@ _DURABLE: Final = """
 SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
        (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby
+"""
+# By the store's clock; by the database's own where that cannot be read.
+_NOW: Final = """
+SELECT coalesce(
+    (SELECT now FROM clock), to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+)
 """
 _ROLE: Final = "SELECT rolsuper AS super, current_user AS name FROM pg_roles WHERE rolname = current_user"
 _CONNECTIONS: Final = """
@@ -131,8 +138,11 @@ async def _examine(connection: Any, store: str, env: Env) -> AsyncIterator[Sympt
     yield Symptom("ok", "schema", f"schema version {migrations.newest()}")
     async for symptom in _clock(connection, env):
         yield symptom
-    for symptom in await _workers(connection):
+    broken: list[StoreCorrupt] = []
+    for symptom in await _workers(connection, broken.append):
         yield symptom
+    for damage in broken:
+        yield Symptom.of(damage)
     for symptom in stuck(await connection.fetch(_STUCK), await connection.fetch(_GONE)):
         yield symptom
 
@@ -189,7 +199,7 @@ async def _room(connection: Any) -> AsyncIterator[Symptom]:
 
 
 async def _clock(connection: Any, env: Env) -> AsyncIterator[Symptom]:
-    there = instant_of(await connection.fetchval("SELECT now FROM clock"))
+    there = instant_of(await connection.fetchval(_NOW))
     setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
     newest = await connection.fetchval("SELECT coalesce(max(at), '') FROM cases")
     if newest and instant_of(newest) - there > CLOCK_BACK:
@@ -209,17 +219,16 @@ async def _clock(connection: Any, env: Env) -> AsyncIterator[Symptom]:
     yield Symptom("ok", "clock", f"the database's clock says {instant_text(there)}")
 
 
-async def _workers(connection: Any) -> Iterator[Symptom]:
+async def _workers(connection: Any, told: Told) -> Iterator[Symptom]:
     """Read who moves cases, and what is due."""
     workers = [
-        SeenWorker(
-            WorkerRow(no, host, pid, start, beat, alive, 0, json.loads(codes), tuple(json.loads(queues))), silent
-        )
+        SeenWorker(WorkerRow(no, host, pid, start, beat, alive, 0, *said_by(no, codes, queues, told)), silent)
         for no, host, pid, start, beat, alive, codes, queues, silent in await connection.fetch(_WORKERS)
     ]
-    setting = await connection.fetchval("SELECT value FROM settings WHERE name = 'clock'")
-    clock = clock_from(json.loads(setting)) if setting is not None else None
-    now = await connection.fetchval("SELECT now FROM clock")
+    clock: ScaledClock | None = None
+    with beside_damage(told):
+        clock = clock_from(await settings.read(connection.fetch, "clock"))
+    now = await connection.fetchval(_NOW)
     since = instant_of(now) - timedelta(seconds=UNSERVED_SECONDS * (clock.factor if clock else 1.0))
     due = [Due(*row) for row in await connection.fetch(_DUE, instant_text(since))]
     due += [Due(*row) for row in await connection.fetch(_WAITING_CALLS, now)]

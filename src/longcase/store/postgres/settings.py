@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from longcase.model.codec import Json
+from longcase.store.kept import kept, something
 from longcase.store.rows import text_of
 from longcase.store.settings import check_history_format as check_format
 
@@ -20,7 +20,7 @@ INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE 
 async def read(read_rows: Read, name: str) -> Json:
     """Return a setting, None if it was never set."""
     found = await read_rows("SELECT value FROM settings WHERE name = $1", name)
-    return json.loads(found[0][0]) if found else None
+    return kept(found[0][0], f"the setting {name}", something) if found else None
 
 
 async def write(connection: Any, name: str, value: Json) -> None:

@@ -6,7 +6,6 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -19,6 +18,7 @@ from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.apart import LOOK_AGAIN, Unit
 from longcase.store.auditing import folded_row, folded_tasks, rebuilt
+from longcase.store.kept import kept, something
 from longcase.store.port import Apart
 from longcase.store.postgres import auditing, keeping, migrate, reading, settings, sheet, workers
 from longcase.store.postgres.apart import happened, run_apart
@@ -338,7 +338,7 @@ class PostgresStore(Fleet):
 
     async def newest_map(self, workflow: str) -> Json:
         found = await self._read(_NEWEST_MAP, workflow)
-        return json.loads(found[0][0]) if found else None
+        return kept(found[0][0], f"the newest map of {workflow}", something) if found else None
 
     async def setting(self, name: str) -> Json:
         """Return a fact of the store itself, None if it was never set."""

@@ -13,7 +13,6 @@ worker at once.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -21,6 +20,7 @@ from typing import Any, Final
 import asyncpg
 
 from longcase.errors import UnavailableError, WorkerForgotten
+from longcase.store.kept import in_log, said_by
 from longcase.store.postgres import queues
 from longcase.store.postgres.connection import Address, connect, our_error
 from longcase.store.records import WorkerRow
@@ -185,7 +185,7 @@ async def rows_of(connection: Any, known: Standing) -> list[WorkerRow]:
     found = await connection.fetch(_WORKERS)
     known.read(reading, found)
     return [
-        WorkerRow(no, host, pid, started, beat_at, alive, leases, json.loads(codes), tuple(json.loads(serves)))
+        WorkerRow(no, host, pid, started, beat_at, alive, leases, *said_by(no, codes, serves, in_log))
         for no, _, host, pid, started, beat_at, alive, leases, codes, serves in found
     ]
 

@@ -25,7 +25,8 @@ SELECT case_no, hash, {_READ} FROM cases WHERE case_no > ? ORDER BY case_no LIMI
 _AMONG: Final = "case_no > ? AND case_no <= ?"
 _EVENTS: Final = f"SELECT case_no, {rows.EVENT_COLUMNS_AS_BYTES} FROM history WHERE {_AMONG} ORDER BY case_no, seq"
 _INBOX: Final = f"SELECT case_no, {{columns}} FROM inbox WHERE {_AMONG} ORDER BY case_no, no"
-_TASKS: Final = f"SELECT case_no, task, {', '.join(rows.TASK_COLUMNS)} FROM tasks WHERE {_AMONG}"
+_TASK: Final = ", ".join(rows.AS_BYTES.get(name, name) for name in rows.TASK_COLUMNS)
+_TASKS: Final = f"SELECT case_no, task, {_TASK} FROM tasks WHERE {_AMONG}"
 
 
 def stored(read: Read, after: int, limit: int) -> list[Stored]:

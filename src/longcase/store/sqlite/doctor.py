@@ -6,9 +6,8 @@ and cases that nothing will ever move. Changes nothing.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -18,9 +17,11 @@ import apsw
 from longcase.env import Env, ScaledClock
 from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
 from longcase.history.event import instant_of, instant_text
-from longcase.store.serving import Due, Holding, SeenWorker, stuck, workers_and_what_waits
+from longcase.store.kept import Told, beside_damage
+from longcase.store.serving import Due, Holding, SeenWorker, stuck, unreadable, workers_and_what_waits
 from longcase.store.settings import clock_from
 from longcase.store.sqlite import migrate as migrations
+from longcase.store.sqlite import settings
 from longcase.store.sqlite.connection import (
     APPLICATION_ID,
     check_path,
@@ -61,19 +62,24 @@ SELECT worker, workflow, count(*) FROM (
 # Open cases that nothing will ever move: no input, call, timer, question, wait, incident; nor due (I31).
 STUCK: Final = """
 SELECT tenant, workflow, key, stage, owner, entered_at FROM cases
-WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND state ->> '$.calls' IS NULL
-  AND state ->> '$.timers' IS NULL AND state ->> '$.tasks' IS NULL
+WHERE status = 'open' AND wake_at = '' AND wait_count = 0 AND CASE WHEN json_valid(state)
+    THEN state ->> '$.calls' IS NULL AND state ->> '$.timers' IS NULL AND state ->> '$.tasks' IS NULL END
   AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.case_no = cases.case_no)
 ORDER BY case_no
 """
 # Calls that have committed their transaction, and whose result is not in the inbox.
 GONE: Final = """
 SELECT tenant, workflow, cases.key, stage, owner, j.value ->> '$.activity'
-FROM cases, json_each(cases.state, '$.calls') AS j
-WHERE status = 'open' AND state ->> '$.incidents' IS NULL
+FROM cases, json_each(CASE WHEN json_valid(cases.state) THEN cases.state ELSE '{}' END, '$.calls') AS j
+WHERE status = 'open' AND CASE WHEN json_valid(state) THEN state ->> '$.incidents' IS NULL END
   AND j.value ->> '$.status' = 'running' AND j.value ->> '$.committed' = j.value ->> '$.attempt'
   AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.case_no = cases.case_no AND i.data ->> '$.call' = j.key)
 ORDER BY case_no
+"""
+# Open cases whose row is no JSON any more; what is merely wrong in it is for `verify` to find.
+UNREAD: Final = """
+SELECT tenant, workflow, key, case_no FROM cases
+WHERE status = 'open' AND NOT (json_valid(state) AND json_valid(object)) ORDER BY case_no LIMIT 20
 """
 
 
@@ -164,21 +170,27 @@ def _file(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]
     if not damage:
         yield Symptom("ok", "damage", "no damaged page, index or reference")
     if version == known:
-        yield from _clock(connection, env)
-        yield from _workers(connection, path, env)
-        found, gone = ([tuple(map(str, row)) for row in connection.execute(asked)] for asked in (STUCK, GONE))
+        broken: list[StoreCorrupt] = []
+        clock: ScaledClock | None = None
+        with beside_damage(broken.append):
+            clock = clock_from(settings.read(_reading(connection), "clock"))
+        yield from _clock(connection, env, clock)
+        yield from _workers(connection, path, env, clock, broken.append)
+        found, gone, unread = (
+            [tuple(map(str, row)) for row in connection.execute(asked)] for asked in (STUCK, GONE, UNREAD)
+        )
+        yield from map(Symptom.of, broken)
+        yield from unreadable(unread)
         yield from stuck(found, gone)
 
 
-def _scaled(connection: apsw.Connection) -> ScaledClock | None:
-    """Return the scaled clock that the store's processes share, None if they run on real time."""
-    setting = connection.execute("SELECT value FROM settings WHERE name = 'clock'").get
-    return clock_from(json.loads(str(setting))) if setting is not None else None
+def _reading(connection: apsw.Connection) -> Callable[..., list[Any]]:
+    return lambda sql, parameters=(): connection.execute(sql, parameters).fetchall()
 
 
-def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
+def _clock(connection: apsw.Connection, env: Env, clock: ScaledClock | None) -> Iterator[Symptom]:
     newest = connection.execute("SELECT coalesce(max(at), '') FROM cases").get
-    now = (_scaled(connection) or env).now()
+    now = (clock or env).now()
     if newest and instant_of(str(newest)) - now > CLOCK_BACK:
         yield Symptom(
             "error",
@@ -192,17 +204,14 @@ def _clock(connection: apsw.Connection, env: Env) -> Iterator[Symptom]:
         yield Symptom("ok", "clock", f"the clock says {instant_text(now)}")
 
 
-def _workers(connection: apsw.Connection, path: str, env: Env) -> Iterator[Symptom]:
+def _workers(
+    connection: apsw.Connection, path: str, env: Env, clock: ScaledClock | None, told: Told
+) -> Iterator[Symptom]:
     """Read who moves cases, and what is due."""
-    clock = _scaled(connection)
     now, pace = (clock.now(), clock.factor) if clock is not None else (env.now(), 1.0)
-
-    def read(sql: str) -> list[Any]:
-        return connection.execute(sql).fetchall()
-
-    workers = [
-        SeenWorker(row, (now - instant_of(row.beat_at)).total_seconds() / pace) for row in rows_of(read, Locks(path))
-    ]
+    read = _reading(connection)
+    rows = rows_of(read, Locks(path), told)
+    workers = [SeenWorker(row, (now - instant_of(row.beat_at)).total_seconds() / pace) for row in rows]
     since = instant_text(now - timedelta(seconds=UNSERVED_SECONDS * pace))
     due = [Due(*row) for row in connection.execute(DUE, (since,))]
     due += [Due(*row) for row in connection.execute(WAITING_CALLS, (instant_text(now),))]

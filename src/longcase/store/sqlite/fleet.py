@@ -9,9 +9,10 @@ from typing import Final
 from longcase.env import Env
 from longcase.errors import LongcaseError, UsageError
 from longcase.model.codec import Json
+from longcase.store.kept import kept_json
 from longcase.store.port import Heart
 from longcase.store.records import QueueLimits, Taken, WorkerRow
-from longcase.store.rows import kept_json, text_of
+from longcase.store.rows import text_of
 from longcase.store.sqlite import queues, workers
 from longcase.store.sqlite.base import Base, Options
 from longcase.store.sqlite.connection import MEMORY, mapped

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from longcase.store.kept import kept_json
 from longcase.store.queue_limits import counted, in_turn, room_of, uncounted
 from longcase.store.records import QueuedCall, QueueLimits, Taken
-from longcase.store.rows import kept_json, text_of
+from longcase.store.rows import text_of
 from longcase.store.sqlite.transaction import Transaction
 
 # Whether the code of a worker has declined a case's visit.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
 
-from longcase.errors import StoreUnavailable, UsageError
+from longcase.errors import StoreCorrupt, StoreUnavailable, UsageError
+from longcase.store.kept import in_log
 from longcase.store.sqlite.connection import BUSY_SECONDS, mapped, no_text
 
 T = TypeVar("T")
@@ -80,14 +81,10 @@ class Questions:
         connection.authorizer = _only_reading
         connection.set_progress_handler(lambda: self._monotonic() > deadline, STEPS)
         try:
-            cursor = connection.cursor()
-            found: list[dict[str, Any]] = []
-            for row in cursor.execute(sql, parameters):
-                names = [column[0] for column in cursor.get_description()]
-                found.append(dict(zip(names, row, strict=True)))
-            return found
-        except UnicodeDecodeError as error:
-            raise no_text(error, self._path) from error
+            try:
+                return list(_rows(connection, sql, parameters))
+            except UnicodeDecodeError as error:
+                return _beside(connection, sql, parameters, no_text(error, self._path))
         except apsw.AuthError as error:
             raise UsageError("a query may only read", hint="write a single SELECT over the documented views") from error
         except apsw.InterruptError as error:
@@ -95,6 +92,9 @@ class Questions:
                 f"the query ran for more than {SECONDS:g} s and was stopped", hint="narrow it"
             ) from error
         except (apsw.SQLError, apsw.BindingsError) as error:
+            if str(error) == "malformed JSON":  # in what a view takes apart
+                told = f"the store {self._path} holds a row that is no JSON any more"
+                raise StoreCorrupt(told, hint="longcase verify names it; longcase rebuild CASE") from error
             raise UsageError(
                 f"the query does not run: {error}",
                 hint="SELECT name, sql FROM sqlite_schema WHERE type = 'view' lists views and columns",
@@ -108,3 +108,48 @@ class Questions:
             if self._connection is not None and self._memory is None:
                 self._connection.close()
             self._connection = None
+
+
+def _rows(
+    connection: apsw.Connection, sql: str, parameters: Mapping[str, Any] | Sequence[Any]
+) -> Iterator[dict[str, Any]]:
+    cursor = connection.cursor()
+    for row in cursor.execute(sql, parameters):
+        names = [column[0] for column in cursor.get_description()]
+        yield dict(zip(names, row, strict=True))
+
+
+def _beside(
+    connection: apsw.Connection, sql: str, parameters: Mapping[str, Any] | Sequence[Any], damage: StoreCorrupt
+) -> list[dict[str, Any]]:
+    """Return the rows of a SELECT where some text is no UTF-8: it is named in the log, and returned as far as it is.
+
+    SQLite's driver refuses the whole reading and does not say of which row: every text is asked for as bytes.
+    """
+    of = f"({sql.strip().rstrip(';')})"
+    (none,) = _rows(connection, f"SELECT q.* FROM (SELECT 1) LEFT JOIN {of} AS q ON 0", parameters)
+    columns = ['"{}"'.format(name.replace('"', '""')) for name in none]
+    asked = ", ".join(
+        f"typeof({one}) = 'text', CASE typeof({one}) WHEN 'text' THEN CAST({one} AS BLOB) ELSE {one} END"
+        for one in columns
+    )
+    found: list[dict[str, Any]] = []
+    for values in connection.execute(f"SELECT {asked} FROM {of}", parameters):
+        row = dict(zip(none, values[1::2], strict=True))
+        texts = {name: row[name] for name, is_text in zip(none, values[::2], strict=True) if is_text}
+        row |= {name: str(text, "utf-8", "replace") for name, text in texts.items()}
+        found.append(row)
+        for name, text in texts.items():
+            if row[name].encode() != text:
+                in_log(StoreCorrupt(f"{_whose(row)}: its {name} is no UTF-8 any more", hint=damage.hint))
+    return found
+
+
+def _whose(row: Mapping[str, Any]) -> str:
+    """Return what a row is of, as far as it says so."""
+    if "workflow" in row and "key" in row:
+        return f"{row['workflow']}/{row['key']}"
+    if address := row.get("case_address") or row.get("address"):
+        return str(address)
+    named = next((name for name in ("case_no", "number", "worker", "queue", "name") if name in row), "")
+    return f"{named} {row[named]}" if named else "a row"

@@ -8,7 +8,8 @@ from typing import Any
 import apsw
 
 from longcase.model.codec import Json
-from longcase.store.rows import kept_json, text_of
+from longcase.store.kept import kept, something
+from longcase.store.rows import text_of
 from longcase.store.settings import check_history_format as check_format
 from longcase.store.sqlite.transaction import Transaction
 
@@ -17,8 +18,8 @@ Read = Callable[[str, Sequence[Any]], list[Any]]
 
 def read(read_rows: Read, name: str) -> Json:
     """Return a setting, None if it was never set."""
-    found = read_rows("SELECT value FROM settings WHERE name = ?", (name,))
-    return kept_json(found[0][0], f"the setting {name}") if found else None
+    found = read_rows("SELECT CAST(value AS BLOB) FROM settings WHERE name = ?", (name,))
+    return kept(found[0][0], f"the setting {name}", something) if found else None
 
 
 def write(tx: Transaction, name: str, value: Json) -> None:
@@ -35,5 +36,5 @@ def check_history_format(connection: apsw.Connection) -> None:
     Raises:
         SchemaMismatch: the store's format is newer.
     """
-    text = connection.execute("SELECT value FROM settings WHERE name = 'history_format'").get
-    check_format(str(text) if text is not None else None, str(connection.filename))
+    text: Any = connection.execute("SELECT CAST(value AS BLOB) FROM settings WHERE name = 'history_format'").get
+    check_format(text, str(connection.filename))

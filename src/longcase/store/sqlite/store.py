@@ -19,6 +19,7 @@ from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.apart import LOOK_AGAIN, Unit
 from longcase.store.auditing import folded_row, folded_tasks, rebuilt
+from longcase.store.kept import kept, something
 from longcase.store.port import Apart
 from longcase.store.records import (
     CaseRef,
@@ -64,7 +65,7 @@ _INBOXES: Final = """
 SELECT case_no, {columns} FROM inbox WHERE case_no IN (SELECT value FROM json_each(?)) ORDER BY no
 """
 _FIND_MAP: Final = "SELECT number FROM maps WHERE workflow = ? AND fingerprint = ?"
-_NEWEST_MAP: Final = "SELECT graph FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
+_NEWEST_MAP: Final = "SELECT CAST(graph AS BLOB) FROM maps WHERE workflow = ? ORDER BY number DESC LIMIT 1"
 _ADD_MAP: Final = """
 INSERT INTO maps (workflow, fingerprint, graph, first_seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
@@ -273,7 +274,7 @@ class SqliteStore(Fleet):
 
     async def newest_map(self, workflow: str) -> Json:
         found = self._read(_NEWEST_MAP, (workflow,))
-        return rows.kept_json(found[0][0], f"the newest map of {workflow}") if found else None
+        return kept(found[0][0], f"the newest map of {workflow}", something) if found else None
 
     # -- settings ------------------------------------------------------------------------------------
 

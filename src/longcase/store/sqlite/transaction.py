@@ -18,6 +18,7 @@ from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
 from longcase.store.folding import prepare, refold, task_rows
+from longcase.store.kept import kept_json
 from longcase.store.records import CaseRef, CaseRow, DedupKey, Input, NewCase, Started, differing
 from longcase.store.rows import Row, text_of
 
@@ -111,7 +112,7 @@ class Transaction:
                 key=dedup.key,
                 first_used=at,
             )
-        return rows.kept_json(answer, f"the answer kept under the idempotency key {dedup.key}"), case_no
+        return kept_json(answer, f"the answer kept under the idempotency key {dedup.key}"), case_no
 
     # -- writing -------------------------------------------------------------------------------------
 

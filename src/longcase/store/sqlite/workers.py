@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from longcase.errors import StoreUnavailable, WorkerForgotten
+from longcase.store.kept import Told, in_log, said_by
 from longcase.store.records import WorkerRow
-from longcase.store.rows import kept_json, text_of
+from longcase.store.rows import text_of
 from longcase.store.sqlite.connection import MEMORY
 from longcase.store.sqlite.queues import left
 from longcase.store.sqlite.transaction import Transaction
@@ -24,7 +25,8 @@ from longcase.store.sqlite.transaction import Transaction
 RECOVERY_CHUNK: Final = 500  # cases set free in one transaction, so that others get their turn
 
 _WORKERS: Final = """
-SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no AND lease <> 0), codes, queues
+SELECT no, host, pid, started_at, beat_at, (SELECT count(*) FROM cases WHERE lease = no AND lease <> 0),
+    CAST(codes AS BLOB), CAST(queues AS BLOB)
 FROM workers ORDER BY no
 """
 _JOIN: Final = """
@@ -189,20 +191,10 @@ def undecline(tx: Transaction, case_no: int) -> None:
     tx.execute("DELETE FROM declined WHERE case_no = ?", (case_no,))
 
 
-def rows_of(read: Callable[[str], list[tuple[Any, ...]]], locks: Locks) -> list[WorkerRow]:
-    """Return every registered incarnation, oldest first."""
+def rows_of(read: Callable[[str], list[tuple[Any, ...]]], locks: Locks, told: Told = in_log) -> list[WorkerRow]:
+    """Return every registered incarnation, oldest first; `told` is told what of them is damaged."""
     found = read(_WORKERS)
     return [
-        WorkerRow(
-            no,
-            host,
-            pid,
-            started,
-            beat,
-            locks.alive(no),
-            leases,
-            kept_json(codes, f"what worker {no} loads"),
-            tuple(kept_json(queues, f"what worker {no} serves")),
-        )
+        WorkerRow(no, host, pid, started, beat, locks.alive(no), leases, *said_by(no, codes, queues, told))
         for no, host, pid, started, beat, leases, codes, queues in found
     ]
