@@ -9,6 +9,7 @@ from longcase.engine.attempts import Failure, Success, Verdict
 from longcase.engine.incidents import TurnDiscarded, incident, stays_committed
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
+from longcase.history.committed import kept_outcomes
 from longcase.history.event import Event, instant_of
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, blocked, may_have_happened, undo_entry
@@ -181,7 +182,7 @@ class Outcomes(Undoing):
             return
         # An outcome that waits in the inbox or inside an incident is known: its attempt was not lost with the worker.
         known = {item.data.get("call") for item in self.work.items if isinstance(item, Accepted)}
-        known |= {opened["pending"].get("call") for opened in self.state.incidents.values() if opened["pending"]}
+        known |= kept_outcomes(self.state).keys()
         for ref, call in doubtful:
             if ref in known or (call["status"] == "running" and call.get("committed") == call["attempt"]):
                 continue
