@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.rules.redone import slowly, sound
 from tests.rules.support import Go, Order, banking, closed, desk, do, every, fails, in_both, incident, outline
 from tests.rules.test_rule_A12 import insert, invoices, make_table
-from tests.rules.test_rule_B09_redo import slowly, sound
 
 from longcase import Case, Next, Retry, Transaction, Workflow, activity, days, seconds
 from longcase.errors import UsageError

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.rules.redone import sound
 from tests.rules.support import Go, Order, banking, closed, desk, do, every, in_both, incident
 from tests.rules.test_rule_A12 import insert, invoices, make_table
-from tests.rules.test_rule_B09_redo import sound
 
 from longcase import Case, Next, Retry, Transaction, Workflow, activity, days
 from longcase.insight.wording import told
