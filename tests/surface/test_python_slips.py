@@ -102,3 +102,30 @@ def test_row_30_a_name_is_one_however_its_letters_were_typed(store_url: str, cli
         sim.decide(case, "approved", by="ann")
         close: Any = sim.state(case).close
         assert close["result"] == [composed, "ann"]
+
+
+async def test_what_is_started_is_a_workflow_or_its_name(store_url: str) -> None:
+    given: Any = Thing
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="is given as the workflow, expected a workflow or its name") as error:
+            await longcase.service.start(given, {"id": "C-1"})
+        assert error.value.hint == "one of claims"
+
+
+@pytest.mark.parametrize("queues", ["default", "", []], ids=repr)
+async def test_queues_are_given_as_a_list_of_names(store_url: str, queues: Any) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="is given as the queues, expected a list of names") as error:
+            longcase.new_worker(queues)
+        assert error.value.hint == '["default"]; queues here: default'
+
+
+async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="'acme' is given as the parameters") as error:
+            await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", "acme")
+        assert error.value.hint == "['acme']"
+
+
+def test_a_member_may_be_written_as_an_actor_is() -> None:
+    assert Team("clerks", members=("person:ann", "bob")).members == ("ann", "bob")

@@ -20,6 +20,7 @@ from longcase.model.codec import Json
 from longcase.model.names import MAIN_TENANT, check_key, check_name, check_person, of_tenant, printable
 from longcase.nearest import nearest
 from longcase.record import record
+from longcase.service.queries import check_workflow
 from longcase.service.retention import tombstone
 from longcase.store.port import Store
 from longcase.store.records import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started
@@ -152,9 +153,12 @@ class Door:
         """Return the row of a case, or raise CaseNotFound."""
         row = await self.store.load(self.ref(address))
         if row is None:
-            raise await tombstone(self.store, self.ref(address)) or CaseNotFound(
-                f"no case {address}{of_tenant(self.tenant)}",
-                hint=f"longcase list --workflow {address.partition('/')[0]}",
+            if gone := await tombstone(self.store, self.ref(address)):
+                raise gone
+            workflow = address.partition("/")[0]
+            await check_workflow(self.store, self.tenant, workflow, self.codes)
+            raise CaseNotFound(
+                f"no case {address}{of_tenant(self.tenant)}", hint=f"longcase list --workflow {workflow}"
             )
         return row
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
-from longcase.errors import CaseClosed, InvalidInput, UnknownSignal
+from longcase.errors import CaseClosed, InvalidInput, UnknownSignal, UsageError
 from longcase.history.event import Event, instant_text
 from longcase.history.waits import for_a_worker, waits
 from longcase.model.codec import Codec, Json, digest
@@ -66,6 +66,11 @@ class Service(Answering, Mending):
         actor: Actor | None = None,
     ) -> NewCase:
         """Validate a start without accepting it; several are accepted at once by `start_prepared`."""
+        if not isinstance(workflow, str | Workflow):
+            raise UsageError(
+                f"{printable(workflow)} is given as the workflow, expected a workflow or its name",
+                hint=f"one of {', '.join(self.codes)}" if self.codes else "Longcase([onboarding])",
+            )
         name = workflow if isinstance(workflow, str) else workflow.name
         code = self.loaded(name)
         codec = code.workflow.codec
@@ -222,6 +227,11 @@ class Service(Answering, Mending):
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
+        if isinstance(parameters, str | bytes):
+            raise UsageError(
+                f"{parameters!r} is given as the parameters, expected a list or a dict of them",
+                hint=f"[{parameters!r}]",
+            )
         return await self.store.query(sql, parameters)
 
 
