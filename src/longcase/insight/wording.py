@@ -182,7 +182,7 @@ _TOLD: Final[dict[str, str]] = {
     "stage_entered": "entered {stage}",
     "object_changed": "changed {patch}",
     "ruling_recorded": "decided {decision}: {answer} ({policy})",
-    "activity_scheduled": "called {activity}",
+    "activity_scheduled": "called {activity} ({call})",
     "activity_reused": "took the recorded result of {reuse}",
     "activity_completed": "{call} returned {result}",
     "activity_failed": "{call} is finally lost: {error}",
