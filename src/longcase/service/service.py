@@ -25,7 +25,7 @@ from longcase.model.workflow import Workflow
 from longcase.runtime.queues import declared_queues, limits_of
 from longcase.service import known, queries
 from longcase.service.answering import Answering
-from longcase.service.door import Accepted, CaseView, Receipt, TaskView
+from longcase.service.door import Accepted, CaseView, Receipt, TaskView, checked_name
 from longcase.service.fleet import FleetView, fleet, untaken, waiting_in
 from longcase.service.mending import Mending
 from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase, WorkerRow
@@ -66,12 +66,7 @@ class Service(Answering, Mending):
         actor: Actor | None = None,
     ) -> NewCase:
         """Validate a start without accepting it; several are accepted at once by `start_prepared`."""
-        if not isinstance(workflow, str | Workflow):
-            raise UsageError(
-                f"{printable(workflow)} is given as the workflow, expected a workflow or its name",
-                hint=f"one of {', '.join(self.codes)}" if self.codes else "Longcase([onboarding])",
-            )
-        name = workflow if isinstance(workflow, str) else workflow.name
+        name = checked_name(workflow, Workflow, "workflow", self.codes)
         code = self.loaded(name)
         codec = code.workflow.codec
         what = f"object of {name}"
@@ -119,7 +114,8 @@ class Service(Answering, Mending):
         InvalidInput; IdempotencyConflict.
         """
         ref = self.ref(address)
-        name = signal if isinstance(signal, str) else signal.name
+        code = self.codes.get(ref.workflow)
+        name = checked_name(signal, Signal, "signal", code.workflow.signals if code is not None else ())
         data = self._signal_body(ref.workflow, name, body)
         who = self._who(actor)
         dedup = None
