@@ -195,7 +195,8 @@ class _Schema(GenerateJsonSchema):
         limits = {}  # those that a number of JSON holds to the last digit
         for kind, word in _DECIMAL_LIMITS.items():
             if (limit := schema.get(kind)) is not None and Decimal(str(float(limit))) == limit:  # type: ignore[arg-type]
-                limits[word] = float(limit)  # type: ignore[arg-type]
+                exact = float(limit)  # type: ignore[arg-type]
+                limits[word] = int(exact) if exact.is_integer() else exact
         for option in made.get("anyOf", ()):
             if option.get("type") == "string":
                 option.pop("pattern", None)  # of one pydantic, not of another
