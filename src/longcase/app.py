@@ -266,9 +266,15 @@ class Longcase:
         """Return a worker over the open store; `await worker.run()` until `worker.stop()`.
 
         Raises:
-            UsageError: an activity writes in transactions of the store, and the store holds no tables of the user's.
+            UsageError: an activity writes in transactions of the store, and the store holds no tables of the user's;
+                or `queues` is no list of names.
         """
         self._refuse_transactions()
+        if isinstance(queues, str) or not queues:
+            raise UsageError(
+                f"{queues!r} is given as the queues, expected a list of names",
+                hint=f'["{queues or DEFAULT_QUEUE}"]; queues here: {", ".join(self.all_queues())}',
+            )
         forget_sources()  # a worker stays, and its maps are drawn
         self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)
         return self.worker

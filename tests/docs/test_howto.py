@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.docs.pages import DOCS, ROOT, Block, blocks, name
-from tests.docs.terminal import terminal
+from tests.docs.terminal import commands, terminal
 
 from longcase import days
 from longcase.cli.loading import load_app
@@ -67,6 +67,54 @@ def test_the_programs_of_write_to_your_tables_are_sound_and_their_tests_pass(tmp
         shell.run("longcase check invoicing.py")
         assert "rows, by its transaction" in shell.run("longcase describe invoicing.py")
         assert "2 passed" in shell.run("pytest -q test_invoicing.py")
+
+
+def test_the_program_of_call_outside_systems_is_sound_and_its_tests_pass(tmp_path: Path) -> None:
+    files = {block.file: block.text for block in blocks(DOCS / "howto" / "call-outside-systems.md", "python")}
+    assert set(files) == {"paying.py", "test_paying.py"}
+    with terminal(tmp_path) as shell:
+        for file, text in files.items():
+            shell.write(file, [text])
+        shell.run("longcase check paying.py")
+        shell.run(f"{sys.executable} -m mypy --strict paying.py")
+        assert "once, verified" in shell.run("longcase describe paying.py pay")
+        assert "4 passed" in shell.run("pytest -q test_paying.py")
+
+
+def test_the_program_of_ask_people_is_sound_and_its_tests_pass(tmp_path: Path) -> None:
+    files = {block.file: block.text for block in blocks(DOCS / "howto" / "ask-people.md", "python") if block.file}
+    assert set(files) == {"claims.py", "test_claims.py"}
+    with terminal(tmp_path) as shell:
+        for file, text in files.items():
+            shell.write(file, [text])
+        shell.run("longcase check claims.py")
+        shell.run(f"{sys.executable} -m mypy --strict claims.py")
+        assert "2 passed" in shell.run("pytest -q test_claims.py")
+
+
+@pytest.mark.parametrize("door", ["commands", "Python"])
+def test_people_answer_as_ask_people_says(tmp_path: Path, door: str) -> None:
+    page = DOCS / "howto" / "ask-people.md"
+    program, answer = (
+        next(block.text for block in blocks(page, "python") if what in block.text)
+        for what in ("# claims.py", "LongcaseClient(")
+    )
+    awaited = {"{": "Assess the damage", "transfer": "How do we settle?", "iban": "needs iban"}
+    with terminal(tmp_path) as shell:
+        shell.write("claims.py", [program])
+        (tmp_path / "answer.py").write_text(answer)
+        shell.run("export LONGCASE_APP=claims.py")
+        shell.run("longcase dev &")
+        shell.run("""longcase start claims '{"id": "C-1", "amount": "900"}'""")
+        (typed,) = blocks(page, "sh")
+        for command in commands(typed.text):
+            for what in (what for word, what in awaited.items() if word in command):
+                shell.printed = ""
+                shell.expect("longcase show claims/C-1", Block("text", f"waiting on {what}", 0))
+            by_program = door == "Python" and "{" in command
+            shell.run(f"{sys.executable} answer.py" if by_program else command)
+        shell.printed = ""
+        shell.expect("longcase show claims/C-1", Block("text", "status closed: paid", 0))
 
 
 def test_every_query_of_ask_with_sql_answers(tmp_path: Path, simulate: Any) -> None:
@@ -126,7 +174,8 @@ def test_the_programs_that_use_the_python_api_run(tmp_path: Path) -> None:
         name(page): block.text
         for page in HOWTO
         for block in blocks(page, "python")
-        if "LongcaseClient(" in block.text or "asyncio.run" in block.text
+        if "LongcaseClient(" in block.text or "asyncio.run(" in block.text
+        if page.stem != "ask-people"  # of another workflow: test_people_answer_as_ask_people_says
     }
     assert len(programs) == 4
     with terminal(tmp_path) as shell:

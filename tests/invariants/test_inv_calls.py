@@ -25,13 +25,27 @@ from tests.rules.support import Order, desk, every, incident
 from tests.simulation import checks
 from tests.simulation.world import Called
 
-from longcase import Case, Next, Retry, Workflow, activity, attempt, days, hours, injected, seconds
+from longcase import (
+    NOT_HAPPENED,
+    Case,
+    Next,
+    NotHappened,
+    Retry,
+    Workflow,
+    activity,
+    attempt,
+    days,
+    hours,
+    injected,
+    seconds,
+)
 from longcase.engine.attempts import CRASH_ATTEMPTS, Success
 from longcase.engine.work import Ended
 from longcase.errors import WorkerForgotten
 from longcase.history.event import instant_text
 from longcase.insight import invariants as inv
 from longcase.insight.invariants import CaseFacts
+from longcase.insight.wording import told
 from longcase.runtime.limits import Slots
 from longcase.runtime.seam import AttemptsOverTurns, Done, Go
 from longcase.runtime.turns import Turns
@@ -242,6 +256,61 @@ def test_inv_17_attempts_lost_with_their_worker_are_bounded_too() -> None:
         assert (opened["kind"], opened["owner"]) == ("poisoned_activity", "desk")
         allowed = 3 + CRASH_ATTEMPTS
         assert [number for _, _, number in sim.performed] == list(range(1, allowed + 1))
+
+
+once = Workflow("once", object=Order, key="id", owner=desk, expect=days(5))
+
+
+@activity(owner=desk, effect="once")
+async def pay(order: str) -> str:
+    return f"paid {order}"
+
+
+@pay.verify
+async def was_paid(order: str) -> str | NotHappened:
+    return NOT_HAPPENED
+
+
+@once.stage
+async def paying(case: Case[Order]) -> Next:
+    return once.close("done", result=await pay(case.key))
+
+
+@pytest.mark.usefixtures("each_store")
+def test_inv_17_attempts_that_verify_says_did_not_happen_are_bounded_too() -> None:
+    """A call that is made again because it did not happen, and is cut off each time, does not go on for ever."""
+    with Simulation([once]) as sim:
+
+        async def dies(order: str) -> str:
+            raise asyncio.CancelledError
+
+        sim.fake(pay, dies)
+        case = sim.start(once, Order(id="1"))
+        sim.advance(seconds(1))
+        assert len(sim.performed) < 8  # they are tried with growing pauses
+        sim.advance(hours(3))
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["owner"]) == ("poisoned_activity", "desk")
+        assert opened["message"] == "pay: 11 attempts were cut off, and none of them took effect"
+        assert [number for _, _, number in sim.performed] == list(range(1, 1 + CRASH_ATTEMPTS + 1))
+        assert "verify says that 1.c1 did not take effect" in [told(event) for event in sim.history(case)][-2]
+
+        sim.fake(pay, lambda order: f"paid {order}")
+        sim.retry(case)
+        assert sim.state(case).close["result"] == "paid 1"
+
+
+def test_the_history_says_that_an_effect_was_found_by_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def found(order: str) -> str:
+        return f"found {order}"
+
+    async def dies(order: str) -> str:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(pay, "verify_function", found)
+    with Simulation([once], fakes={pay: dies}) as sim:
+        case = sim.start(once, Order(id="1"))
+        assert "verify says that 1.c1 took effect: found 1" in [told(event) for event in sim.history(case)]
 
 
 class Ledger:

@@ -218,6 +218,16 @@ def test_row_B2_describe_prints_input_output_effect_owner_and_policies(cli: Cli)
     assert one["activities"][0]["input"]["amount"] == {"type": "integer"}
 
 
+def test_describe_says_that_an_effect_can_be_verified(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "paying.py").write_text(
+        "from longcase import Team, activity\n"
+        "async def was_paid() -> int: ...\n"
+        "@activity(owner=Team('desk'), effect='once', verify=was_paid)\n"
+        "async def pay() -> int: ...\n"
+    )
+    assert "once, verified\n" in cli.ok("describe", str(tmp_path / "paying.py")).out
+
+
 def test_map_as_text_mermaid_and_json(cli: Cli) -> None:
     assert "pay" in cli.ok("map").out
     assert cli.ok("map", "--mermaid").out.startswith("flowchart")

@@ -40,6 +40,20 @@ def test_row_D3_deploy_check_tells_what_would_be_held_and_exits_by_it(cli: Cli) 
     assert cli.ok("list", "--incidents", "--json").json == [], "it was only looked at"
 
 
+def test_a_case_whose_stage_is_gone_is_shown_without_an_empty_line_of_code(cli: Cli) -> None:
+    (cli.folder / "letters.py").write_text(LETTERS.replace("{label}", "send"))
+    (cli.folder / "gone.py").write_text(LETTERS.replace("{label}", "send").replace("writing", "typing"))
+    cli.ok("start", "letters", '{"id": "L-1"}', "--app", "letters.py")
+    with cli.worker("letters.py"):
+        cli.until("letters/L-1", lambda shown: shown["waiting_for"] == "person")
+    cli.ok("decide", "letters/L-1", "approved", "--as", "ann")
+    with cli.worker("gone.py"):
+        cli.until("letters/L-1", lambda shown: shown["waiting_for"] == "incident")
+    lines = cli.ok("show", "letters/L-1").out.splitlines()
+    assert "  recorded: stage writing" in lines
+    assert not [line for line in lines if line.strip() == "line:"]
+
+
 def test_deploy_knows_no_other_action(cli: Cli) -> None:
     refused = cli("deploy", "now", "letters.py")
     assert refused.status == 2

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 from tests.support.cli import Cli, freeze
 
+from longcase import Case, Next, Team, Workflow, days
 from longcase.cli.loading import load_app
 from longcase.errors import InvalidInput
 from longcase.testing import Simulation
@@ -83,3 +85,38 @@ def test_row_26_a_form_of_wrong_types_is_refused_to_a_program_by_its_places(
         asked.decide("parcels/P-1", answer)
     assert ("/grams", f"expected a whole number, got {answer['grams']}") in refused.value.problems
     assert asked.state("parcels/P-1").incidents == {}
+
+
+class Thing(BaseModel):
+    id: str
+
+
+class Odd(BaseModel):
+    count: int
+
+    @field_validator("count")
+    @classmethod
+    def odd(cls, count: int) -> int:
+        if count % 2 == 0:
+            raise ValueError("must be odd")
+        return count
+
+
+def test_an_answer_that_only_its_authors_validator_refuses_says_how_to_ask_anew() -> None:
+    desk = Team("desk")
+    flow = Workflow("flow", object=Thing, key="id", owner=desk, expect=days(2))
+
+    @flow.stage(owner=desk, expect=days(2))
+    async def asked(case: Case[Thing]) -> Next:
+        form = await case.ask("How many?", label="many", answer=Odd, of=desk, within=days(1))
+        return flow.close("done", result=form.count)
+
+    with Simulation([flow]) as sim:
+        case = sim.start(flow, Thing(id="1"))
+        sim.decide(case, {"count": 2}, by="ann")
+        (opened,) = sim.state(case).incidents.values()
+        assert opened["kind"] == "stage_failed"
+        assert opened["details"]["hint"] == "longcase restart flow/1 --reason 'the answer does not fit'  # asks anew"
+        sim.restart(case)
+        sim.decide(case, {"count": 3}, by="ann")
+        assert (sim.state(case).close or {})["result"] == 3

@@ -202,3 +202,25 @@ def test_a_validator_that_fails_over_its_input_is_not_a_bug_of_ours(cli: Cli) ->
     assert error["code"] == "invalid_input"
     assert "a validator of its type raised AttributeError: 'int' object has no attribute 'strip'" in error["message"]
     assert error["hint"].startswith("raise ValueError in it")
+
+
+def test_describe_says_what_a_name_is_that_it_does_not_describe(cli: Cli) -> None:
+    assert cli.refused(3, "describe", str(CLAIMS), "intake").error["message"].startswith("intake is a stage of claims;")
+    assert cli.refused(3, "describe", str(CLAIMS), "dropped").error["hint"] == f"longcase describe {CLAIMS} claims"
+    assert cli.refused(3, "describe", str(CLAIMS), "pya").error["hint"] == "did you mean pay?"
+    assert cli.refused(3, "describe", str(CLAIMS), "xyz").error["hint"] == "there: claims, pay, is_small"
+
+
+def test_a_case_of_a_workflow_that_is_not_known_is_told_by_that(cli: Cli) -> None:
+    cli.ok("start", "claims", '{"id": "C-1"}')
+    for words in (("show",), ("history",)):
+        error = cli.refused(3, *words, "clams/C-1").error
+        assert (error["code"], error["hint"]) == ("workflow_not_found", "did you mean claims?")
+    assert cli.refused(3, "show", "claims/C-2").error["hint"] == "longcase list --workflow claims"
+
+
+@pytest.mark.only_sqlite
+def test_an_export_into_a_folder_that_is_not_there(cli: Cli, sim: Simulation, tmp_path: Path) -> None:
+    sim.cancel(sim.start("claims", {"id": "C-1"}))
+    error = cli.refused(3, "export", str(tmp_path / "no" / "x.jsonl")).error
+    assert (error["code"], error["hint"]) == ("file_not_found", f"mkdir -p {tmp_path / 'no'}")

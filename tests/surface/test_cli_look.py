@@ -234,6 +234,13 @@ def test_history_transcript(cli: Cli, sim: Simulation) -> None:
     ]  # fmt: skip
 
 
+def test_the_history_names_a_call_as_its_later_lines_do(cli: Cli, sim: Simulation) -> None:
+    sim.start("claims", {"id": "C-1", "amount": 5, "iban": "NL1"})
+    told = cli.ok("history", "claims/C-1").out
+    assert "called pay (2.c1)" in told
+    assert "2.c1 is finally lost" in told or "attempt 1 of 2.c1" in told
+
+
 def test_every_event_type_has_words() -> None:
     from longcase.history.event import CATALOGUE
     from longcase.insight.wording import _TOLD

@@ -102,3 +102,66 @@ def test_row_30_a_name_is_one_however_its_letters_were_typed(store_url: str, cli
         sim.decide(case, "approved", by="ann")
         close: Any = sim.state(case).close
         assert close["result"] == [composed, "ann"]
+
+
+async def test_what_is_started_is_a_workflow_or_its_name(store_url: str) -> None:
+    given: Any = Thing
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="is given as the workflow, expected a workflow or its name") as error:
+            await longcase.service.start(given, {"id": "C-1"})
+        assert error.value.hint == "one of claims"
+
+
+@pytest.mark.parametrize("queues", ["default", "", []], ids=repr)
+async def test_queues_are_given_as_a_list_of_names(store_url: str, queues: Any) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="is given as the queues, expected a list of names") as error:
+            longcase.new_worker(queues)
+        assert error.value.hint == '["default"]; queues here: default'
+
+
+async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="'acme' is given as the parameters") as error:
+            await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", "acme")
+        assert error.value.hint == "['acme']"
+
+
+def test_a_member_may_be_written_as_an_actor_is() -> None:
+    assert Team("clerks", members=("person:ann", "bob")).members == ("ann", "bob")
+
+
+async def test_a_signal_and_a_stage_are_given_themselves_or_by_name(store_url: str) -> None:
+    given: Any = Thing
+    async with Longcase([claims], url=store_url) as longcase:
+        await longcase.service.start(claims, {"id": "C-1"})
+        with pytest.raises(UsageError, match="is given as the signal, expected a signal or its name") as error:
+            await longcase.service.signal("claims/C-1", given, {"text": "x"})
+        assert error.value.hint == "one of noted, dropped"
+        with pytest.raises(UsageError, match="is given as the stage, expected a stage or its name") as error:
+            await longcase.service.move("claims/C-1", given, reason="x")
+        assert error.value.hint == "one of intake, review, payment"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [(None, "None is given as the reason"), ("x" * 2001, "a reason of 2,001 characters"), ("\0", "NUL")],
+)
+async def test_a_reason_is_a_text_that_can_be_kept(store_url: str, reason: Any, told: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        await longcase.service.start(claims, {"id": "C-1"})
+        for asked in (
+            longcase.service.cancel("claims/C-1", reason=reason),
+            longcase.service.decide("claims/C-1", "approved", reason=reason),
+        ):
+            with pytest.raises((UsageError, InvalidInput), match=told):
+                await asked
+
+
+async def test_corrected_fields_are_a_dict(store_url: str) -> None:
+    fields: Any = ["iban"]
+    async with Longcase([claims], url=store_url) as longcase:
+        await longcase.service.start(claims, {"id": "C-1"})
+        with pytest.raises(InvalidInput, match="expected a dict of fields, got") as error:
+            await longcase.service.set_fields("claims/C-1", fields)
+        assert error.value.hint == '{"id": ...}'

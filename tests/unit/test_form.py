@@ -39,6 +39,7 @@ class Form(BaseModel):
     amount: int = Field(gt=0, lt=1000)
     share: float = 0.0
     price: Decimal | None = Field(default=None, ge=Decimal("0.1"))
+    fee: Decimal = Field(default=Decimal(1), gt=0)
     urgent: bool = False
     note: str | None = Field(default=None, min_length=2, max_length=5)
     route: Route = Route.SEA
@@ -83,6 +84,10 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"amount": 1, "share": "1"}, "/share", "expected a number, got '1'"),
     ({"amount": 1, "price": True}, "/price", "expected a number or text or null, got True"),
     ({"amount": 1, "price": 0}, "/price", "expected at least 0.1, got 0"),
+    ({"amount": 1, "price": "x"}, "/price", "expected a number like 12.50, got 'x'"),
+    ({"amount": 1, "price": "NaN"}, "/price", "expected a number like 12.50, got 'NaN'"),
+    ({"amount": 1, "price": "0.09"}, "/price", "expected at least 0.1, got '0.09'"),
+    ({"amount": 1, "fee": "-5"}, "/fee", "expected more than 0, got '-5'"),
     ({"amount": 1, "urgent": "yes"}, "/urgent", "expected true or false, got 'yes'"),
     ({"amount": 1, "note": 5}, "/note", "expected text or null, got 5"),
     ({"amount": 1, "note": "a"}, "/note", "expected at least 2 characters, got 'a'"),

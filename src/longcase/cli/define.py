@@ -11,6 +11,7 @@ from longcase.cli import terminal
 from longcase.cli.frame import Session, command, finish
 from longcase.errors import NotFoundError, UsageError
 from longcase.model.names import counted, of_tenant
+from longcase.nearest import nearest
 
 if TYPE_CHECKING:
     from longcase.model.finding import Finding
@@ -143,11 +144,10 @@ def describe(
     told = [describe_module(load_app(spec)) for spec in _names(session, app)]
     if name:
         kinds = ("workflows", "activities", "decisions")
+        declared = told
         told = [{**one, **{kind: [t for t in one[kind] if t["name"] == name] for kind in kinds}} for one in told]
         if not any(one[kind] for one in told for kind in kinds):
-            raise NotFoundError(
-                f"nothing is declared by the name {name}", hint=f"longcase describe {app or session.app or ''}"
-            )
+            raise _undescribed(name, declared, app or session.app or "")
     if session.json:
         return terminal.data(told[0] if len(told) == 1 else told)
     for one in told:
@@ -184,7 +184,7 @@ def _print_described(one: dict[str, Any]) -> None:
             [
                 ("  input", activity["input_text"]),
                 ("  output", activity["output_text"]),
-                ("  effect", activity["effect"]),
+                ("  effect", activity["effect"] + ", verified" * activity["verify"]),
                 ("  owner", activity["owner"]),
                 ("  system", activity["system"]),
                 ("  retry", activity["retry"]),
@@ -207,6 +207,24 @@ def _print_described(one: dict[str, Any]) -> None:
             ]
         )
         terminal.line()
+
+
+def _undescribed(name: str, told: list[dict[str, Any]], app: str) -> NotFoundError:
+    """Say that a name is none of those that `describe` takes, and what it is or may have been."""
+    for workflow in (workflow for one in told for workflow in one["workflows"]):
+        for what, inside in (("stage", "stages"), ("exception path", "exception_paths"), ("handler", "handlers"),
+                             ("signal", "signals")):  # fmt: skip
+            if any(part["name"] == name for part in workflow[inside]):
+                return NotFoundError(
+                    f"{name} is a {what} of {workflow['name']}; a workflow, an activity or a decision is described",
+                    hint=f"longcase describe {app} {workflow['name']}",
+                )
+    names = [part["name"] for one in told for kind in ("workflows", "activities", "decisions") for part in one[kind]]
+    near = nearest(name, names)
+    return NotFoundError(
+        f"nothing is declared by the name {name}",
+        hint=f"did you mean {near[0]}?" if near else f"there: {', '.join(names)}",
+    )
 
 
 def show_map(

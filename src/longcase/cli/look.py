@@ -227,7 +227,8 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
         )
         terminal.line(f"  {incident['message']}")
         for what, value in incident["details"].items():
-            terminal.line(f"  {what}: {_text(value)}")
+            if value != "":  # no line of code, where a stage is gone
+                terminal.line(f"  {what}: {_text(value)}")
         terminal.line(f"  what applies: {', '.join(incident['repairs'])}")
     terminal.line()
     if view.unserved:

@@ -134,12 +134,6 @@ def cancel(session: Session, case: CASE, reason: WHY) -> None:
 
 def checked_reason(reason: str) -> str:
     """Return a reason that may be kept."""
-    from longcase.errors import UsageError
-    from longcase.model.strict_json import check_json
+    from longcase.service import door
 
-    if len(reason) > 2_000:
-        raise UsageError(
-            f"a reason of {len(reason):,} characters, expected at most 2,000", hint="put the rest into the object"
-        )
-    check_json(reason, what="reason")
-    return reason
+    return door.checked_reason(reason)

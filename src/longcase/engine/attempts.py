@@ -122,6 +122,18 @@ def _apart(lost: int, draw: float) -> timedelta:
     return min(APART * (1 << min(lost - 2, 16)), APART_AT_MOST) * draw
 
 
+def cut_off_again(activity: Activity[..., Any] | None, call: Call, draw: float) -> timedelta | None:
+    """Return the pause before a call that did not take effect is made again; None: it is cut off each time.
+
+    Such a call (`effect="once"`, its `verify` answers) would else be repeated for ever and without a pause:
+    an attempt that kills its worker, or runs into its timeout, comes to no failure that the policy counts.
+    """
+    cut_off = call["failures"] + call.get("lost", 0)
+    if cut_off >= (1 if activity is None else activity.retry.max_attempts) + CRASH_ATTEMPTS:
+        return None
+    return _apart(cut_off, draw)
+
+
 def outcome_counts(state: CaseState, ref: str, number: int) -> bool:
     """Tell whether the end of attempt `number` is that of the call's current running attempt, and is still open."""
     call = state.calls.get(ref)

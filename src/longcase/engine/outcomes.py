@@ -10,7 +10,7 @@ from longcase.engine.incidents import TurnDiscarded, incident, stays_committed
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.committed import kept_outcomes
-from longcase.history.event import Event, instant_of
+from longcase.history.event import Event, instant_of, instant_text
 from longcase.history.redoing import is_held
 from longcase.history.state import Call, CaseState, blocked, may_have_happened, undo_entry
 from longcase.model.codec import Json
@@ -143,18 +143,19 @@ class Outcomes(Undoing):
             return
         if item.answer == "not_happened":
             again = call["awaited"] or bool(call["undoes"])
-            data: dict[str, Json] = {
-                "call": item.call,
-                "attempt": item.number,
-                "happened": False,
-                "next_try": self.work.now if again else "",
-            }
-            self.resident.append(attempts.place(state, call, Event("attempt_verified", data)), self.work.now)
+            pause = attempts.cut_off_again(self._activity(call), call, self.work.draw()) if again else None
+            at = "" if pause is None else instant_text(instant_of(self.work.now) + pause)
+            data: dict[str, Json] = {"call": item.call, "attempt": item.number, "happened": False, "next_try": at}
+            event = self.resident.append(attempts.place(state, call, Event("attempt_verified", data)), self.work.now)
             if not again:
                 self.resident.append(
                     Event("undo_skipped", {"call": item.call, "status": "nothing", "drop": item.call}), self.work.now
                 )
                 self._undo()
+            elif pause is None:
+                message = f"{call['activity']}: {call['attempt']} attempts were cut off, and none of them took effect"
+                details: dict[str, Json] = {"attempt": item.number, "error": call.get("error")}
+                self._call_incident("poisoned_activity", message, call["owner"], item.call, call, details, event.seq)
             return
         message = (
             f"{call['activity']}: attempt {call['attempt']} may have taken effect, "

@@ -239,7 +239,8 @@ def _refused_person(task: Task, person: str) -> str:
     unnamed = [team for team in task["whose"] if team not in task["members"]]
     if person in named or unnamed:
         return ""
-    return f'{person} may not answer "{task["question"]}": it is asked of {", ".join(task["whose"])}'
+    teams = "; ".join(f"{team} ({', '.join(task['members'][team])})" for team in task["whose"])
+    return f'{person} may not answer "{task["question"]}": it is asked of {teams}'
 
 
 def _text(answer: Json) -> str:

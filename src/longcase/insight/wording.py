@@ -182,7 +182,7 @@ _TOLD: Final[dict[str, str]] = {
     "stage_entered": "entered {stage}",
     "object_changed": "changed {patch}",
     "ruling_recorded": "decided {decision}: {answer} ({policy})",
-    "activity_scheduled": "called {activity}",
+    "activity_scheduled": "called {activity} ({call})",
     "activity_reused": "took the recorded result of {reuse}",
     "activity_completed": "{call} returned {result}",
     "activity_failed": "{call} is finally lost: {error}",
@@ -192,7 +192,7 @@ _TOLD: Final[dict[str, str]] = {
     "attempt_lost": "attempt {attempt} of {call} is lost: {error}; next try {next_try}",
     "attempt_committed": "attempt {attempt} of {call} committed its transaction",
     "attempt_refused": "a result of an attempt that no longer counts was refused",
-    "attempt_verified": "{call} was verified: {why}",
+    "attempt_verified": "verify says that {call} did not take effect; next try {next_try}",
     "result_late": "{call} returned {result} after nobody waited for it",
     "timer_set": "timer set until {due}: {because}",
     "timer_fired": "timer fired, due {due}",
@@ -249,6 +249,8 @@ def told(event: Event, written: Written = str) -> str:
     text = _TOLD.get(event.type, event.type.replace("_", " "))
     if event.type == "result_late" and "kept" in event.data:
         text = "{call} had committed its transaction, and its result {result} was kept for the next visit"
+    elif event.type == "activity_completed" and event.data.get("verified"):
+        text = "verify says that {call} took effect: {result}"
     elif event.type == "signal_unhandled" and event.data["signal"] in CATALOGUE:
         text = "nobody took the input {signal}: {why}"
     elif event.type == "vote_given" and "before" in event.data:

@@ -293,7 +293,12 @@ class Case(Generic[O]):
             1, within, remind, escalations(escalate), None,
         )  # fmt: skip
         outcome = await self._host.ask(request)
-        return cast(M, codec.decode(outcome["answer"], f'answer to "{question}"'))
+        try:
+            return cast(M, codec.decode(outcome["answer"], f'answer to "{question}"'))
+        except InvalidInput as error:  # what the form's schema does not say, a validator of its author does
+            case = f"{self._workflow.name}/{self.key}"
+            anew = f"longcase restart {case} --reason 'the answer does not fit'  # asks anew"
+            raise InvalidInput(error.message, problems=error.problems, reason=error.reason, hint=anew) from error
 
     async def _ask(
         self,

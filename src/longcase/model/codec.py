@@ -18,6 +18,8 @@ from typing import Any, Final, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from longcase.errors import InvalidInput
 from longcase.model.names import printable
@@ -25,6 +27,7 @@ from longcase.nearest import nearest
 
 _QUOTED = re.compile(r"valid (?:integer|number|boolean), got '(-?\d[\d.]*|true|false)'$")
 _BARE = re.compile(r"valid string, got (-?\d[\d.]*)$")
+_DECIMAL_LIMITS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 T = TypeVar("T")
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]; recursion confuses user types
 
@@ -181,7 +184,24 @@ class Codec:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the type (for forms and `describe`)."""
-        return self._adapter.json_schema()
+        return self._adapter.json_schema(schema_generator=_Schema)
+
+
+class _Schema(GenerateJsonSchema):
+    """Says of a decimal that is written as text what its text must be: else any text fits the form."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        made = super().decimal_schema(schema)
+        limits = {}  # those that a number of JSON holds to the last digit
+        for kind, word in _DECIMAL_LIMITS.items():
+            if (limit := schema.get(kind)) is not None and Decimal(str(float(limit))) == limit:  # type: ignore[arg-type]
+                exact = float(limit)  # type: ignore[arg-type]
+                limits[word] = int(exact) if exact.is_integer() else exact
+        for option in made.get("anyOf", ()):
+            if option.get("type") == "string":
+                option.pop("pattern", None)  # of one pydantic, not of another
+                option |= {"format": "decimal", **limits}
+        return made
 
 
 @lru_cache(maxsize=1024)

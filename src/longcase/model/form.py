@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -38,6 +39,7 @@ _FORMATS: Final[dict[str, tuple[str, Any]]] = {
     "time": ("a time like 09:00:00", time),
     "duration": ("a length of time like PT2H", timedelta),
     "uuid": ("a UUID", UUID),
+    "decimal": ("a number like 12.50", Decimal),
 }
 _LIMITS: Final[dict[str, tuple[str, Callable[[Any, Any], bool]]]] = {
     "minimum": ("at least {}", lambda value, limit: value >= limit),
@@ -103,6 +105,10 @@ def _of_text(schema: Schema, value: str, place: str) -> Iterator[Problem]:
         like, declared = _FORMATS[schema["format"]]
         if not _fits(_adapter(declared), value):
             yield place, f"expected {like}, got {printable(value)}"
+        elif declared is Decimal:
+            exactly = {word: Decimal(str(schema[word])) for word in _LIMITS if word in schema}
+            if problems := list(_beyond(_LIMITS, exactly, Decimal(value), place)):
+                yield place, f"{problems[0][1].partition(', got ')[0]}, got {printable(value)}"
 
 
 def _of_object(schema: Schema, value: Mapping[str, Json], place: str, known: Schema) -> Iterator[Problem]:

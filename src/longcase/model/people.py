@@ -20,8 +20,8 @@ class Team:
     Args:
         name: how the owner is known in every list and event (`[A-Za-z0-9._:-]`, 1 to 128).
         calendar: the working hours that business time of this owner is counted in.
-        members: if given, only these actors may decide tasks of the team; if empty, whoever
-            decides is recorded as unverified.
+        members: names of people, `"ann"` (or `"person:ann"`, which is the same). If given, only they may
+            decide tasks of the team; if empty, whoever decides is recorded as unverified.
     """
 
     name: str
@@ -40,7 +40,8 @@ class Team:
             f"team {self.name}", "calendar", self.calendar, Calendar, "a Calendar",
             'calendar=Calendar("NL", tz="Europe/Amsterdam")',
         )  # fmt: skip
-        object.__setattr__(self, "members", tuple(map(composed, self.members)))
+        members = tuple(composed(member).removeprefix("person:") for member in self.members)
+        object.__setattr__(self, "members", members)
 
 
 Owner = Team

@@ -12,7 +12,7 @@ from longcase.history.state import CaseState, apply
 from longcase.model.codec import Json
 from longcase.model.form import form_problems
 from longcase.model.strict_json import check_json
-from longcase.service.door import Accepted, Door, TaskView, same_case
+from longcase.service.door import Accepted, Door, TaskView, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
 
 
@@ -48,6 +48,7 @@ class Answering(Door):
             recorded in the case's history.
         """
         who = self._who(actor)
+        checked_reason(reason)
         row = await self.row(address)
         try:
             target = await self._task_of(row, task)

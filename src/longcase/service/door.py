@@ -6,8 +6,9 @@ The door's parts stand on it: `answering` (people's answers), `mending` (correct
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import field
+from typing import Any, Final, cast
 
 from longcase.engine.code import WorkflowCode
 from longcase.engine.tasks import Actor
@@ -18,8 +19,10 @@ from longcase.history.state import CaseState, Task, blocked
 from longcase.history.waits import Wait
 from longcase.model.codec import Json
 from longcase.model.names import MAIN_TENANT, check_key, check_name, check_person, of_tenant, printable
+from longcase.model.strict_json import check_json
 from longcase.nearest import nearest
 from longcase.record import record
+from longcase.service.queries import check_workflow
 from longcase.service.retention import tombstone
 from longcase.store.port import Store
 from longcase.store.records import CaseRef, CaseRow, DedupKey, Edit, Locked, NewCase, Started
@@ -78,6 +81,34 @@ class CaseView:
     @property
     def blocked(self) -> bool:
         return blocked(self.state)
+
+
+REASON_LIMIT: Final = 2_000  # characters
+
+
+def checked_reason(reason: object) -> str:
+    """Return a reason that may be kept."""
+    if not isinstance(reason, str):
+        raise UsageError(
+            f"{printable(reason)} is given as the reason, expected a text", hint='reason="agreed by phone"'
+        )
+    if len(reason) > REASON_LIMIT:
+        told = f"a reason of {len(reason):,} characters, expected at most {REASON_LIMIT:,}"
+        raise UsageError(told, hint="put the rest into the object")
+    check_json(reason, what="reason")
+    return reason
+
+
+def checked_name(given: object, kind: type, what: str, known: Iterable[str]) -> str:
+    """Return the name of a declared thing that is given itself or by name."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, kind):
+        return str(cast(Any, given).name)
+    raise UsageError(
+        f"{printable(given)} is given as the {what}, expected a {what} or its name",
+        hint=f"one of {', '.join(known)}" if known else "Longcase([onboarding])",
+    )
 
 
 def checked_actor(actor: Actor | None) -> Actor | None:
@@ -152,9 +183,12 @@ class Door:
         """Return the row of a case, or raise CaseNotFound."""
         row = await self.store.load(self.ref(address))
         if row is None:
-            raise await tombstone(self.store, self.ref(address)) or CaseNotFound(
-                f"no case {address}{of_tenant(self.tenant)}",
-                hint=f"longcase list --workflow {address.partition('/')[0]}",
+            if gone := await tombstone(self.store, self.ref(address)):
+                raise gone
+            workflow = address.partition("/")[0]
+            await check_workflow(self.store, self.tenant, workflow, self.codes)
+            raise CaseNotFound(
+                f"no case {address}{of_tenant(self.tenant)}", hint=f"longcase list --workflow {workflow}"
             )
         return row
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from longcase.engine.tasks import Actor
 from longcase.env import Env
-from longcase.errors import StorageFull, StoreCorrupt, UsageError
+from longcase.errors import FileMissing, StorageFull, StoreCorrupt, UsageError
 from longcase.history.event import instant_text
 from longcase.insight.export import Examination, Sealed
 from longcase.model.names import MAIN_TENANT
@@ -205,4 +206,6 @@ def _refusals(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(f"{path} cannot be written: {error.strerror}", hint=f"df -h {path}") from error
+        if error.errno == errno.ENOENT and not os.path.exists(folder := os.path.dirname(os.path.abspath(path))):
+            raise FileMissing(f"there is no folder {folder}", hint=f"mkdir -p {shlex.quote(folder)}") from error
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="name a file you may write") from error

@@ -16,9 +16,10 @@ from longcase.history.chain import damaged
 from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
+from longcase.model.names import printable
 from longcase.model.strict_json import check_json
 from longcase.model.workflow import Stage
-from longcase.service.door import Accepted, Door, same_case
+from longcase.service.door import Accepted, Door, checked_name, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
 
 READS = 20  # times that a repair looks what calls were called with, where the case goes on calling meanwhile
@@ -138,6 +139,9 @@ class Mending(Door):
         raise UsageError(f"{address} goes on calling meanwhile", hint=f"longcase show {address}, then again")
 
     def _valid_patch(self, code: WorkflowCode | None, state: CaseState, fields: Mapping[str, Json]) -> dict[str, Json]:
+        if not isinstance(fields, Mapping):
+            told = f"correction of {state.address}: expected a dict of fields, got {printable(fields)}"
+            raise InvalidInput(told, reason="not_an_object", hint=f'{{"{next(iter(state.object))}": ...}}')
         check_json(dict(fields), what=f"correction of {state.address}")
         if code is None:
             unknown = [name for name in fields if name not in state.object]
@@ -194,8 +198,8 @@ class Mending(Door):
         """Move a case to another stage; its visit ends, nothing is undone."""
         _stated("move", reason)
         who = self._who(actor)
-        name = stage if isinstance(stage, str) else stage.name
         code = self.codes.get(self.ref(address).workflow)
+        name = checked_name(stage, Stage, "stage", code.workflow.stages if code is not None else ())
         row = await self.row(address)
         earlier = await self._last_visit_of(row, name)
 
@@ -315,6 +319,6 @@ def _is_repeat(repair: Repair, locked: Locked) -> bool:
 
 def _stated(command: str, reason: str) -> str:
     """Return the reason of a repair; whoever reads the history later has nothing else to go by."""
-    if not reason.strip():
+    if not checked_reason(reason).strip():
         raise UsageError(f"{command} was given an empty reason", hint="--reason 'agreed with the customer by phone'")
     return reason

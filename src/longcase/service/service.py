@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from longcase.engine.start import case_started
 from longcase.engine.tasks import Actor
-from longcase.errors import CaseClosed, InvalidInput, UnknownSignal
+from longcase.errors import CaseClosed, InvalidInput, UnknownSignal, UsageError
 from longcase.history.event import Event, instant_text
 from longcase.history.waits import for_a_worker, waits
 from longcase.model.codec import Codec, Json, digest
@@ -25,7 +25,7 @@ from longcase.model.workflow import Workflow
 from longcase.runtime.queues import declared_queues, limits_of
 from longcase.service import known, queries
 from longcase.service.answering import Answering
-from longcase.service.door import Accepted, CaseView, Receipt, TaskView
+from longcase.service.door import Accepted, CaseView, Receipt, TaskView, checked_name
 from longcase.service.fleet import FleetView, fleet, untaken, waiting_in
 from longcase.service.mending import Mending
 from longcase.store.records import CaseRow, DedupKey, Edit, Input, Locked, NewCase, WorkerRow
@@ -66,7 +66,7 @@ class Service(Answering, Mending):
         actor: Actor | None = None,
     ) -> NewCase:
         """Validate a start without accepting it; several are accepted at once by `start_prepared`."""
-        name = workflow if isinstance(workflow, str) else workflow.name
+        name = checked_name(workflow, Workflow, "workflow", self.codes)
         code = self.loaded(name)
         codec = code.workflow.codec
         what = f"object of {name}"
@@ -114,7 +114,8 @@ class Service(Answering, Mending):
         InvalidInput; IdempotencyConflict.
         """
         ref = self.ref(address)
-        name = signal if isinstance(signal, str) else signal.name
+        code = self.codes.get(ref.workflow)
+        name = checked_name(signal, Signal, "signal", code.workflow.signals if code is not None else ())
         data = self._signal_body(ref.workflow, name, body)
         who = self._who(actor)
         dedup = None
@@ -222,6 +223,11 @@ class Service(Answering, Mending):
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
+        if isinstance(parameters, str | bytes):
+            raise UsageError(
+                f"{parameters!r} is given as the parameters, expected a list or a dict of them",
+                hint=f"[{parameters!r}]",
+            )
         return await self.store.query(sql, parameters)
 
 
