@@ -27,17 +27,32 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's wall clock, corrected by `offset` where a store has a clock that all machines go by."""
+    """The machine's wall clock; where a store has a clock that all machines go by, that one.
+
+    It is then what was read there, carried on by the machine's steady clock: whoever sets the machine's
+    wall clock changes nothing.
+    """
 
     def __init__(self) -> None:
-        self.offset = timedelta()
+        self._epoch: float | None = None  # when the steady clock said 0, by the store's
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.offset if self.offset else datetime.now(UTC)
+        if self._epoch is None:
+            return self.uncorrected()
+        return datetime.fromtimestamp(self._epoch + _time.monotonic(), UTC)
 
     def uncorrected(self) -> datetime:
         """Return the instant the machine itself tells."""
         return datetime.now(UTC)
+
+    @property
+    def corrected(self) -> bool:
+        """Whether it goes by a store's clock."""
+        return self._epoch is not None
+
+    def go_by(self, instant: datetime, steady: float) -> None:
+        """Go by a clock that told `instant` when the machine's steady one (`Env.monotonic`) said `steady`."""
+        self._epoch = instant.timestamp() - steady
 
     def seconds_until(self, instant: datetime) -> float:
         return max(0.0, (instant - self.now()).total_seconds())

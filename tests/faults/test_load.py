@@ -9,18 +9,21 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
 from tests.crash.inspection import Inspection
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND
+from tests.faults.watching import until
 from tests.invariants.program import Paper, pulled, signing
 
-from longcase import Case, Longcase, Next, Team, Workflow, days
+from longcase import Case, Longcase, Next, Team, Workflow, days, seconds
 from longcase.client import LongcaseClient
 from longcase.engine.tasks import Actor
 from longcase.errors import ConflictError, IdempotencyConflict, LongcaseError
+from longcase.history.event import instant_of
 from longcase.service.service import TaskView
 
 desk = Team("desk")
@@ -135,8 +138,12 @@ def test_fault_F31_a_burst_of_signals_to_one_case_is_kept_and_taken_in_order(
             client.close()
     inspection = Inspection(url)
     assert inspection.broken_invariants() == []
-    kinds = Counter(event.type for event in inspection.events("words/w"))
+    events = inspection.events("words/w")
+    kinds = Counter(event.type for event in events)
     assert kinds["signal_consumed"] == 500
+    taken = [event.data for event in events if event.type in ("signal_received", "signal_unhandled")]
+    for number in range(4):  # I11: each sender's in the order acknowledged, consumed or not
+        assert [one["body"]["n"] for one in taken if one["body"]["sender"] == f"s{number}"] == [*range(burst // 4)]
     unheard = kinds["signal_unhandled"]
     assert kinds["signal_received"] + unheard == accepted, f"every one accepted stands in history: {kinds}"
     fault_report(
@@ -165,6 +172,7 @@ def at_once(calls: list[Callable[[], object]]) -> list[object]:
 
 
 RACES = ["two people", "the same person", "a withdrawal", "an edit of what was shown"]
+BY_HAND = ("ben", "cem")  # who give the answers that are still missing after a race
 
 
 @pytest.mark.parametrize("race", RACES)
@@ -172,6 +180,7 @@ def test_fault_F37_people_act_in_the_same_instant(store_url: str, fault_report: 
     url, rounds, people = store_url, by_length(4, 20), by_length(16, 64)
     clients = [LongcaseClient([signing], url=url) for _ in range(8)]
     outcomes: Counter[str] = Counter()
+    seen: dict[str, str] = {}  # the digest that all who raced were shown
     try:
         for number in range(rounds):
             quorum = 2 if race == "the same person" else 1
@@ -180,6 +189,7 @@ def test_fault_F37_people_act_in_the_same_instant(store_url: str, fault_report: 
         for number in range(rounds):
             case = f"signing/p{number}"
             shown = digest_of(clients[0].tasks(case)[0])
+            seen[case] = shown
 
             def decide(place: int, case: str = case, shown: str = shown) -> object:
                 person = "ann" if race == "the same person" else f"p{place}"
@@ -215,12 +225,74 @@ def test_fault_F37_people_act_in_the_same_instant(store_url: str, fault_report: 
                 if event.data["vote"]["digest"] == votes[-1].data["vote"]["digest"]
             ]
             assert len(set(counted)) == len(counted), "one seat, one vote"
+            given = {vote.data["vote"]["digest"] for vote in votes if vote.data["vote"]["by"] not in BY_HAND}
+            assert given <= {seen[f"signing/p{number}"]}, "an answer was taken for one to what nobody was shown"
     finally:
         for client in clients:
             client.close()
     fault_report(
         injected={f"{people} people and {race}": rounds}, useful={"cases closed": rounds},
         found="; ".join(f"{count} {name}" for name, count in sorted(outcomes.items())),
+    )  # fmt: skip
+
+
+fleeting = Workflow("fleeting", object=Thing, key="id", owner=desk, expect=days(9))
+
+
+@fleeting.stage
+async def asking(case: Case[Thing]) -> Next:
+    verdict = await case.approval("Sign it?", label="sign", of=desk, expires=(seconds(1), "rejected"))
+    return fleeting.close("late" if verdict.expired else "signed")
+
+
+def test_fault_F37_people_act_in_the_instant_of_the_time_out(store_url: str, fault_report: FaultReport) -> None:
+    """A worker lives, and fires the expiry; the people are let go about when it is due, until both have won."""
+    url, rounds, people = store_url, by_length(3, 20), by_length(16, 64)
+    outcomes: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+    clients = [LongcaseClient([fleeting], url=url) for _ in range(8)]
+
+    async def work() -> None:
+        async with Longcase([fleeting], url=url) as longcase, longcase.working():
+            await asyncio.to_thread(over.wait, BOUND)
+
+    over = threading.Event()
+    worker = threading.Thread(target=lambda: asyncio.run(work()))
+    worker.start()
+    early = timedelta(0)
+    try:
+        for number in range(10 * rounds):
+            if number >= rounds and len(ends) == 2:
+                break
+            case = clients[0].start(fleeting, Thing(id=f"f{number}")).address
+            until(lambda case=case: clients[0].tasks(case), "it is asked")  # type: ignore[misc]
+            expiry = instant_of(clients[0].tasks(case)[0].task["expires_at"])
+            until(lambda expiry=expiry, early=early: datetime.now(UTC) >= expiry - early, "it is due")  # type: ignore[misc]
+
+            def decide(place: int, case: str = case) -> object:
+                return clients[place % 8].decide(case, "approved", actor=Actor(f"person:p{place}"))
+
+            answers = at_once([lambda place=place: decide(place) for place in range(people)])  # type: ignore[misc]
+            until(lambda case=case: clients[0].show(case).state.status == "closed", "it is closed")  # type: ignore[misc]
+            told = Counter(answer.code if isinstance(answer, LongcaseError) else "accepted" for answer in answers)
+            assert set(told) <= {"accepted", "already_decided", "already_expired", "task_not_found"}, told
+            kinds = Counter(event.type for event in Inspection(url).events(case))
+            end = clients[0].show(case).state.close or {}
+            assert told["accepted"] == kinds["vote_given"] == (end["name"] == "signed")
+            assert kinds["task_expired"] == (end["name"] == "late"), "exactly one of them wins"
+            outcomes += told
+            ends[end["name"]] += 1
+            early += timedelta(milliseconds=12 if end["name"] == "late" else -3)
+    finally:
+        over.set()
+        worker.join()
+        for client in clients:
+            client.close()
+    assert len(ends) == 2, f"no race: {ends}"
+    assert Inspection(url).broken_invariants() == []
+    fault_report(
+        injected={f"{people} people at a time-out": ends.total()}, useful={"cases closed": ends.total()},
+        found="; ".join(f"{count} {name}" for name, count in sorted((outcomes + ends).items())),
     )  # fmt: skip
 
 
@@ -241,6 +313,6 @@ async def opened(url: str, count: int) -> None:
 def finish_by_hand(client: LongcaseClient, rounds: int) -> None:
     """Give the answers that are still missing: another person's, on what is shown now."""
     for number in range(rounds):
-        for person in ("ben", "cem"):
+        for person in BY_HAND:
             for task in client.tasks(f"signing/p{number}"):
                 client.decide(f"signing/p{number}", "approved", actor=Actor(f"person:{person}"), shown=digest_of(task))

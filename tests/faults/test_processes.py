@@ -288,10 +288,11 @@ def running(workers: Fleet, process: int) -> int:
 
 @pytest.mark.parametrize("patient", [True, False], ids=["within the grace", "beyond the grace"])
 def test_fault_F5_a_deploy_drains_and_gives_back_what_it_holds(
-    tmp_path: Path, fault_report: FaultReport, patient: bool
+    tmp_path: Path, store_url: str, fault_report: FaultReport, monkeypatch: pytest.MonkeyPatch, patient: bool
 ) -> None:
+    monkeypatch.setenv("LONGCASE_LEASE_SECONDS", "60")  # nothing is free because a lease has lapsed
     count = 100
-    with fleet(tmp_path) as workers, workers.client() as client:
+    with fleet(tmp_path, store_url) as workers, workers.client() as client:
         for number in range(count):
             client.start("holds", {"id": f"h{number}"})
         old = workers.worker(FAULTS_DRAIN="20" if patient else "0.5")

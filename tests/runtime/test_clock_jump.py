@@ -21,6 +21,7 @@ async def cooling(case: Case[Thing]) -> Next:
     return things.close("cool")
 
 
+@pytest.mark.only_sqlite  # on PostgreSQL it is the database's: test_fault_F27_the_databases_clock_jumps_under_a_fleet
 async def test_inv_22_a_forward_jump_is_logged_as_clock_jump(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
     clock = JumpingClock()
 

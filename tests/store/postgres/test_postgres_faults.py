@@ -174,14 +174,21 @@ async def test_a_turn_that_another_process_overtook_is_stale_although_its_row_wa
     store: PostgresStore, other: PostgresStore
 ) -> None:
     (base,) = await store.start([new_case("k1")])
+    await store.load(CaseRef(base.case_no))
     late = turn(base, entered(), receive())
     await other.edit(CaseRef(base.case_no), do(corrected(name="Acme")))
     (written,) = await store.write([late])
     assert written.outcome == "stale"
 
 
-async def test_an_input_of_another_process_is_not_slept_over(store: PostgresStore, other: PostgresStore) -> None:
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_input_of_another_process_is_not_slept_over(
+    store: PostgresStore, other: PostgresStore, known: bool
+) -> None:
+    """Nothing but the row's revision tells of it: an accepted input is no event yet."""
     (base,) = await store.start([new_case("k1")])
+    if known:
+        await store.load(CaseRef(base.case_no))
     parked = turn(base, entered(), receive(), wake_at="")
     await other.edit(CaseRef(base.case_no), do(inputs=[signal("s-1")]))
     (written,) = await store.write([parked])

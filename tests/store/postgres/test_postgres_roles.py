@@ -226,6 +226,24 @@ async def test_inv_02_retention_deletes_only_under_a_tombstone(role: Role) -> No
     assert gone == 1
 
 
+@pytest.mark.parametrize("name", ["retention", "owner"])
+async def test_inv_02_a_table_of_ones_own_is_not_taken_for_the_stores_by_its_triggers(role: Role, name: str) -> None:
+    """A temporary table hides the one of its name from whatever does not say which it means."""
+    await role.may_not(
+        name, "CREATE TEMP TABLE tombstones AS SELECT case_no FROM cases", "DELETE FROM history",
+        why="only by the purge of its case",
+    )  # fmt: skip
+    export = EXPORT.replace("INSERT INTO exports (", "INSERT INTO exports (export_no, ").replace("('f'", "(1, 'f'")
+    claimed = "CREATE TEMP TABLE exported_cases AS SELECT case_no, 1::bigint AS export_no, hash FROM cases"
+    await role.may_not(
+        name, export, claimed, TOMBSTONE.format(case_no=2), why="only a closed case that was exported"
+    )  # fmt: skip
+    closed = "CREATE TEMP TABLE cases AS SELECT case_no, seq, hash, 'closed' AS status FROM public.cases"
+    listed = EXPORTED.replace("= 2", "= 1").replace("FROM cases", "FROM public.cases")
+    stone = TOMBSTONE.format(case_no=1).replace("FROM cases", "FROM public.cases")
+    await role.may_not(name, export, listed, closed, stone, why="only a closed case that was exported")
+
+
 async def test_even_the_owner_changes_no_event(role: Role) -> None:
     await role.may_not("owner", "UPDATE history SET actor = 'person:eve'", why="append-only")
     await role.may_not("owner", "TRUNCATE history", why="append-only")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -67,7 +67,7 @@ class Committer:
 
     def __init__(
         self, address: Address, pool: Pool, now: Callable[[], str], salt: Callable[[], str],
-        signal_point: Callable[[str], None], fence: Fence,
+        signal_point: Callable[[str], None], fence: Fence, keep_time: Callable[[Any], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._address = address
         self._pool = pool
@@ -80,6 +80,7 @@ class Committer:
         self._writers: set[asyncio.Task[None]] = set()
         self._heads: dict[int, Head] = {}
         self._fence = fence
+        self._keep_time = keep_time  # before the instant of a write is taken
         self._closed = False
         self.forgotten: set[int] = set()  # workers whose writes were refused: they are no longer registered
 
@@ -148,6 +149,7 @@ class Committer:
                     async with self._pool.use() as connection:
                         if not self._fence.holds:
                             await self._after_a_loss(connection)
+                        await self._keep_time(connection)
                         await self._transact(connection, jobs)
                 except Exception as error:
                     ours = our_error(error, self._address)

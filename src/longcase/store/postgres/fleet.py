@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -20,6 +20,7 @@ from longcase.store.records import QueueLimits, Taken, WorkerRow
 from longcase.store.rows import text_of
 
 CLOCK_SLACK: Final = 0.05  # seconds this machine's clock may differ from the database's before it is corrected
+MEASURE: Final = 5.0  # seconds for which a reading of the database's clock is good, carried on by the steady one
 
 _DUE: Final = """
 SELECT case_no FROM cases
@@ -60,6 +61,7 @@ class Fleet(Base):
         self._hints = Hints(address, self._loose, env.new_id(), env.monotonic)
         self._standing = workers.Standing()
         self._takings = count(1)
+        self._measured = -MEASURE  # when the database's clock was last read, by the steady one
         self._joined: set[int] = set()
         self._own: set[int] = set()  # incarnations that joined here, those that are gone too
 
@@ -139,12 +141,24 @@ class Fleet(Base):
         self._joined.discard(worker)
         self._standing.dead(worker)
 
+    async def _keep_time(self, connection: Any) -> None:
+        """Read the database's clock unless that was a moment ago: a heart does it too, where there is a worker."""
+        if self._env.monotonic() - self._measured >= MEASURE:
+            await self._measure_clock(connection)
+
     async def _measure_clock(self, connection: Any) -> None:
-        clock = self._env.clock
-        if isinstance(clock, RealClock):
-            offset = await _offset(connection, clock)
-            if abs(offset - clock.offset.total_seconds()) > CLOCK_SLACK:
-                clock.offset = timedelta(seconds=offset)
+        clock, before = self._env.clock, self._env.monotonic()
+        if not isinstance(clock, RealClock):
+            self._measured = before
+            return
+        there = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        after = self._measured = self._env.monotonic()
+        trip = (after - before) / 2  # as exactly as a round trip tells
+        ahead = there - clock.now().timestamp() + trip
+        if abs(ahead) > max(CLOCK_SLACK, trip):
+            clock.go_by(datetime.fromtimestamp(there, UTC), before + trip)
+        elif not clock.corrected:  # they agree: what is written next is not before what this machine wrote last
+            clock.go_by(clock.now(), self._env.monotonic())
 
     async def decline(self, case_no: int, visit: int, code: str, worker: int) -> frozenset[str]:
         return await self._change(lambda connection: workers.decline(connection, case_no, visit, code, worker))
@@ -190,13 +204,3 @@ class Fleet(Base):
 
     def gone(self) -> bool:
         return False  # a database that was dropped answers no more, and that is told by every call
-
-
-async def _offset(connection: Any, clock: RealClock) -> float:
-    """Return the seconds the database's clock is ahead of this machine's, as far as a round trip tells."""
-    before = clock.uncorrected()
-    there = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-    after = clock.uncorrected()
-    trip = (after - before).total_seconds()
-    offset = float(there) - before.timestamp() - trip / 2
-    return offset if abs(offset) > trip / 2 else 0.0

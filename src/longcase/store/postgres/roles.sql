@@ -45,6 +45,11 @@ BEGIN
         SELECT format('ALTER FUNCTION %s OWNER TO longcase_owner', oid::regprocedure)
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace
           AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e') -- of an extension
+        UNION ALL
+        -- A trigger means the store's tables: a temporary one of the same name would be found first.
+        SELECT format('ALTER FUNCTION %s SET search_path = public, pg_temp', oid::regprocedure)
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype = 'trigger'::regtype
+          AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
     LOOP
         EXECUTE thing.command;
     END LOOP;

@@ -111,7 +111,9 @@ class PostgresStore(Fleet):
         super().__init__(address, env)
         lossy = (self._writers, self._readers, self._loose)
         fence = Fence(lambda: self._joined, lambda: sum(pool.losses for pool in lossy))
-        self._committer = Committer(address, self._writers, self._now, env.salt, env.signal_point, fence)
+        self._committer = Committer(
+            address, self._writers, self._now, env.salt, env.signal_point, fence, self._keep_time
+        )  # fmt: skip
         self._closed = False
 
     async def prepare(self, create: bool) -> None:
