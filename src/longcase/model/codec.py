@@ -19,7 +19,6 @@ from typing import Any, Final, TypeVar
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from longcase.errors import InvalidInput
 from longcase.model.names import printable
@@ -190,12 +189,12 @@ class Codec:
 class _Schema(GenerateJsonSchema):
     """Says of a decimal that is written as text what its text must be: else any text fits the form."""
 
-    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+    def decimal_schema(self, schema: Any) -> JsonSchemaValue:  # its type is pydantic-core's, no dependency of ours
         made = super().decimal_schema(schema)
         limits = {}  # those that a number of JSON holds to the last digit
         for kind, word in _DECIMAL_LIMITS.items():
-            if (limit := schema.get(kind)) is not None and Decimal(str(float(limit))) == limit:  # type: ignore[arg-type]
-                exact = float(limit)  # type: ignore[arg-type]
+            if (limit := schema.get(kind)) is not None and Decimal(str(float(limit))) == limit:
+                exact = float(limit)
                 limits[word] = int(exact) if exact.is_integer() else exact
         for option in made.get("anyOf", ()):
             if option.get("type") == "string":
