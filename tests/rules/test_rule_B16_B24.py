@@ -215,6 +215,23 @@ def test_rule_B20_a_visit_ended_by_again_in_time_never_stops(monkeypatch: pytest
     in_both(scenario, long)
 
 
+def test_rule_B20_each_long_visit_warns_and_a_long_case_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "VISIT_WARNS", 20)
+    monkeypatch.setattr(turn, "CASE_WARNS", 60)
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(long, Order(id="1"))
+        for n in range(45):
+            sim.signal(case, tick, Go(n=1 if n % 15 == 14 else 0))
+        warned = [(event.visit, event.data["of"]) for event in every(sim, case, "visit_warned")]
+        assert [visit for visit, of in warned if "visit" in of] == [1, 2, 3]
+        assert [visit for visit, of in warned if "case" in of] == [2]
+        assert all(event.data["case_events"] >= 60 for event in every(sim, case, "visit_warned")[2:])
+        assert sim.state(case).warned == ["case"], "the fourth visit is young; the case has been warned of"
+
+    in_both(scenario, long)
+
+
 def test_rule_B21_the_chain_covers_a_salted_digest_not_the_payload() -> None:
     """Destroying a payload leaves the chain verifiable; equal payloads have different digests."""
     with Simulation([wf]) as sim:

@@ -13,7 +13,7 @@ from tests.support.processes import line, process
 
 from longcase.app import Longcase
 from longcase.env import Env, VirtualClock
-from longcase.errors import StoreCorrupt, UsageError
+from longcase.errors import FileMissing, StoreCorrupt, UsageError
 from longcase.insight.verify import verify
 from longcase.service.retention import Period
 from longcase.store.records import CaseRef
@@ -191,8 +191,9 @@ async def test_an_export_is_written_where_it_may_be(path: str, tmp_path: Path) -
     with pytest.raises(UsageError, match="is there already") as there:
         await exporter.to_file(str(tmp_path / "a.jsonl"), wanted)
     assert "--force" in there.value.hint
-    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
+    with pytest.raises(FileMissing, match="there is no folder .*/nowhere") as missing:
         await exporter.to_file(str(tmp_path / "nowhere" / "b.jsonl"), wanted)
+    assert missing.value.hint == f"mkdir -p {tmp_path / 'nowhere'}"
     number, _ = await exporter.to_file(str(tmp_path / "a.jsonl"), wanted, force=True)
     assert number == 2
     await longcase.close()

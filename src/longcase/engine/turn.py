@@ -422,5 +422,7 @@ class Resident:
             raise TurnDiscarded(
                 "history_too_long", f"{what}; return case.again() now and then", owner=visit.stage.owner.name
             )
-        if not self.state.history_warned and (long_visit >= VISIT_WARNS or seq >= CASE_WARNS):
-            self.append(Event("visit_warned", {"visit_events": long_visit, "case_events": seq}), visit.at)
+        grown = {"visit": long_visit >= VISIT_WARNS, "case": seq >= CASE_WARNS}
+        news = [what for what, is_long in grown.items() if is_long and what not in self.state.warned]
+        if news:
+            self.append(Event("visit_warned", {"of": news, "visit_events": long_visit, "case_events": seq}), visit.at)

@@ -267,7 +267,8 @@ class CaseState:
     pins: dict[str, int] = field(default_factory=dict)
     move: dict[str, Json] | None = None
     cancel: dict[str, Json] | None = None
-    history_warned: bool = False
+    history_warned: bool = False  # by a warning that did not say of what; later ones stand in `warned`
+    warned: list[str] = field(default_factory=list)  # what is known to have grown long: visit | case
     ended_tasks: dict[str, Task] = field(default_factory=dict)  # closed since the row was last written
 
     @property

@@ -82,6 +82,7 @@ def _stage_entered(state: CaseState, event: Event) -> None:
     state.stage_expected = data["expected"]
     state.entered_at = event.at
     state.reuse = data.get("reuse") or {}
+    state.warned = [what for what in state.warned if what != "visit"]
     leave_visit(state)
 
 
@@ -258,7 +259,10 @@ def blocked(state: CaseState) -> bool:
 
 @on("visit_warned")
 def _visit_warned(state: CaseState, event: Event) -> None:
-    state.history_warned = True
+    if "of" in event.data:
+        state.warned = sorted({*state.warned, *event.data["of"]})
+    else:  # by a release whose first warning was also its last
+        state.history_warned = True
 
 
 @on("case_closed")
