@@ -191,7 +191,7 @@ async def test_an_export_is_written_where_it_may_be(path: str, tmp_path: Path) -
     with pytest.raises(UsageError, match="is there already") as there:
         await exporter.to_file(str(tmp_path / "a.jsonl"), wanted)
     assert "--force" in there.value.hint
-    with pytest.raises(FileMissing, match="there is no folder .*/nowhere") as missing:
+    with pytest.raises(FileMissing, match=r"there is no folder .*/nowhere") as missing:
         await exporter.to_file(str(tmp_path / "nowhere" / "b.jsonl"), wanted)
     assert missing.value.hint == f"mkdir -p {tmp_path / 'nowhere'}"
     number, _ = await exporter.to_file(str(tmp_path / "a.jsonl"), wanted, force=True)
