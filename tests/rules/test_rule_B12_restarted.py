@@ -1,4 +1,4 @@
-"""B12: a compensation an interrupted undo had begun is begun no second time, and no other beside it, however it ends."""
+"""B12: what an interrupted undo had begun is begun no second time, and nothing else beside it, however it ends."""
 
 from __future__ import annotations
 
