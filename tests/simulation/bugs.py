@@ -113,6 +113,7 @@ ENGINE: dict[str, tuple[Change, ...]] = {
     "jitter_unbounded": (plant("model.policy:Retry.delay", "longest * draw", "longest * (1 + 3 * draw)"),),
     "once_effect_repeated": (plant("engine.attempts:judge", 'activity.effect == "once" and', "False and"),),
     "undo_begun_twice": (plant("engine.attempts:undo_steps", "if begun is None:", "if True:"),),
+    "answered_and_still_asked": (plant("engine.inputs:answered", "or item.damaged", "or True"),),
     "compensations_side_by_side": (
         plant("engine.attempts:undo_steps", "latest = _compensating(state)", 'latest = ""'),
     ),
@@ -265,8 +266,8 @@ QUEUES: dict[str, tuple[Change, ...]] = {
 
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
-    "begun_attempts_refunded", "claim_lost_by_anothers_turn", "compensations_side_by_side", "incident_swallowed",
-    "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost", "kept_outcomes_take_up_room",
+    "answered_and_still_asked", "begun_attempts_refunded", "claim_lost_by_anothers_turn", "compensations_side_by_side",
+    "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost", "kept_outcomes_take_up_room",
     "votes_asked_for_unseen", "wake_beside_a_turn_lost",
 })  # fmt: skip
 ALL = ENGINE | FLEET | QUEUES

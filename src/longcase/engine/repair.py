@@ -223,14 +223,14 @@ def restart(
     recorded first, so that no call is made again whose rows are there (A12). One whose result is gone refuses it.
     """
     still_open(state)
-    for call in state.calls.values():
+    for ref, call in state.calls.items():
         activity = code.activities.get(call["activity"]) if code is not None else None
         if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
             # The new visit would begin the same call under the same key beside it.
             raise RepairRefused(
                 f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} is not settled, "
                 "and its effect must not be repeated",
-                hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
+                hint=_settling(state, ref, call),
             )
     if gone := results_gone(state, committed or {}):
         call = state.calls[gone[0]]
@@ -256,6 +256,12 @@ def restart(
     if state.tasks:
         repair.did += "; what was asked is asked again"
     return repair
+
+
+def _settling(state: CaseState, ref: str, call: Call) -> str:
+    if call["status"] == "incident" and not any(opened["call"] == ref for opened in state.incidents.values()):
+        return f"its result was accepted, and waits for the other incident: longcase show {state.address}"
+    return f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ..."
 
 
 def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:
