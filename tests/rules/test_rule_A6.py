@@ -104,7 +104,9 @@ def test_rule_A6_a_change_that_replay_cannot_see_does_not_hold_the_case(tmp_path
         assert closed(sim, "order/1") == "finished"
 
 
-WAITS = BASE + """
+WAITS = (
+    BASE
+    + """
     case.update(note="{note}", amount=5)
     asyncio.create_task(case.pause({span}, because="cooling off"))
     asyncio.create_task(case.approval("Sign?", of=desk, within=days(1), quorum={quorum}))
@@ -112,6 +114,7 @@ WAITS = BASE + """
         await case.receive(go)
     return wf.close("done")
 """
+)
 WROTE = {"note": "was", "span": "days(1)", "quorum": 1, "timeout": 60}
 
 
