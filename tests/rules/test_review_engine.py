@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.rules.support import Go, Order, banking, credit, desk, every, first, in_both
+from tests.rules.support import Go, Order, banking, credit, desk, do, every, first, in_both, later
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days, hours, seconds
 from longcase.engine.work import Command
@@ -270,6 +270,18 @@ def test_rule_B4_an_interrupt_asks_each_attempt_to_stop_once(live: int) -> None:
         case = sim.start(wires, Order(id="1"))
         sim.cancel(case)
         assert sim.commands.count(("stop", "1.c1", 1)) == 1
+
+
+@pytest.mark.parametrize("live", [512, 0])
+def test_rule_B4_an_attempt_of_another_worker_is_asked_to_stop_where_its_await_is_cancelled(live: int) -> None:
+    with Unending([wires], live=live) as sim:
+        case = sim.start(wires, Order(id="1", note="cancel"))
+        runs = sim._worker
+        sim._join()  # another one, which comes to the case first
+        later(sim, 60)
+        do(sim, sim._run([sim.show(case).case_no]))
+        assert sim.commands == [("perform", "1.c2", 1), ("stop", "1.c2", 1)]
+        assert (sim.show(case).lease, sim.show(case).wake_at != "") == (runs, True), "its worker is told to look"
 
 
 # -- places on the map, waits, what is kept ----------------------------------------------------------------

@@ -72,6 +72,21 @@ async def acts(case: Case[Order]) -> Next:
 
 
 @wf.stage
+async def raises_an_older_one(case: Case[Order]) -> Next:
+    older: ActivityFailed | None = None
+    try:
+        await rate(1)
+    except ActivityFailed as failed:
+        older = failed
+    try:
+        await book(2)
+    except ActivityFailed:
+        assert older is not None
+        raise older from None
+    return wf.close("fine")
+
+
+@wf.stage
 async def handled(case: Case[Order]) -> Next:
     try:
         await rate(1)
@@ -190,6 +205,19 @@ def test_rule_A3_a_failure_acted_on_in_an_earlier_turn_is_an_incident_of_the_vis
         assert "restart" in opened["repairs"]
         sim.restart(case)
         assert closed(sim, case) == "fine"
+
+    in_both(scenario, wf)
+
+
+def test_rule_A3_a_failure_of_an_earlier_turn_raised_in_the_turn_of_another_is_the_visits() -> None:
+    """The call whose failure is being applied was handled: it is not what the stage ended by."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.fake(rate, fails(1, then=5))
+        sim.fake(book, fails(1, then=6))
+        case = at(sim, raises_an_older_one)
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["owner"], opened["call"]) == ("stage_failed", "desk", "")
 
     in_both(scenario, wf)
 

@@ -38,6 +38,8 @@ async def activate(case: Case[Order]) -> Next:
             return wf.close("declined")
         if case.object.note == "leave":
             return wf.close("declined", leave=["open_account"])
+        if case.object.note == "leave another":
+            return wf.close("declined", leave=["pay"])
         await case.undo()
         return wf.close("undone")
     return wf.close("active", result=account)
@@ -152,6 +154,11 @@ def test_rule_A4_a_close_with_unsettled_entries_is_refused_unless_they_are_named
         assert vendor.closed == [f"account-{sim.state(case).object['amount']}"]
         assert len(vendor.opened) == 1
 
+    def leave_another(sim: Simulation) -> None:
+        Vendor(sim, answers_after=40)
+        case = sim.start(wf, Order(id="1", note="leave another"))
+        assert incident(sim, case)["kind"] == "unsettled_close", "what is left must be named itself"
+
     def leave(sim: Simulation) -> None:
         Vendor(sim, answers_after=40)
         case = sim.start(wf, Order(id="1", note="leave"))
@@ -159,6 +166,7 @@ def test_rule_A4_a_close_with_unsettled_entries_is_refused_unless_they_are_named
         assert every(sim, case, "result_late"), "the answer that came after the close is on record"
 
     in_both(refuse, wf)
+    in_both(leave_another, wf)
     in_both(leave, wf)
 
 

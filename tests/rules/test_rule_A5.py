@@ -96,6 +96,20 @@ def test_rule_A5_a_restart_inherits_keys_and_takes_over_recorded_results() -> No
     in_both(scenario, wf)
 
 
+def test_rule_A5_a_key_hangs_on_the_lineage_also_of_a_call_that_a_restarted_visit_makes_first() -> None:
+    def scenario(sim: Simulation) -> None:
+        world = World(sim, fail_first=True)
+        case = sim.start(wf, Order(id="1"))
+        sim.advance(seconds(5))
+        world.fail = False
+        sim.restart(case)
+        state = sim.state(case)
+        assert (state.visit, state.lineage) == (2, 1)
+        assert world.keys("reserve")[-1] == f"{state.uid}-1-reserve-2"
+
+    in_both(scenario, wf)
+
+
 def test_rule_A5_a_restart_gives_an_open_call_its_old_key() -> None:
     """The call was out when the visit was restarted: its repeat must be recognised by the vendor."""
 

@@ -104,6 +104,39 @@ def test_rule_A6_a_change_that_replay_cannot_see_does_not_hold_the_case(tmp_path
         assert closed(sim, "order/1") == "finished"
 
 
+WAITS = (
+    BASE
+    + """
+    case.update(note="{note}", amount=5)
+    asyncio.create_task(case.pause({span}, because="cooling off"))
+    asyncio.create_task(case.approval("Sign?", of=desk, within=days(1), quorum={quorum}))
+    async with asyncio.timeout({timeout}):
+        await case.receive(go)
+    return wf.close("done")
+"""
+)
+WROTE = {"note": "was", "span": "days(1)", "quorum": 1, "timeout": 60}
+
+
+@pytest.mark.parametrize(
+    ("change", "recorded", "attempted"),
+    [
+        ({"note": "is"}, 'patch={"amount":5,"note":"was"}', 'patch={"amount":5,"note":"is"}'),
+        ({"span": "days(2)"}, 'span="1 day"', 'span="2 days"'),
+        ({"timeout": 90}, 'span="1 minute"', 'span="1 minute 30 seconds"'),
+        ({"quorum": 2}, "quorum=1", "quorum=2"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_rule_A6_what_a_wait_or_a_write_is_made_of_is_compared(
+    change: dict[str, object], recorded: str, attempted: str, tmp_path: Path
+) -> None:
+    with upgrade(tmp_path / "cases.db", WAITS.format(**WROTE), WAITS.format(**{**WROTE, **change})) as sim:
+        sim.signal("order/1", "go", {"n": 1})
+        details = incident(sim, "order/1")["details"]
+        assert (recorded in details["recorded"], attempted in details["attempted"]) == (True, True), details
+
+
 def test_rule_A6_of_long_arguments_the_place_is_shown_where_they_differ(tmp_path: Path) -> None:
     said = BASE.replace("check(amount: int)", "check(text: str)").replace("return amount\n", "return 0\n", 1) + """
     await check("a" * 300_000 + "{end}" + "z" * 300_000)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from tests.rules.support import Go, Order, closed, credit, desk, every, in_both
 
-from longcase import Case, Next, Stage, Workflow, activity, days
+from longcase import Case, Next, Stage, Workflow, activity, days, decision
+from longcase.errors import VisitInterrupted
 from longcase.testing import Simulation
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
@@ -118,6 +121,47 @@ async def stopped(case: Case[Order], why: Go) -> Next:
     return wf.close("stopped", result=why.n, reason=case.object.note or "untouched")
 
 
+boxes = Workflow("boxes", object=Order, key="id", owner=desk, expect=days(1))
+tried: list[str] = []
+
+
+@boxes.stage
+async def packing(case: Case[Order]) -> Next:
+    return boxes.close("packed")
+
+
+@decision(owner=credit, question="Big?", policy="v1")
+def big(amount: int) -> Literal["yes", "no"]:
+    return "yes" if amount > 3 else "no"
+
+
+@wf.stage
+async def tries_everything(case: Case[Order]) -> Next:
+    async def at_once(call: Callable[[], object]) -> None:
+        call()
+
+    try:
+        await case.pause(days(1), because="wait")
+    finally:
+        for name, call in {
+            "activity": lambda: cleanup("finally"),
+            "pause": lambda: case.pause(days(1), because="again"),
+            "receive": lambda: case.receive(stop),
+            "approval": lambda: case.approval("Sign?", label="late", of=credit, within=days(1)),
+            "require": lambda: case.require(lambda order: order.extra, asked_of=desk, within=days(1)),
+            "child": lambda: case.child(boxes, Order(id="b")),
+            "undo": lambda: case.undo(),
+            "spawn": lambda: at_once(lambda: case.spawn(boxes, Order(id="b"))),
+            "update": lambda: at_once(lambda: case.update(note="written")),
+            "decision": lambda: at_once(lambda: big(4)),
+        }.items():
+            try:
+                await call()
+            except VisitInterrupted:
+                tried.append(name)
+    return wf.close("done")
+
+
 RESISTING = [
     polite,
     swallows_in_a_loop,
@@ -129,6 +173,7 @@ RESISTING = [
     has_many_tasks,
     tidies_up_at_length,
     writes_while_unwinding,
+    tries_everything,
 ]
 
 
@@ -149,6 +194,19 @@ def test_rule_A7_an_interrupt_ends_the_visit(stage: Stage[Order]) -> None:
         refused = ["unwind_refused"] if stage in (never_lets_go, goes_on_and_on) else []
         withdrawn = ["task_withdrawn"] if stage is polite else []
         assert after == [*refused, *withdrawn, "stage_entered", "case_closed"]
+
+    in_both(scenario, wf)
+
+
+def test_rule_A7_while_unwinding_every_durable_call_is_interrupted() -> None:
+    def scenario(sim: Simulation) -> None:
+        tried.clear()
+        case = sim.start(wf, Order(id="1"))
+        sim.move(case, tries_everything)
+        sim.signal(case, stop, Go(n=4))
+        assert tried == [
+            "activity", "pause", "receive", "approval", "require", "child", "undo", "spawn", "update", "decision",
+        ]  # fmt: skip
 
     in_both(scenario, wf)
 
