@@ -108,7 +108,8 @@ class _Run(Inputs):
                 else:
                     waiting = True
                     refused = refused or self._is_plain_signal(item)
-            self.result.applied += 1
+            if done:  # what waits has not taken effect: what comes behind it is the first input
+                self.result.applied += 1
             self.result.items_applied += 1
             self.current = None
         self._clocks(self.work.now)
