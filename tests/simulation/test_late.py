@@ -1,4 +1,4 @@
-"""What a process of the fleet sends late: its turns are refused once it has called `settle`, as PostgreSQL refuses them.
+"""What a process of the fleet sends late: after `settle` its turns are refused, as PostgreSQL refuses them.
 
 Starts and edits are written late there, too: they name no worker whose row could hold a fence.
 """
