@@ -189,6 +189,7 @@ FLEET: dict[str, tuple[Change, ...]] = {
     "outcomes_lost_with_the_store": (instead("runtime.agenda:Agenda.put_back", _no_items),),
     "no_second_joining": (instead("runtime.membership:Membership.forget", _nothing),),
     "coroutine_kept_after_a_lost_race": (plant("runtime.turns:Turns._round", "self.residents.evict(case_no)", "pass"),),
+    "doubt_resolved_too_early": (plant("runtime.turns:Turns._settled", "await self.store.settle()", "pass"),),
     "doubt_not_noted": (instead("runtime.doubt:Doubt.note", _nothing),),
     "changes_unheard": (  # neither where the store tells of them, nor in the look that is taken now and then
         plant("runtime.worker:Worker._keep_watch", "self.agenda.store_at = self.agenda.queues_at = None", "pass"),
@@ -267,8 +268,8 @@ QUEUES: dict[str, tuple[Change, ...]] = {
 # Planted, and not yet seen to be found within the bound: `longcase-sim bugs NAME` looks for one of them.
 UNPROVEN = frozenset({
     "answered_and_still_asked", "begun_attempts_refunded", "claim_lost_by_anothers_turn", "compensations_side_by_side",
-    "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost", "kept_outcomes_take_up_room",
-    "votes_asked_for_unseen", "wake_beside_a_turn_lost",
+    "doubt_resolved_too_early", "incident_swallowed", "kept_failure_told_to_the_stage", "kept_outcome_taken_for_lost",
+    "kept_outcomes_take_up_room", "votes_asked_for_unseen", "wake_beside_a_turn_lost",
 })  # fmt: skip
 ALL = ENGINE | FLEET | QUEUES
 PLANTED = {name: changes for name, changes in ALL.items() if name not in UNPROVEN}
