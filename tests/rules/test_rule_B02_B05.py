@@ -258,7 +258,7 @@ async def waits_for_the_end(case: Case[Order]) -> Next:
 async def waits_for_one_end(case: Case[Order]) -> Next:
     try:
         async with asyncio.timeout(10):
-            await stubborn(1)
+            await stubborn(case.object.amount)
     except TimeoutError:
         case.update(note="ended")
     await case.pause(hours(1), because="later")
