@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
+from tests.rules.redone import hangs
 from tests.rules.support import Go, Order, banking, closed, credit, desk, every, in_both, incident
 
 from longcase import ActivityFailed, Case, Next, Retry, Stage, Workflow, activity, days, decision, hours, seconds
@@ -307,6 +308,18 @@ def test_rule_B4_cancel_wait_waits_for_the_attempts_end() -> None:
         ended = every(sim, case, "activity_completed")[0]
         written = [e for e in every(sim, case, "object_changed") if e.data["patch"] == {"note": "ended"}]
         assert cancelled[0].seq < ended.seq < written[0].seq
+
+    in_both(scenario, stopping)
+
+
+def test_rule_B4_a_cancelled_call_that_nothing_undoes_leaves_nothing_behind_whatever_it_came_to() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(flaky, hangs)
+        case = sim.start(stopping, Order(id="1"))
+        sim.advance(seconds(10))
+        assert (sim.state(case).object["note"], sim.state(case).calls) == ("gave up", {})
+        sim.advance(hours(1))
+        assert closed(sim, case) == "done"
 
     in_both(scenario, stopping)
 

@@ -301,7 +301,8 @@ def test_rule_B7_cancel_waits_for_a_running_handler_too() -> None:
         case = sim.start(paths, Order(id="1"))
         sim.signal(case, pause, Go())
         sim.cancel(case, reason="changed our mind")
-        assert sim.state(case).stage == "paused"
+        assert sim.cancel(case, reason="really").did == "already asked"
+        assert (sim.state(case).stage, sim.show(case).pending) == ("paused", 1)
         sim.advance(hours(1))
         assert closed(sim, case) == "cancelled"
         later(sim, 1)
