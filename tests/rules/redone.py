@@ -93,6 +93,7 @@ reserving = Workflow("reserving", object=Order, key="id", owner=desk, expect=day
 registering = Workflow("registering", object=Order, key="id", owner=desk, expect=days(5))
 both = Workflow("both", object=Order, key="id", owner=desk, expect=days(5))
 hurried = Workflow("hurried", object=Order, key="id", owner=desk, expect=days(5))
+left = Workflow("left", object=Order, key="id", owner=desk, expect=days(5))
 caught = Workflow("caught", object=Order, key="id", owner=desk, expect=days(5))
 
 
@@ -153,6 +154,17 @@ async def hurries(case: Case[Order]) -> Next:
     except TimeoutError:
         return hurried.close("late")
     return hurried.close("done")
+
+
+@left.stage
+async def leaves(case: Case[Order]) -> Next:
+    try:
+        async with asyncio.timeout(100):
+            await open_account(case.object)
+    except TimeoutError:
+        await case.pause(days(1), because="a breath")
+        await case.undo()
+    return left.close("late")
 
 
 @caught.stage

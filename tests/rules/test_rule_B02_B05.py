@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
+from tests.rules.redone import hangs
 from tests.rules.support import Go, Order, banking, closed, credit, desk, every, in_both, incident
 
 from longcase import ActivityFailed, Case, Next, Retry, Stage, Workflow, activity, days, decision, hours, seconds
@@ -228,6 +229,11 @@ async def flaky(amount: int) -> int:
     raise ConnectionError("down")
 
 
+@activity(owner=banking, cancel="wait", retry=Retry(max_attempts=3, initial=seconds(60), jitter="none"))
+async def stubborn(amount: int) -> int:
+    raise ConnectionError("down")
+
+
 @stopping.stage
 async def gives_up(case: Case[Order]) -> Next:
     try:
@@ -246,6 +252,17 @@ async def waits_for_the_end(case: Case[Order]) -> Next:
             await slow(1)
     except TimeoutError:
         case.update(note="ended")
+    return stopping.close("done", result=case.object.note)
+
+
+@stopping.stage
+async def waits_for_one_end(case: Case[Order]) -> Next:
+    try:
+        async with asyncio.timeout(10):
+            await stubborn(case.object.amount)
+    except TimeoutError:
+        case.update(note="ended")
+    await case.pause(hours(1), because="later")
     return stopping.close("done", result=case.object.note)
 
 
@@ -291,5 +308,37 @@ def test_rule_B4_cancel_wait_waits_for_the_attempts_end() -> None:
         ended = every(sim, case, "activity_completed")[0]
         written = [e for e in every(sim, case, "object_changed") if e.data["patch"] == {"note": "ended"}]
         assert cancelled[0].seq < ended.seq < written[0].seq
+
+    in_both(scenario, stopping)
+
+
+def test_rule_B4_a_cancelled_call_that_nothing_undoes_leaves_nothing_behind_whatever_it_came_to() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(flaky, hangs)
+        case = sim.start(stopping, Order(id="1"))
+        sim.advance(seconds(10))
+        assert (sim.state(case).object["note"], sim.state(case).calls) == ("gave up", {})
+        sim.advance(hours(1))
+        assert closed(sim, case) == "done"
+
+    in_both(scenario, stopping)
+
+
+@pytest.mark.parametrize("fails_after", [30, 0], ids=["running", "waits for its next try"])
+def test_rule_B4_cancel_wait_waits_for_no_further_attempt(fails_after: int) -> None:
+    def scenario(sim: Simulation) -> None:
+        async def breaks(amount: int) -> int:
+            sim.clock.advance(timedelta(seconds=fails_after))
+            raise ConnectionError("down")
+
+        sim.fake(stubborn, breaks)
+        case = sim.start(stopping, Order(id="1"))
+        sim.move(case, waits_for_one_end)
+        sim.advance(seconds(10))
+        assert every(sim, case, "activity_cancelled")[-1].data["waits"] is (fails_after > 10)
+        assert sim.state(case).object["note"] == "ended"
+        sim.advance(hours(2))
+        assert closed(sim, case) == "done"
+        assert [name for _, name, _ in sim.performed if name == "stubborn"] == ["stubborn"]
 
     in_both(scenario, stopping)

@@ -6,7 +6,7 @@ import asyncio
 
 from tests.rules.support import Go, Order, closed, credit, desk, do, every, fails, in_both, incident, later
 
-from longcase import Case, Next, Retry, Workflow, activity, days, hours
+from longcase import Case, Next, Retry, Workflow, activity, days, hours, minutes
 from longcase.testing import Simulation
 
 wf = Workflow("order", object=Order, key="id", owner=desk, expect=days(5))
@@ -26,6 +26,20 @@ async def cancels_its_receiver(case: Case[Order]) -> Next:
 @wf.stage
 async def collects(case: Case[Order]) -> Next:
     got = [(await case.receive(go)).n for _ in range(3)]
+    return wf.close("done", result=got)
+
+
+@wf.stage
+async def gives_up(case: Case[Order]) -> Next:
+    got = []
+    try:
+        async with asyncio.timeout(60):
+            got.append((await case.receive(go)).n)
+    except TimeoutError:
+        case.update(note="gave up")
+    await case.receive(other)
+    got.append((await case.receive(go)).n)
+    await case.pause(hours(1), because="winding up")
     return wf.close("done", result=got)
 
 
@@ -120,6 +134,53 @@ def test_rule_B6_restarting_a_visit_returns_its_consumed_signals() -> None:
         sim.signal(case, go, Go(n=3))
         assert closed(sim, case) == "done"
         assert (sim.state(case).close or {})["result"] == [1, 2, 3]
+
+    in_both(scenario, wf)
+
+
+def test_rule_B6_a_restart_returns_what_had_come_before_its_visit_too() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1"))
+        for n in (1, 2, 3):
+            sim.signal(case, go, Go(n=n))
+        sim.signal(case, other, Go())
+        assert sim.state(case).signals == [], "the second and third came before the visit that consumed them"
+        sim.restart(case)
+        sim.signal(case, go, Go(n=4))
+        assert (sim.state(case).close or {})["result"] == [2, 3, 4]
+
+    in_both(scenario, wf)
+
+
+def test_rule_B6_a_restart_puts_what_was_consumed_before_what_is_kept() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1"))
+        sim.move(case, gives_up)
+        for n in (1, 2):
+            sim.signal(case, go, Go(n=n))
+        assert [kept["body"]["n"] for kept in sim.state(case).signals] == [2]
+        sim.restart(case)
+        sim.signal(case, other, Go())
+        sim.advance(hours(1))
+        assert (sim.state(case).close or {})["result"] == [1, 2]
+
+    in_both(scenario, wf)
+
+
+def test_rule_B6_a_receive_that_has_ended_is_no_wait_any_more() -> None:
+    def scenario(sim: Simulation) -> None:
+        def waits() -> list[str]:
+            return [wait.what for wait in sim.waits(case)]
+
+        case = sim.start(wf, Order(id="1"))
+        sim.move(case, gives_up)
+        assert waits() == ["signal go"]
+        sim.advance(minutes(2))
+        assert waits() == ["signal other"], "given up"
+        sim.signal(case, other, Go())
+        assert waits() == ["signal go"], "consumed"
+        sim.signal(case, go, Go())
+        assert waits() == ["winding up"]
 
     in_both(scenario, wf)
 
@@ -240,7 +301,8 @@ def test_rule_B7_cancel_waits_for_a_running_handler_too() -> None:
         case = sim.start(paths, Order(id="1"))
         sim.signal(case, pause, Go())
         sim.cancel(case, reason="changed our mind")
-        assert sim.state(case).stage == "paused"
+        assert sim.cancel(case, reason="really").did == "already asked"
+        assert (sim.state(case).stage, sim.show(case).pending) == ("paused", 1)
         sim.advance(hours(1))
         assert closed(sim, case) == "cancelled"
         later(sim, 1)

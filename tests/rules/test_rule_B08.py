@@ -177,7 +177,8 @@ def test_rule_B8_its_work_has_a_place_of_its_own_and_is_its_owners() -> None:
         assert [(w.what, w.whose) for w in sim.waits(case)] == [
             ("let it sink in", "banking"),
             ("work", "credit"),
-        ], "whose move it is says the handler's owner, where the handler waits"
+        ]
+        assert sim.state(case).handlers["noted"]["whose"] == "banking", "where it waits too"
 
     in_both(scenario, wf)
 

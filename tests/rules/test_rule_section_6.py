@@ -158,6 +158,7 @@ def test_rule_6_cancel_without_a_handler_undoes_and_closes_cancelled() -> None:
         assert closed(sim, case) == "cancelled"
         assert [name for _, name, _ in sim.performed] == ["book", "unbook"]
         assert every(sim, case, "cancel_requested")[0].data["reason"] == "customer left"
-        assert every(sim, case, "task_withdrawn")
+        assert every(sim, case, "task_withdrawn")[0].data["reason"] == "interrupted: customer left"
+        assert (sim.state(case).close or {})["reason"] == "customer left"
 
     in_both(scenario, wf)
