@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,7 @@ def _workflow(workflow: Workflow[Any]) -> dict[str, Any]:
         "name": workflow.name,
         "owner": workflow.owner.name,
         "expect": describe_span(workflow.expect),
+        "history": asdict(workflow.history),
         "object": workflow.object.__name__,
         "key": workflow.key_field,
         "schema": workflow.codec.schema(),
