@@ -33,7 +33,8 @@ class LongcaseClient:
         with LongcaseClient([onboarding], url="sqlite:///cases.db") as longcase:
             longcase.start(onboarding, Client(id="C-1", name="Acme"))
 
-    Arguments as for `Longcase`; every method is the one of the same name of `Service`.
+    Arguments as for `Longcase`. Every method takes the options of the one of that name of `Service` (`tasks`: of
+    `open_tasks`), has its effects and raises its errors; what it changes is durable when it returns.
     """
 
     def __init__(

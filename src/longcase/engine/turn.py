@@ -16,6 +16,7 @@ from typing import Any
 from longcase.engine.attempts import completed, unsettled
 from longcase.engine.closing import close_result
 from longcase.engine.code import WorkflowCode
+from longcase.engine.growing import warned_of
 from longcase.engine.incidents import (
     TurnDiscarded,
     failed_calls,
@@ -40,10 +41,6 @@ from longcase.model.workflow import Stage
 from longcase.record import record
 
 VISITS_A_TURN = 100
-VISIT_WARNS = 1_000
-VISIT_STOPS = 40_000
-CASE_WARNS = 10_000
-CASE_STOPS = 50_000
 
 
 @record(frozen=False)
@@ -138,6 +135,8 @@ class Resident:
         if event.visit == 0:
             event.visit = state.visit
         apply(state, event)
+        if state.seen_seq != event.seq and self.visit is not None:
+            self.visit.records += 1
         self.emitted.append(event)
         return event
 
@@ -413,16 +412,10 @@ class Resident:
 
     def _bound(self, visit: Visit) -> None:
         """Keep a visit and a case from growing without end (B20)."""
-        seq = self.state.seq
-        if seq < VISIT_WARNS:
+        seq, code = self.state.seq, self.code
+        if seq < code.first_limit:
             return
-        long_visit = seq - visit.first_seq
-        if long_visit >= VISIT_STOPS or seq >= CASE_STOPS:
-            what = f"the visit has {long_visit} events" if long_visit >= VISIT_STOPS else f"the case has {seq} events"
-            raise TurnDiscarded(
-                "history_too_long", f"{what}; return case.again() now and then", owner=visit.stage.owner.name
-            )
-        grown = {"visit": long_visit >= VISIT_WARNS, "case": seq >= CASE_WARNS}
-        news = [what for what, is_long in grown.items() if is_long and what not in self.state.warned]
-        if news:
-            self.append(Event("visit_warned", {"of": news, "visit_events": long_visit, "case_events": seq}), visit.at)
+        seen = seq - visit.first_seq - visit.records
+        warning = warned_of(self.state, seen, code.workflow.history, visit.stage.owner.name)
+        if warning is not None:
+            self.append(warning, visit.at)

@@ -13,8 +13,9 @@ from longcase.model.case import Case, O
 from longcase.model.codec import Codec, Json, codec_for
 from longcase.model.exits import Again, Close
 from longcase.model.expected import check_kind, check_span, check_text_key
-from longcase.model.host import current_host
+from longcase.model.growth import HistoryLimits
 from longcase.model.names import check_name, printable
+from longcase.model.part import Part
 from longcase.model.people import Owner
 from longcase.model.signal import Signal
 from longcase.model.span import Span
@@ -25,6 +26,8 @@ S = TypeVar("S", bound=BaseModel)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+DEFAULT_LIMITS = HistoryLimits()
 
 StageFn = Callable[[Case[O]], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
 
@@ -118,10 +121,19 @@ class Workflow(Generic[O]):
         owner: who is accountable where a stage names nobody.
         expect: how long a case is expected to take.
         was: earlier names, so that open cases find it after a renaming.
+        history: at how many events a visit and a case warn and stop.
     """
 
     def __init__(
-        self, name: str, *, object: type[O], key: str, owner: Owner, expect: Span, was: tuple[str, ...] = ()
+        self,
+        name: str,
+        *,
+        object: type[O],
+        key: str,
+        owner: Owner,
+        expect: Span,
+        was: tuple[str, ...] = (),
+        history: HistoryLimits = DEFAULT_LIMITS,
     ) -> None:
         self.name = check_name(name, "workflow")
         self.object = object
@@ -129,6 +141,7 @@ class Workflow(Generic[O]):
         self.owner = owner
         self.expect = expect
         self.was = was
+        self.history = history
         self.stages: dict[str, Stage[O]] = {}
         self.paths: dict[str, ExceptionPath[O]] = {}  # by signal name; "" is the reaction to cancel
         self.handlers: dict[str, Handler[O]] = {}  # by signal name
@@ -150,6 +163,11 @@ class Workflow(Generic[O]):
                 f"workflow {name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")'
             )
         check_text_key(f"workflow {name}", object, key)
+        if not isinstance(history, HistoryLimits):
+            raise DefinitionError(
+                f"workflow {name}: history={printable(history)}, expected HistoryLimits",
+                hint="history=HistoryLimits(case_stops=200_000)",
+            )
         if expect is not None:  # without one, `longcase check` has a finding
             check_span(f"workflow {name}", "expect", expect, "days", business=True)
 
@@ -376,27 +394,3 @@ class Workflow(Generic[O]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}>"
-
-
-class Part(Generic[O, P, R]):
-    """A helper coroutine of a workflow; calling it pushes its name on the path of the map's nodes."""
-
-    def __init__(self, fn: Callable[Concatenate[Case[O], P], Coroutine[Any, Any, R]], label: str | None = None) -> None:
-        self.fn = fn
-        self.name = check_name(fn.__name__, "part")
-        self.label = label
-        self.__doc__ = fn.__doc__
-
-    async def __call__(self, case: Case[O], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the part inside the calling stage."""
-        host = current_host.get()
-        leave = host.enter_part(f"{self.name}:{self.label}" if self.label else self.name) if host else None
-        try:
-            return await self.fn(case, *args, **kwargs)
-        finally:
-            if leave:
-                leave()
-
-    def labelled(self, label: str) -> Part[O, P, R]:
-        """Return the same part under its own place on the map, for a second use in one stage."""
-        return Part(self.fn, check_name(label, "label"))

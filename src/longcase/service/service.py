@@ -166,7 +166,10 @@ class Service(Answering, Mending):
     # -- asking -----------------------------------------------------------------------------------------
 
     async def show(self, address: str) -> CaseView:
-        """Return what one screen says of a case."""
+        """Return what one screen says of a case; nothing is written, and no code of a workflow runs.
+
+        Raises: CaseNotFound; CasePurged, with what is left of it.
+        """
         row = await self.row(address)
         state = row.state
         exits = await queries.next_steps(self.store, state)
@@ -217,7 +220,12 @@ class Service(Answering, Mending):
         return await fleet(self.store, {name: limits_of(queue) for name, queue in declared.items()})
 
     async def history(self, address: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        """Return a case's events in order."""
+        """Return a case's events in order.
+
+        Args:
+            after: only those with a greater `seq`.
+            limit: at most so many; all of them if None.
+        """
         row = await self.row(address)
         return await self.store.events(row.case_no, after=after, limit=limit)
 
