@@ -194,8 +194,16 @@ class Mending(Door):
             address, lambda locked: repairs.set_result(locked.state, incident, result, why, code), who
         )
 
-    async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
-        """Move a case to another stage; its visit ends, nothing is undone."""
+    async def move(
+        self, address: str, stage: Stage[Any] | str, *, reason: str, repeat: bool = False, actor: Actor | None = None
+    ) -> Accepted:
+        """Move a case to another stage; its visit ends, nothing is undone.
+
+        Args:
+            repeat: enter it although its last visit has called an activity with `effect="once"`, and will again.
+
+        Raises: RepairRefused (such a call would be made again); CaseClosed; UsageError (no such stage).
+        """
         _stated("move", reason)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
@@ -206,7 +214,7 @@ class Mending(Door):
         def judge(locked: Locked) -> Repair:
             if name in (row.state.stage, locked.state.stage):  # its last visit may have got new calls
                 _still_as_read(address, row.state, locked.state)
-            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked))
+            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked), repeat=repeat)
 
         return await self._repair(address, judge, who, row)
 
