@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -125,6 +126,39 @@ async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
         with pytest.raises(UsageError, match="'acme' is given as the parameters") as error:
             await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", "acme")
         assert error.value.hint == "['acme']"
+
+
+async def test_a_parameter_of_a_query_has_a_type_that_sql_knows(store_url: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="the query does not run"):
+            await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", [object()])
+
+
+async def test_a_value_that_is_no_json_is_told_with_what_to_give(store_url: str) -> None:
+    given: Any = {"id": "C-1", "amount": Decimal("1.5")}
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(InvalidInput, match="/amount is of type Decimal, expected JSON data") as error:
+            await longcase.service.start(claims, given)
+        assert error.value.hint == "as text, like a date or a Decimal; or give an object of the model"
+
+
+async def test_what_is_kept_has_a_bound_from_python_too(store_url: str) -> None:
+    """The command line reads so much and no more; what is larger would be read at every turn of the case."""
+    large: Any = {"id": "C-2", "name": "x" * 1024 * 1024}
+    async with Longcase([claims], url=store_url) as longcase:
+        service = longcase.service
+        await service.start(claims, {"id": "C-1"})
+        with pytest.raises(
+            InvalidInput, match=r"object of claims: 1,0\d\d,\d+ bytes, expected at most 1,048,576"
+        ) as error:
+            await service.start(claims, large)
+        assert error.value.hint == "keep the large part elsewhere, and send where it is"
+        with pytest.raises(InvalidInput, match=r"object of claims: .* expected at most"):
+            await service.start(claims, module.Claim(id="C-2", name=large["name"]))
+        with pytest.raises(InvalidInput, match=r"correction of claims/C-1: .* expected at most"):
+            await service.correct("claims/C-1", {"name": large["name"]}, reason="x")
+        with pytest.raises(InvalidInput, match=r"signal noted: .* expected at most 262,144"):
+            await service.signal("claims/C-1", "noted", {"text": "x" * 256 * 1024})
 
 
 def test_a_member_may_be_written_as_an_actor_is() -> None:

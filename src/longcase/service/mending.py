@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
 from longcase.model.names import printable
-from longcase.model.strict_json import check_json
+from longcase.model.strict_json import BODY_BYTES, check_json
 from longcase.model.workflow import Stage
 from longcase.service.door import Accepted, Door, checked_name, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
@@ -107,7 +107,7 @@ class Mending(Door):
         for a worker; an effect that must not be repeated is not settled); CaseClosed; InvalidInput; WorkflowNotFound.
         """
         why = "" if reason is None else _stated("redo", reason)
-        given = check_json(dict(arguments or {}), what="arguments")
+        given = check_json(dict(arguments or {}), what="arguments", max_bytes=BODY_BYTES)
         who = self._who(actor)
         activities = self.loaded(self.ref(address).workflow).activities
 
@@ -142,7 +142,8 @@ class Mending(Door):
         if not isinstance(fields, Mapping):
             told = f"correction of {state.address}: expected a dict of fields, got {printable(fields)}"
             raise InvalidInput(told, reason="not_an_object", hint=f'{{"{next(iter(state.object))}": ...}}')
-        check_json(dict(fields), what=f"correction of {state.address}")
+        what = f"correction of {state.address}"
+        check_json(dict(fields), what=what, max_bytes=BODY_BYTES)
         if code is None:
             unknown = [name for name in fields if name not in state.object]
             if unknown:
@@ -153,7 +154,6 @@ class Mending(Door):
                 )
             return dict(fields)
         codec = codec_for(code.workflow.object)
-        what = f"correction of {state.address}"
         whole = codec.encode(codec.decode({**state.object, **fields}, what), what)
         return {name: whole[name] for name in fields}
 
@@ -187,7 +187,7 @@ class Mending(Door):
     ) -> Accepted:
         """Supply the result of the incident's call."""
         why = "" if reason is None else _stated("set-result", reason)
-        check_json(result, what="result")
+        check_json(result, what="result", max_bytes=BODY_BYTES)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(
