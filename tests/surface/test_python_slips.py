@@ -113,12 +113,37 @@ async def test_what_is_started_is_a_workflow_or_its_name(store_url: str) -> None
         assert error.value.hint == "one of claims"
 
 
-@pytest.mark.parametrize("queues", ["default", "", []], ids=repr)
+@pytest.mark.parametrize("queues", ["default", "", [], None, claims, {"default"}], ids=repr)
 async def test_queues_are_given_as_a_list_of_names(store_url: str, queues: Any) -> None:
     async with Longcase([claims], url=store_url) as longcase:
         with pytest.raises(UsageError, match="is given as the queues, expected a list of names") as error:
             longcase.new_worker(queues)
         assert error.value.hint == '["default"]; queues here: default'
+
+
+@pytest.mark.parametrize(
+    ("queues", "hint"),
+    [
+        (["defualt"], "did you mean default?"),
+        (["gpu"], "queues here: default"),
+        (["claims"], "claims is a workflow, and a worker moves all that are loaded; queues here: default"),
+    ],
+    ids=repr,
+)
+async def test_a_worker_serves_queues_that_are_known(store_url: str, queues: list[str], hint: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match=f"is bound to queue {queues[0]}, and no call stands in it") as error:
+            async with longcase.working(queues):
+                pass
+        assert error.value.hint == hint
+
+
+async def test_beside_a_known_queue_an_unknown_one_is_a_warning(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Longcase([claims], url=store_url) as longcase, longcase.working(["default", "gpu"]):
+        pass
+    assert "is bound to queue gpu, and no call stands in it; queues here: default" in caplog.text
 
 
 async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
