@@ -19,6 +19,7 @@ from longcase.engine.code import WorkflowCode
 from longcase.engine.growing import warned_of
 from longcase.engine.incidents import (
     TurnDiscarded,
+    asked_first,
     failed_calls,
     from_damage,
     from_exception,
@@ -106,8 +107,13 @@ class Resident:
                 "code_changed",
                 f"recorded: stage {name}; attempted: {self.code.workflow.name} has no such stage",
                 owner=self.code.workflow.owner.name,
-                details={"recorded": f"stage {name}", "attempted": "no stage of that name", "line": ""},
-            )
+                details={
+                    "recorded": f"stage {name}", "attempted": "no stage of that name", "line": "",
+                    "hint": f"if it was renamed, deploy it as @{self.code.workflow.variable}.stage(was=({name!r},)) "
+                    "and retry; else move",
+                },
+                unfit=("restart",),
+            )  # fmt: skip
         return stage
 
     def _require_object(self) -> None:
@@ -329,7 +335,7 @@ class Resident:
             return TurnDiscarded(
                 "activity_failed", f"{data['activity']} failed: {data['error']['type']}: {data['error']['message']}",
                 owner=activity.owner.name if activity else owner, node=event.node, call=data["call"],
-                details={"error": data["error"], "attempt": last_attempt(data)},
+                details={"error": data["error"], "attempt": last_attempt(data), **asked_first(activity)},
             )  # fmt: skip
         return from_exception(error, owner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -172,6 +173,12 @@ class Workflow(Generic[O]):
             check_span(f"workflow {name}", "expect", expect, "days", business=True)
 
     @property
+    def variable(self) -> str:
+        """The name it has in its module, for hints that are pasted; before it has one, its name as Python writes it."""
+        there = vars(sys.modules[self.module]) if self.module in sys.modules else {}
+        return next((name for name, held in there.items() if held is self), self.name.replace("-", "_"))
+
+    @property
     def codec(self) -> Codec:
         """The codec of the business object."""
         return codec_for(self.object)
@@ -181,7 +188,7 @@ class Workflow(Generic[O]):
         """The first stage: the one declared first."""
         for stage in self.stages.values():
             return stage
-        raise DefinitionError(f"workflow {self.name} has no stage", hint=f"@{self.name.replace('-', '_')}.stage")
+        raise DefinitionError(f"workflow {self.name} has no stage", hint=f"@{self.variable}.stage")
 
     @property
     def written(self) -> list[Stage[O]]:
@@ -293,7 +300,7 @@ class Workflow(Generic[O]):
             if signal.workflow != self.name:
                 raise DefinitionError(
                     f"{stage.name}: signal {signal.name} belongs to {signal.workflow}, not {self.name}",
-                    hint=f'make the signal with {self.name.replace("-", "_")}.signal("{signal.name}", ...)',
+                    hint=f'make the signal with {self.variable}.signal("{signal.name}", ...)',
                 )
             if signal.name in self.paths or signal.name in self.handlers:
                 what = "exception paths" if interrupts and signal.name in self.paths else "reactions"
@@ -363,7 +370,7 @@ class Workflow(Generic[O]):
 
     def _check_reaction(self, signal: object, during: object, interrupts: object) -> None:
         """Refuse what `on` cannot take: texts in the place of a signal or of a stage, most of all."""
-        own = self.name.replace("-", "_")
+        own = self.variable
         if not isinstance(signal, Signal):
             name = signal if isinstance(signal, str) else "withdrawn"
             near = nearest(name, self.signals)

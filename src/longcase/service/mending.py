@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
 from longcase.model.names import printable
-from longcase.model.strict_json import check_json
+from longcase.model.strict_json import BODY_BYTES, check_json
 from longcase.model.workflow import Stage
 from longcase.service.door import Accepted, Door, checked_name, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
@@ -114,7 +114,7 @@ class Mending(Door):
         for a worker; an effect that must not be repeated is not settled); CaseClosed; InvalidInput; WorkflowNotFound.
         """
         why = "" if reason is None else _stated("redo", reason)
-        given = check_json(dict(arguments or {}), what="arguments")
+        given = check_json(dict(arguments or {}), what="arguments", max_bytes=BODY_BYTES)
         who = self._who(actor)
         activities = self.loaded(self.ref(address).workflow).activities
 
@@ -149,7 +149,8 @@ class Mending(Door):
         if not isinstance(fields, Mapping):
             told = f"correction of {state.address}: expected a dict of fields, got {printable(fields)}"
             raise InvalidInput(told, reason="not_an_object", hint=f'{{"{next(iter(state.object))}": ...}}')
-        check_json(dict(fields), what=f"correction of {state.address}")
+        what = f"correction of {state.address}"
+        check_json(dict(fields), what=what, max_bytes=BODY_BYTES)
         if code is None:
             unknown = [name for name in fields if name not in state.object]
             if unknown:
@@ -160,7 +161,6 @@ class Mending(Door):
                 )
             return dict(fields)
         codec = codec_for(code.workflow.object)
-        what = f"correction of {state.address}"
         whole = codec.encode(codec.decode({**state.object, **fields}, what), what)
         return {name: whole[name] for name in fields}
 
@@ -212,21 +212,27 @@ class Mending(Door):
             declared type), CaseNotFound, CaseClosed.
         """
         why = "" if reason is None else _stated("set-result", reason)
-        check_json(result, what="result")
+        check_json(result, what="result", max_bytes=BODY_BYTES)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(
             address, lambda locked: repairs.set_result(locked.state, incident, result, why, code), who
         )
 
-    async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
+    async def move(
+        self, address: str, stage: Stage[Any] | str, *, reason: str, repeat: bool = False, actor: Actor | None = None
+    ) -> Accepted:
         """Move a case to another stage; its visit ends, nothing is undone.
 
         Where the case was in that stage before, calls with the same arguments are made again under their old keys.
 
+        Args:
+            repeat: enter it although its last visit has called an activity with `effect="once"`, and will again.
+
         Effects: `moved`, and `incident_closed` for each incident that blocks the case, durable on return; the visit
             ends and the next begins in a turn of a worker.
-        Raises: UsageError (the workflow has no such stage), CaseNotFound, CaseClosed, StoreCorrupt.
+        Raises: RepairRefused (such a call would be made again), UsageError (the workflow has no such stage),
+            CaseNotFound, CaseClosed, StoreCorrupt.
         """
         _stated("move", reason)
         who = self._who(actor)
@@ -238,7 +244,7 @@ class Mending(Door):
         def judge(locked: Locked) -> Repair:
             if name in (row.state.stage, locked.state.stage):  # its last visit may have got new calls
                 _still_as_read(address, row.state, locked.state)
-            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked))
+            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked), repeat=repeat)
 
         return await self._repair(address, judge, who, row)
 

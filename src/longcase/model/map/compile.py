@@ -107,7 +107,7 @@ def _read_stage(atlas: Atlas, stage: Stage[Any], path: _Reaction | None) -> Stag
                 "stage_falls_off",
                 last,
                 f"{stage.name} can end here without an exit",
-                f'return {_other_stage(stage)}   |   return {stage.workflow.name.replace("-", "_")}.close("name")',
+                f'return {_other_stage(stage)}   |   return {stage.workflow.variable}.close("name")',
             )
         )
     covered = path.during or tuple(atlas.workflow.stages.values()) if path else ()

@@ -224,7 +224,7 @@ class ExpressionReader:
 
     def _unreadable(self, node: ast.expr) -> Block:
         if isinstance(node, ast.Call) and (helper := self._helper(node)) is not None:
-            workflow = self.reading.workflow.name.replace("-", "_")
+            workflow = self.reading.workflow.variable
             self.find(
                 "helper_not_a_part",
                 node,
