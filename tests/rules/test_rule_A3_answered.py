@@ -122,7 +122,7 @@ def test_rule_A3_a_move_keeps_the_result_that_waited() -> None:
     def scenario(sim: Simulation) -> None:
         case = refused_turn(sim)
         sim.correct(case, extra="mended")
-        sim.move(case, paying)
+        sim.move(case, paying, repeat=True)
         assert every(sim, case, "result_late")[0].data["result"] == "R-7"
         assert "signal_unhandled" not in sim.types(case)
 

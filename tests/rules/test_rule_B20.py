@@ -100,6 +100,33 @@ def test_rule_B20_a_long_visit_warns_once_and_then_stops() -> None:
     in_both(scenario, long)
 
 
+def test_rule_B20_a_visit_warns_at_its_bound_and_not_after_it() -> None:
+    long = monitoring(visit_warns=22)  # the visit opens a receive, and each signal is three events
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(long, Order(id="1"))
+        tell(sim, long, case, *[0] * 9)
+        assert [event.data["visit_events"] for event in every(sim, case, "visit_warned")] == [22]
+
+    in_both(scenario, long)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at"), [({"visit_warns": 40, "visit_stops": 40}, 40), ({"case_warns": 42, "case_stops": 42}, 42)]
+)
+def test_rule_B20_a_visit_or_a_case_stops_at_its_bound(limits: dict[str, int], at: int) -> None:
+    long = monitoring(**limits)
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(long, Order(id="1"))
+        tell(sim, long, case, *[0] * 14)
+        opened = incident(sim, case)
+        assert (opened["kind"], len(every(sim, case, "signal_received"))) == ("history_too_long", 12)
+        assert f"has {at} events" in opened["message"]
+
+    in_both(scenario, long)
+
+
 def test_rule_B20_a_visit_ended_by_again_in_time_never_stops() -> None:
     long = monitoring(visit_warns=20, visit_stops=40)
 
