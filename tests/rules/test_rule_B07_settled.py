@@ -64,6 +64,12 @@ async def work(case: Case[Order]) -> Next:
     return wf.close("done")
 
 
+@wf.stage
+async def undoes(case: Case[Order]) -> Next:
+    await case.undo()
+    return wf.close("cancelled")
+
+
 @wf.on(stop)
 async def stopped(case: Case[Order], body: Go) -> Next:
     if body.n:
@@ -79,14 +85,17 @@ def given_back(sim: Simulation) -> list[Any]:
 
 
 @pytest.mark.parametrize(("times", "undone"), [(0, ["took it"]), (2, [])], ids=["result", "failure"])
-def test_rule_B7_a_cancel_settles_the_call_whose_end_an_incident_keeps(times: int, undone: list[str]) -> None:
+@pytest.mark.parametrize("by", ["cancel", "move"])
+def test_rule_B7_who_ends_the_visit_settles_the_call_whose_end_an_incident_keeps(
+    by: str, times: int, undone: list[str]
+) -> None:
     def scenario(sim: Simulation) -> None:
         found = given_back(sim)
         sim.fake(take, fails(times, then="took it"))
         case = sim.start(wf, Order(id="1"))
         sim.advance(seconds(60))
         assert incident(sim, case)["kind"] == "stage_failed"
-        sim.cancel(case)
+        sim.cancel(case) if by == "cancel" else sim.move(case, undoes)
         assert closed(sim, case) == "cancelled"
         assert found == undone
 
