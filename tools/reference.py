@@ -157,7 +157,9 @@ def settings_page() -> str:
     head = "| variable | default | meaning |\n|---|---|---|\n"
     why = (
         "There is no settings file. A flag comes before a variable, a variable before the default. One setting is "
-        "kept in the store itself, so that all processes agree on it: the clock of `longcase dev --factor`.\n\n"
+        "kept in the store itself, so that all processes agree on it: the clock of `longcase dev --factor`. "
+        "What a workflow sets for itself (owners, times, retries, limits) stands in its code; `longcase "
+        "describe` shows it.\n\n"
     )
     return "# Settings\n\n" + NOTICE + why + head + "\n".join(rows) + "\n"
 

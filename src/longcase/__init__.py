@@ -14,6 +14,7 @@ from longcase.model.calendar import Calendar
 from longcase.model.case import Approval, Case, Closed, Verdict
 from longcase.model.decision import Decision, Ruled, decision
 from longcase.model.exits import Close
+from longcase.model.growth import HistoryLimits
 from longcase.model.ladder import Escalation
 from longcase.model.one_of import one_of
 from longcase.model.people import System, Team
@@ -37,6 +38,7 @@ __all__ = [
     "Decision",
     "DoNotRetry",
     "Escalation",
+    "HistoryLimits",
     "Longcase",
     "LongcaseClient",
     "LongcaseError",

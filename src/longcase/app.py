@@ -21,6 +21,7 @@ from longcase.model.map import WorkflowMap, compile_map, forget_sources
 from longcase.model.names import MAIN_TENANT, check_tenant, counted, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.workflow import Workflow
+from longcase.nearest import nearest
 from longcase.opening import open_store, share_clock, store_url
 from longcase.runtime.fingerprint import fingerprint
 from longcase.runtime.limits import ATTEMPTS_AT_ONCE
@@ -247,9 +248,14 @@ class Longcase:
         Args:
             queues: what it serves; a worker that does not serve `default` only runs what is bound to its queues.
             attempts: most attempts at once.
+
+        Raises:
+            UsageError: as `new_worker` and `unknown_queues` say.
         """
         await self.record_maps()
         worker = self.new_worker(queues, attempts=attempts)
+        for told in await self.unknown_queues(queues):
+            log.warning("%s", told)
         running = asyncio.get_running_loop().create_task(worker.run())
         try:
             yield worker
@@ -257,6 +263,33 @@ class Longcase:
             worker.stop()
             await running
             self.worker = None
+
+    async def unknown_queues(self, served: Sequence[str]) -> list[str]:
+        """Say of each queue that no loaded activity is bound to it, and no call stands in it, with what may be meant.
+
+        Beside queues that are known it is no error: a queue that was renamed is served under its old name until it is
+        empty, and the worker must start all the same once it is.
+
+        Raises:
+            UsageError: none is known; such a worker would never do anything.
+        """
+        declared = self.all_queues()
+        if set(served) <= set(declared):
+            return []
+        standing = {queue.queue for queue in (await self.service.workers()).queues if queue.waiting or queue.running}
+        known = sorted({*declared, *standing})
+        unknown = [name for name in served if name not in known]
+        found = []
+        for name in unknown:
+            near = nearest(name, known)
+            told = f"no activity of the loaded workflows is bound to queue {name}, and no call stands in it"
+            hint = f"did you mean {near[0]}?" if near else f"queues here: {', '.join(known)}"
+            if name in self.codes:
+                hint = f"{name} is a workflow, and a worker moves all that are loaded; {hint}"
+            if len(unknown) == len(served):
+                raise UsageError(told, hint=hint)
+            found.append(f"{told}; {hint}")
+        return found
 
     def all_queues(self) -> list[str]:
         """Return the default queue and every one that a loaded activity is bound to."""
@@ -270,10 +303,11 @@ class Longcase:
                 or `queues` is no list of names.
         """
         self._refuse_transactions()
-        if isinstance(queues, str) or not queues:
+        if not isinstance(queues, Sequence) or isinstance(queues, str) or not queues:
+            meant = queues if isinstance(queues, str) and queues else DEFAULT_QUEUE
             raise UsageError(
-                f"{queues!r} is given as the queues, expected a list of names",
-                hint=f'["{queues or DEFAULT_QUEUE}"]; queues here: {", ".join(self.all_queues())}',
+                f"{printable(queues)} is given as the queues, expected a list of names",
+                hint=f'["{meant}"]; queues here: {", ".join(self.all_queues())}',
             )
         forget_sources()  # a worker stays, and its maps are drawn
         self.worker = Worker(self.store, self.env, self.codes, live=self.live, queues=queues, attempts=attempts)

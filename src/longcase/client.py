@@ -6,7 +6,7 @@ a worker of another process moves the cases.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from threading import RLock
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
@@ -33,7 +33,9 @@ class LongcaseClient:
         with LongcaseClient([onboarding], url="sqlite:///cases.db") as longcase:
             longcase.start(onboarding, Client(id="C-1", name="Acme"))
 
-    Arguments as for `Longcase`; every method is the one of the same name of `Service`.
+    Arguments as for `Longcase`; `actor` may be a name too. Every method takes the options of the one of that name of
+    `Service` (`tasks`: of `open_tasks`), has its effects and raises its errors; what it changes is durable when it
+    returns.
     """
 
     def __init__(
@@ -42,10 +44,10 @@ class LongcaseClient:
         *,
         url: str | None = None,
         env: Env | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         tenant: str = MAIN_TENANT,
     ) -> None:
-        who = Actor(actor) if actor else None
+        who = Actor(actor) if isinstance(actor, str) and actor else actor or None
         self._app = Longcase(workflows, url=url, env=env, inline=True, actor=who, tenant=tenant)
         self._lock = RLock()
         self._driver = Driver(self._app.url)
@@ -68,59 +70,115 @@ class LongcaseClient:
     ) -> None:
         self.close()
 
-    def start(self, workflow: Workflow[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any) -> Receipt:
+    def start(
+        self,
+        workflow: Workflow[Any] | str,
+        body: BaseModel | Mapping[str, Json],
+        *,
+        again: bool = False,
+        idempotency_key: str | None = None,
+        actor: Actor | None = None,
+    ) -> Receipt:
         """Start a case, or return the one that has the key."""
-        return self._do(self._app.service.start(workflow, body, **options))
+        return self._do(
+            self._app.service.start(workflow, body, again=again, idempotency_key=idempotency_key, actor=actor)
+        )
 
     def signal(
-        self, case: str, signal: Signal[Any] | str, body: BaseModel | Mapping[str, Json], **options: Any
+        self,
+        case: str,
+        signal: Signal[Any] | str,
+        body: BaseModel | Mapping[str, Json],
+        *,
+        idempotency_key: str | None = None,
+        actor: Actor | None = None,
     ) -> Accepted:
         """Send a signal to a case."""
-        return self._do(self._app.service.signal(case, signal, body, **options))
+        return self._do(self._app.service.signal(case, signal, body, idempotency_key=idempotency_key, actor=actor))
 
-    def decide(self, case: str, answer: Json, **options: Any) -> Accepted:
+    def decide(
+        self,
+        case: str,
+        answer: Json,
+        *,
+        task: str | None = None,
+        reason: str = "",
+        actor: Actor | None = None,
+        shown: str | None = None,
+    ) -> Accepted:
         """Answer a task of a case."""
-        return self._do(self._app.service.decide(case, answer, **options))
+        return self._do(self._app.service.decide(case, answer, task=task, reason=reason, actor=actor, shown=shown))
 
     def tasks(self, case: str) -> list[TaskView]:
         """Return the open tasks of a case."""
         return self._do(self._app.service.open_tasks(case))
 
-    def set_fields(self, case: str, fields: Mapping[str, Json], **options: Any) -> Accepted:
+    def set_fields(
+        self, case: str, fields: Mapping[str, Json], *, actor: Actor | None = None, reason: str = "data provided"
+    ) -> Accepted:
         """Provide data a case waits for."""
-        return self._do(self._app.service.set_fields(case, fields, **options))
+        return self._do(self._app.service.set_fields(case, fields, actor=actor, reason=reason))
 
-    def correct(self, case: str, fields: Mapping[str, Json], **options: Any) -> Accepted:
+    def correct(
+        self, case: str, fields: Mapping[str, Json], *, reason: str, actor: Actor | None = None, pin: bool = True
+    ) -> Accepted:
         """Correct fields of the object."""
-        return self._do(self._app.service.correct(case, fields, **options))
+        return self._do(self._app.service.correct(case, fields, reason=reason, actor=actor, pin=pin))
 
-    def retry(self, case: str, **options: Any) -> Accepted:
+    def retry(
+        self, case: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
+    ) -> Accepted:
         """Try the incident's call, or its input, again."""
-        return self._do(self._app.service.retry(case, **options))
+        return self._do(self._app.service.retry(case, incident=incident, reason=reason, actor=actor))
 
-    def redo(self, case: str, **options: Any) -> Accepted:
+    def redo(
+        self,
+        case: str,
+        *,
+        call: str | None = None,
+        arguments: Mapping[str, Json] | None = None,
+        never_happened: bool = False,
+        reason: str | None = None,
+        actor: Actor | None = None,
+    ) -> Accepted:
         """Have a call in flight called anew, with what was corrected since."""
-        return self._do(self._app.service.redo(case, **options))
+        return self._do(
+            self._app.service.redo(
+                case, call=call, arguments=arguments, never_happened=never_happened, reason=reason, actor=actor
+            )
+        )
 
-    def skip(self, case: str, **options: Any) -> Accepted:
+    def skip(
+        self, case: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
+    ) -> Accepted:
         """Go on without the incident's call."""
-        return self._do(self._app.service.skip(case, **options))
+        return self._do(self._app.service.skip(case, incident=incident, reason=reason, actor=actor))
 
-    def set_result(self, case: str, result: Json, **options: Any) -> Accepted:
+    def set_result(
+        self,
+        case: str,
+        result: Json,
+        *,
+        incident: str | None = None,
+        reason: str | None = None,
+        actor: Actor | None = None,
+    ) -> Accepted:
         """Supply the result of the incident's call."""
-        return self._do(self._app.service.set_result(case, result, **options))
+        return self._do(self._app.service.set_result(case, result, incident=incident, reason=reason, actor=actor))
 
-    def move(self, case: str, stage: Stage[Any] | str, **options: Any) -> Accepted:
+    def move(
+        self, case: str, stage: Stage[Any] | str, *, reason: str, repeat: bool = False, actor: Actor | None = None
+    ) -> Accepted:
         """Move a case to another stage."""
-        return self._do(self._app.service.move(case, stage, **options))
+        return self._do(self._app.service.move(case, stage, reason=reason, repeat=repeat, actor=actor))
 
-    def restart(self, case: str, **options: Any) -> Accepted:
+    def restart(self, case: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew."""
-        return self._do(self._app.service.restart(case, **options))
+        return self._do(self._app.service.restart(case, reason=reason, actor=actor))
 
-    def cancel(self, case: str, **options: Any) -> Accepted:
+    def cancel(self, case: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Cancel a case."""
-        return self._do(self._app.service.cancel(case, **options))
+        return self._do(self._app.service.cancel(case, reason=reason, actor=actor))
 
     def show(self, case: str) -> CaseView:
         """Return what one screen says of a case."""
@@ -130,7 +188,7 @@ class LongcaseClient:
         """Return a case's events in order."""
         return self._do(self._app.service.history(case))
 
-    def query(self, sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+    def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
         return self._do(self._app.service.query(sql, parameters))
 

@@ -2,7 +2,8 @@
 
 Run as `python -m tests.crash.program URL SECONDS`: a worker over the store that ends when no
 case is open, or after SECONDS. The ledger is a file of one line an effect, appended with O_APPEND and
-fsync, so that it outlives the worker as the world does.
+fsync, so that it outlives the worker as the world does. The worker dies right after the effect that CRASH_AFTER
+names, when that happens for the first time.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Order(BaseModel):
     lines: int = 3
     paid: str | None = None
     remarks: list[str] = []
+    labels: set[str] = {"heavy", "fragile", "kühl", "früh", "this side up"}  # in another order in each process
 
 
 class Word(BaseModel):
@@ -53,6 +55,8 @@ def effect(what: str, key: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+    if what == os.environ.get("CRASH_AFTER") and attempt().number == 1:
+        os._exit(137)
 
 
 def effects() -> list[list[str]]:
@@ -72,7 +76,7 @@ async def pick(order: str, line: int, *, idempotency_key: str = injected()) -> s
 
 
 @activity(owner=desk, effect="repeatable")
-def pack(order: str, *, idempotency_key: str = injected()) -> str:
+def pack(order: str, picked: list[str], labels: set[str], *, idempotency_key: str = injected()) -> str:
     effect(f"pack:{order}", idempotency_key)
     return "packed"
 
@@ -102,11 +106,13 @@ remark = orders.signal("remark", Word)
 
 @orders.stage(expect=days(1))
 async def picking(case: Case[Order]) -> Next:
-    order = case.key
+    """What it calls `pack` with comes out of sets: replayed in another process, in another order but for our care."""
+    order, tasks = case.key, set[asyncio.Task[str]]()
     async with asyncio.TaskGroup() as group:
         for line in range(case.object.lines):
-            group.create_task(pick(order, line))
-    await pack(order)
+            tasks.add(group.create_task(pick(order, line)))
+    done, _ = await asyncio.wait(tasks)
+    await pack(order, [task.result() for task in done], case.object.labels)
     return paying
 
 

@@ -91,7 +91,7 @@ CARDS = 4  # films rendered at once, over the whole fleet
 @activity(owner=desk, queue=Queue("gpu", concurrency=CARDS), retry=Retry(max_attempts=3, initial=seconds(0.01)))
 async def render(job: str, *, idempotency_key: str = injected()) -> int:
     effect(f"render:{job}", idempotency_key)
-    while not (FOLDER / "release").exists():
+    while not ((FOLDER / "release").exists() or (FOLDER / f"release-{job}").exists()):
         await asyncio.sleep(0.01)
     return attempt().number
 
@@ -142,6 +142,7 @@ async def main(url: str) -> None:
                     return
             await asyncio.wait([asyncio.create_task(told.wait())], timeout=0.02)
         worker.stop()
+        (FOLDER / f"draining-{os.getpid()}").touch()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND, check_orders, living
 from tests.support.disk import Disk, failing_disk
 
-from longcase import Case, Longcase, Next, Team, Workflow, activity, attempt, days, seconds
+from longcase import Case, Longcase, Next, Team, Workflow, activity, attempt, backoff, days, seconds
 from longcase.errors import StoreUnavailable
-from longcase.runtime import worker as worker_module
 from longcase.store.sqlite import commit as commit_module
 
 
@@ -28,7 +27,7 @@ def disk() -> Iterator[Disk]:
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(program, "LEDGER", str(tmp_path / "ledger"))
-    monkeypatch.setattr(worker_module, "RETRY_STORE", 0.01)
+    monkeypatch.setattr(backoff, "CAP", 0.01)  # and so the first pause
     return tmp_path / "ledger"
 
 

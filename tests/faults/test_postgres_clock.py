@@ -93,7 +93,6 @@ MACHINES = {
     "-50y": timedelta(days=-18250),
 }
 EARLY = "SELECT type FROM history WHERE type IN ('timer_fired', 'task_reminded', 'task_escalated', 'task_expired')"
-EARLY = "SELECT type FROM history WHERE type IN ('timer_fired', 'task_reminded', 'task_escalated', 'task_expired')"
 
 
 @pytest.mark.parametrize("jump", by_length(["+11h", "-50y"], list(MACHINES)))

@@ -1,4 +1,4 @@
-"""F1, F3: workers that serve a named queue are killed and stopped while they run what only they may run."""
+"""F1, F3, F5: workers of a named queue are killed, stopped or asked to leave while they run what only they may."""
 
 from __future__ import annotations
 
@@ -95,4 +95,37 @@ def test_fault_F3_a_worker_of_a_named_queue_is_stopped_past_its_lease(
         injected={"SIGSTOP past the lease": 1, "attempts taken from it": lost},
         useful={"cases closed": FILMS},
         found=f"all {lost} were made again by the other of the queue; the stopped one joined anew and changed nothing",
+    )
+
+
+def test_fault_F5_a_worker_that_drains_takes_nothing_more_from_its_queue(
+    tmp_path: Path, store_url: str, fault_report: FaultReport
+) -> None:
+    """Its attempts end one by one, each makes room in the queue, calls wait there, and nobody else serves it."""
+    closed = "SELECT count(*) AS n FROM cases WHERE status = 'closed'"
+    waiting = "SELECT count(*) AS n FROM queued_calls WHERE queue = 'gpu' AND status = 'waiting'"
+    with fleet(tmp_path, store_url) as workers, workers.client() as client:
+        workers.worker(FAULTS_QUEUES="default")
+        old = workers.worker(FAULTS_QUEUES="gpu", FAULTS_DRAIN=str(BOUND))
+        for number in range(FILMS):
+            client.start("films", {"id": f"f{number}"})
+        until(lambda: running(workers)[old.pid] == CARDS, "as many are rendered as there are cards")
+        had = [what.partition(":")[2] for what, _, _, _ in workers.effects()]
+        old.terminate()
+        until((tmp_path / f"draining-{old.pid}").exists, "it drains")
+        for done, film in enumerate(had, 1):
+            (tmp_path / f"release-{film}").touch()
+            until(lambda done=done: client.query(closed)[0]["n"] == done, "what it runs is recorded")  # type: ignore[misc]
+        assert old.wait(BOUND) == 0, workers.logged()
+        assert [what.partition(":")[2] for what, _, _, _ in workers.effects()] == had, "it took more while it drained"
+        assert client.query(waiting)[0]["n"] == FILMS - CARDS, "what waits is free for others"
+        new = workers.worker(FAULTS_QUEUES="gpu")
+        (tmp_path / "release").touch()
+        until(lambda: client.query(closed)[0]["n"] == FILMS, "all films are rendered")
+        assert running(workers) == {old.pid: CARDS, new.pid: FILMS - CARDS}
+        check(workers, lost=0)
+    fault_report(
+        injected={"SIGTERM under attempts of a queue": CARDS},
+        useful={"cases closed": FILMS},
+        found=f"it recorded its {CARDS} and took none of the {FILMS - CARDS} that waited",
     )

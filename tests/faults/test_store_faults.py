@@ -22,9 +22,9 @@ from tests.faults.life import BOUND, check_orders, living
 from tests.store import test_sqlite_migrate
 from tests.support.cases import do, new_case, signal
 
+from longcase import backoff
 from longcase.env import Env
 from longcase.errors import StoreUnavailable
-from longcase.runtime import worker as worker_module
 from longcase.store.records import CaseRef
 from longcase.store.sqlite import commit as commit_module
 from longcase.store.sqlite import connection as connection_module
@@ -41,7 +41,7 @@ MEGA = 2**20
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(program, "LEDGER", str(tmp_path / "ledger"))
-    monkeypatch.setattr(worker_module, "RETRY_STORE", 0.01)
+    monkeypatch.setattr(backoff, "CAP", 0.01)  # and so the first pause
     return tmp_path / "ledger"
 
 

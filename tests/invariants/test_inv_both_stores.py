@@ -1,8 +1,10 @@
-"""I9, I12, I32, I44 through the public face, on each kind of store."""
+"""I3, I9, I10, I12, I30, I32, I33, I44 through the public face, on each kind of store."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -12,6 +14,7 @@ from tests.rules.support import closed, every
 from longcase import Longcase, LongcaseClient, days, hours
 from longcase.errors import IdempotencyConflict
 from longcase.history.event import instant_of
+from longcase.history.state import CaseState, apply
 from longcase.insight.verify import verify
 from longcase.testing import Simulation
 
@@ -53,6 +56,60 @@ async def test_inv_12_of_many_starts_at_once_one_makes_the_case(store_url: str) 
     finally:
         for door in doors:
             await door.close()
+
+
+@pytest.mark.usefixtures("each_store")
+@pytest.mark.parametrize("ends", ["by its stage", "by a cancel"])
+def test_inv_10_a_signal_that_was_accepted_is_consumed_or_listed_as_unhandled_with_its_reason(ends: str) -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Paper(id="1"))
+        with sim.together():
+            keys = [sim.signal(case, "word", {"n": n}) and n for n in range(4)]
+            if ends == "by a cancel":
+                sim.cancel(case, reason="no longer wanted")
+        sim.advance(days(1))
+        assert sim.state(case).status == "closed"
+        heard = [event for event in sim.history(case) if event.type == "signal_consumed"]
+        unheard = every(sim, case, "signal_unhandled")
+        assert len(heard) == (1 if ends == "by its stage" else 0)
+        assert len(heard) + len(unheard) == len(keys)
+        assert sorted(event.data["body"]["n"] for event in unheard) == keys[len(heard) :]
+        assert all(event.data["why"] for event in unheard)
+        assert sim.query("SELECT count(*) AS n FROM inbox") == [{"n": 0}]
+
+
+@pytest.mark.usefixtures("each_store")
+def test_inv_03_inv_30_inv_33_after_every_turn_the_row_is_the_fold_one_state_one_owner_and_who_did_it() -> None:
+    """Looked at after each step: the row that is there, and the history folded event by event."""
+    with Simulation([orders, signing]) as sim:
+        steps: list[Callable[[], object]] = [
+            lambda: sim.start(orders, Paper(id="1")),
+            lambda: sim.start(signing, Paper(id="1", quorum=2)),
+            lambda: sim.start(signing, Paper(id="2")),
+            lambda: sim.decide("signing/1", "approved", by="ann"),
+            lambda: sim.signal("signing/2", pulled, Word()),
+            lambda: sim.correct("signing/1", text="final", reason="a typo"),
+            lambda: sim.advance(hours(9)),
+            lambda: sim.signal("orders/1", "word", {"n": 1}),
+            lambda: sim.advance(days(2)),
+        ]
+        seen: set[str] = set()
+        for step in steps:
+            step()
+            for row in sim.query("SELECT workflow, key, stage, owner, status, seq FROM cases"):
+                case = f"{row['workflow']}/{row['key']}"
+                folded = CaseState()
+                for event in sim.history(case):
+                    apply(folded, event)
+                    assert folded.stage, (case, event)
+                    assert folded.owner, (case, event)
+                    assert re.match(r"(person|service|worker|timer|engine)(:.+|$)", event.actor), (case, event)
+                    assert (event.cause or 0) < event.seq, (case, event)
+                    seen.add(event.actor.partition(":")[0])
+                now = (folded.stage, folded.owner, folded.status, folded.seq)
+                assert now == (row["stage"], row["owner"], row["status"], row["seq"]), case
+        assert seen >= {"person", "worker", "engine"} or seen >= {"person", "timer", "engine"}, seen
+        assert sim._do(findings(sim)) == []
 
 
 @pytest.mark.usefixtures("each_store")

@@ -77,3 +77,39 @@ def test_rule_A3_what_a_calls_incident_has_refused_waits_for_its_repair_and_keep
         assert sim.show(case).pending == 0
 
     in_both(scenario, mended)
+
+
+broken = Workflow("broken", object=Order, key="id", owner=desk, expect=days(5))
+word = broken.signal("word", Go)
+withdrawn = broken.signal("withdrawn", Go)
+
+
+@broken.stage
+async def listening(case: Case[Order]) -> Next:
+    while True:
+        if (await case.receive(word)).n:
+            raise ValueError("a bug of the stage")
+
+
+@broken.on(withdrawn)
+async def leaving(case: Case[Order], body: Go) -> Next:
+    raise KeyError("a bug of the path")
+
+
+def test_rule_A3_a_path_that_fails_behind_a_waiting_signal_is_an_incident_and_keeps_nobody_busy() -> None:
+    """What waits behind the first incident was counted as applied: the path's turn was never the first, and came to
+    no incident, but again and again."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(broken, Order(id="o1"))
+        sim.signal(case, word, Go(n=1))
+        sim.signal(case, word, Go(n=0))
+        sim.signal(case, withdrawn, Go())  # the mover came to no rest after it
+        told = [opened["message"] for opened in sim.state(case).incidents.values()]
+        assert told == ["ValueError: a bug of the stage", "KeyError: 'a bug of the path'"]
+        assert (sim.show(case).pending, sim.show(case).wake_at) == (3, "")
+        sim.cancel(case, reason="given up")
+        assert closed(sim, case) == "cancelled"
+        assert sim.show(case).pending == 0
+
+    in_both(scenario, broken)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from tests.rules.support import Order, closed, credit, desk, do, every, in_both
+from tests.rules.support import Between, Go, Order, closed, credit, desk, do, every, in_both
 
 from longcase import Case, Next, Workflow, days, hours
 from longcase.engine.tasks import Actor
@@ -107,3 +109,59 @@ def test_rule_A11_the_answer_is_taken_without_the_workflows_code() -> None:
         assert closed(sim, case) == "approved"
 
     in_both(scenario, wf)
+
+
+def test_rule_A11_a_vote_given_anew_is_not_asked_for_again_by_a_turn_that_did_not_know_it() -> None:
+    """The turn of a correction finds ann's vote stale; before its commit she has voted on what is shown now."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(wf, Order(id="1", amount=5))
+        sim.decide(case, "approved", by="ann")
+        do(sim, sim.service.correct(case, {"amount": 500}, reason="typo"))
+        between = Between(sim, lambda: sim.service.decide(case, "approved", actor=Actor("person:ann")))
+        sim.run()
+        assert between.left == 0
+        assert [stale.data["asked_again"] for stale in every(sim, case, "vote_stale")] == [["ann"]]
+        assert [vote["by"] for vote in sim.tasks(case)[0].task["votes"]] == ["ann"]
+        sim.decide(case, "approved", by="ben")
+        assert closed(sim, case) == "approved"
+
+    in_both(scenario, wf)
+
+
+both = Workflow("both", object=Order, key="id", owner=desk, expect=days(5))
+raised = both.signal("raised", Go)
+
+
+@both.stage
+async def sign_or_raise(case: Case[Order]) -> Next:
+    async def listen() -> None:
+        case.update(amount=(await case.receive(raised)).n)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(listen())
+        verdict = group.create_task(
+            case.approval("Sign?", label="sign", of=credit, shows=[lambda o: o.amount], expires=(days(3), "rejected"))
+        )
+    return both.close(verdict.result().answer, result=list(verdict.result().by))
+
+
+def test_rule_A11_a_vote_that_decides_before_a_turn_changes_what_is_shown_stands() -> None:
+    """It was accepted for what was shown then; the turn's `vote_stale`, computed without it, took it away."""
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(both, Order(id="1", amount=5))
+        do(sim, sim.service.signal(case, raised, Go(n=500)))
+
+        async def decide() -> None:
+            told = await sim.service.decide(case, "approved", actor=Actor("person:ann"))
+            assert (told.did, told.remaining) == ("decided", 0)
+
+        between = Between(sim, decide)
+        sim.run()
+        assert between.left == 0
+        assert "vote_stale" not in sim.types(case)
+        assert closed(sim, case) == "approved"
+        assert (sim.state(case).close or {})["result"] == ["ann"]
+
+    in_both(scenario, both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -89,3 +90,44 @@ def test_rule_A8_the_cleanup_of_a_live_visit_does_count() -> None:
         assert sim.state(case).object["note"] == "n+"
 
     in_both(scenario, wf)
+
+
+class Kept:
+    """What somebody else keeps in a WeakSet: its end calls a function of the standard library."""
+
+
+kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+
+def keep_and_forget() -> None:
+    thing = Kept()
+    kept.add(thing)
+    del thing
+
+
+holder = Workflow("holder", object=Order, key="id", owner=desk, expect=days(5))
+
+
+@holder.stage
+async def holding(case: Case[Order]) -> Next:
+    while True:
+        try:
+            try:
+                await case.pause(days(1), because="wait")
+            except BaseException:
+                keep_and_forget()
+                raise
+        except BaseException:  # noqa: S112 - it does not let go, and that is the point
+            continue
+
+
+def test_rule_A8_breaking_off_a_visit_that_refuses_to_end_breaks_off_no_finalizer(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It is broken off at one line after the other; those of finalizers were among them, which was told on stderr."""
+    with Simulation([holder], live=0) as sim:
+        for number in range(3):
+            sim.start(holder, Order(id=str(number)))
+        sim.crash()
+    assert len(kept.data) == 0, "what had ended was taken out of the set"
+    assert capfd.readouterr() == ("", "")

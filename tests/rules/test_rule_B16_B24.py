@@ -1,4 +1,4 @@
-"""B16 to B24: owners, closes, the write budget, long cases, children, changed models, randomness."""
+"""B16 to B24 but B20: owners, closes, the write budget, children, changed models, randomness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from tests.rules.support import (
 )
 
 from longcase import Case, Next, Retry, Workflow, activity, days, hours, minutes
-from longcase.engine import turn
 from longcase.errors import CaseClosed
 from longcase.history import chain
 from longcase.testing import Simulation
@@ -154,82 +153,6 @@ def test_rule_B19_a_call_costs_two_history_rows_and_one_commit_in_fair_weather()
         assert of_calls == ["activity_scheduled", "activity_completed"] * 10
         assert commits == [1] * 11, "N calls in a row are N + 1 commits, one case update each"
         assert sim.query("SELECT count(*) AS n FROM inbox") == [{"n": 0}]
-
-
-long = Workflow("long", object=Order, key="id", owner=desk, expect=days(5))
-tick = long.signal("tick", Go)
-
-
-@long.stage
-async def monitor(case: Case[Order]) -> Next:
-    while True:
-        got = await case.receive(tick)
-        if got.n == 1:
-            return case.again()
-        if got.n == 2:
-            return long.close("done")
-
-
-def test_rule_B20_again_begins_a_fresh_visit_of_the_same_stage() -> None:
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        sim.signal(case, tick, Go(n=0))
-        sim.signal(case, tick, Go(n=1))
-        assert (sim.state(case).stage, sim.state(case).visit) == ("monitor", 2)
-        assert [e.data["reason"] for e in every(sim, case, "stage_entered")] == ["start", "again"]
-        sim.signal(case, tick, Go(n=2))
-        assert closed(sim, case) == "done"
-
-    in_both(scenario, long)
-
-
-def test_rule_B20_a_long_visit_warns_once_and_then_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "VISIT_WARNS", 20)
-    monkeypatch.setattr(turn, "VISIT_STOPS", 40)
-
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        for _ in range(30):
-            sim.signal(case, tick, Go(n=0))
-        assert len(every(sim, case, "visit_warned")) == 1
-        opened = incident(sim, case)
-        assert opened["kind"] == "history_too_long"
-        assert "case.again()" in opened["message"]
-        assert len(sim.history(case)) <= 45
-
-    in_both(scenario, long)
-
-
-def test_rule_B20_a_visit_ended_by_again_in_time_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "VISIT_WARNS", 20)
-    monkeypatch.setattr(turn, "VISIT_STOPS", 40)
-
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        for n in range(30):
-            sim.signal(case, tick, Go(n=1 if n % 5 == 0 else 0))
-        assert sim.state(case).incidents == {}
-        sim.signal(case, tick, Go(n=2))
-        assert closed(sim, case) == "done"
-
-    in_both(scenario, long)
-
-
-def test_rule_B20_each_long_visit_warns_and_a_long_case_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "VISIT_WARNS", 20)
-    monkeypatch.setattr(turn, "CASE_WARNS", 60)
-
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        for n in range(45):
-            sim.signal(case, tick, Go(n=1 if n % 15 == 14 else 0))
-        warned = [(event.visit, event.data["of"]) for event in every(sim, case, "visit_warned")]
-        assert [visit for visit, of in warned if "visit" in of] == [1, 2, 3]
-        assert [visit for visit, of in warned if "case" in of] == [2]
-        assert all(event.data["case_events"] >= 60 for event in every(sim, case, "visit_warned")[2:])
-        assert sim.state(case).warned == ["case"], "the fourth visit is young; the case has been warned of"
-
-    in_both(scenario, long)
 
 
 def test_rule_B21_the_chain_covers_a_salted_digest_not_the_payload() -> None:

@@ -17,12 +17,12 @@ from longcase import (
     Retry,
     activity,
     attempt,
+    backoff,
 )
 from longcase.errors import StoreUnavailable
 from longcase.history.event import Event
 from longcase.model.activity import Activity
 from longcase.model.codec import RESULT_LIMIT
-from longcase.runtime import carrying
 
 # -- effect="once" ------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ async def test_a_verify_that_does_not_answer_in_time_holds_up_nobody(url: str) -
 
 
 async def test_a_verify_waits_for_a_store_that_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrying, "READ_AGAIN", 0.01)
+    monkeypatch.setattr(backoff, "FIRST", 0.01)
     flow = calling(happened)
     async with at_work(url, flow) as cases:
         read, failures = cases.longcase.store.event, [StoreUnavailable("the disk is gone")] * 3

@@ -282,7 +282,7 @@ needing_two = calling(fails_first)
 async def test_a_store_that_is_away_before_an_attempt_begins_costs_none_of_its_attempts(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longcase.runtime.carrying.READ_AGAIN", 0.01)
+    monkeypatch.setattr("longcase.backoff.FIRST", 0.01)
     async with at_work(url, needing_two) as cases:
         read, refusals = cases.longcase.store.event, iter(range(3))
 

@@ -6,11 +6,9 @@ import asyncio
 from random import Random
 from typing import Any
 
-from tests.simulation.life import ROUNDS, Life, Sent
+from tests.simulation.life import Life, Sent
 from tests.simulation.plans import Grammar
 from tests.simulation.shuffle import Shuffle
-
-from longcase.history.event import instant_text
 
 
 class Beside(Shuffle):
@@ -41,16 +39,6 @@ class Beside(Shuffle):
             Sent("signal", case, detail),
             lambda: self.service.signal(case, "jot", body, idempotency_key=body["text"]),
         )
-
-    async def come_to_rest(self) -> None:
-        """Also what a limit has made wait: calls that were lost with their worker again and again begin apart."""
-        await super().come_to_rest()
-        for _ in range(ROUNDS):
-            until = self.mover.refused_until()
-            if until is None:
-                return
-            self.set_clock(max(instant_text(until), instant_text(self.clock.now())))
-            await super().come_to_rest()
 
     async def judge(self, life: Life) -> None:
         await super().judge(life)

@@ -189,10 +189,13 @@ class Fleet(Sim):
             raise storage_full(name)
 
     def later(self, name: str, method: Callable[..., Awaitable[Any]], *args: Any, by: Process, **kwargs: Any) -> None:
-        """Let a call take effect after its caller has given up."""
+        """Let a call take effect after its caller has given up; turns only until that has had them refused."""
+        fence = by.fence
 
         async def arrive() -> None:
-            if not self.down and not self.full:
+            if name == "write" and by.fence > fence:  # starts and edits name no worker: PostgreSQL writes them late too
+                self.counts["late refused"] += 1
+            elif not self.down and not self.full:
                 self.shared.caller = by
                 try:
                     result = await method(*args, **kwargs)

@@ -462,6 +462,7 @@ def compare(state: CaseState, events: Sequence[Event]) -> list[str]:
 def _is_refused(group: list[tuple[Event, str]]) -> bool:
     """Tell whether an incident holds back what the turn after these events did."""
     told = [event for event, _ in group if event.type in ("incident_opened", "incident_closed")]
+    told = [event for event in told if event.data.get("how") != "answered"]
     return bool(told) and told[-1].type == "incident_opened" and bool(told[-1].data["blocks"])
 
 

@@ -115,6 +115,7 @@ class Process(Place):
         self.worker: Worker | None = None
         self.asking = 0  # calls of the store under way
         self.numbers: list[int] = []  # the worker incarnations it has joined as
+        self.fence = 0  # how often it had the turns refused that it had sent and heard nothing of
 
 
 class Wire:
@@ -258,6 +259,10 @@ class SharedStore:
         self.beats.pop(worker, None)
         self._fleet.queues.gone(worker, standing)
         return freed
+
+    async def settle(self) -> None:
+        """Refuse the caller's turns that are on their way; in a file of SQLite's there are none, here there are."""
+        self.caller.fence += 1
 
     async def take(
         self, worker: int, served: Sequence[QueueLimits], now: str, limit: int,

@@ -11,7 +11,7 @@ import asyncio
 from datetime import timedelta
 from random import Random
 
-from tests.simulation.life import Broken, Life, Sim, memory_store
+from tests.simulation.life import ROUNDS, Broken, Life, Sim, memory_store
 from tests.simulation.world import World, enter
 
 from longcase.env import Env, VirtualClock
@@ -102,7 +102,14 @@ class Shuffle(Sim):
         self.mover.chances = CALM
 
     async def come_to_rest(self) -> None:
+        """Also what a limit has made wait: calls that were lost with their worker again and again begin apart."""
         await self.mover.come_to_rest()
+        for _ in range(ROUNDS):
+            until = self.mover.refused_until()
+            if until is None:
+                return
+            self.set_clock(max(instant_text(until), instant_text(self.clock.now())))
+            await self.mover.come_to_rest()
 
 
 def live(seed: int) -> Life:

@@ -5,13 +5,14 @@ A tenth of the seeds and of the bugs runs here, another one each day; `make faul
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.simulation.bugs import PLANTED
-from tests.simulation.command import LIVES, USEFUL, find_one
+from tests.simulation.command import LIVES, USEFUL, find_one, replay
 from tests.simulation.life import Life
 from tests.simulation.minimise import minimised
 from tests.simulation.planted import BOUND, Change, instead, planted
@@ -69,6 +70,12 @@ def test_two_runs_of_a_seed_are_equal(kind: str) -> None:
         first, second = LIVES[kind](seed), LIVES[kind](seed)
         assert first.digest == second.digest
         assert first.counts == second.counts
+
+
+@pytest.mark.parametrize("kind", sorted(LIVES))
+def test_replay_lives_the_life_that_is_asked_for(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    replay(Namespace(seed=FIRST, life=kind))
+    assert f"digest {LIVES[kind](FIRST).digest[:16]}:" in capsys.readouterr().out
 
 
 @pytest.mark.timeout(600)

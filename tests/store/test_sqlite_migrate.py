@@ -190,6 +190,21 @@ async def test_somebody_elses_database_is_refused(path: str, env: Env) -> None:
         await open_sqlite(path, env)
 
 
+@pytest.mark.parametrize(
+    "theirs", ["theirs (x)", "schema_migrations (version TEXT)"]
+)  # Rails and others have the latter
+async def test_somebody_elses_database_is_left_as_it_was(path: str, env: Env, theirs: str) -> None:
+    connection = apsw.Connection(path)
+    connection.execute(f"CREATE TABLE {theirs}")
+    connection.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(StoreCorrupt, match="not a Longcase store"):
+        await open_sqlite(path, env)
+    with pytest.raises(StoreCorrupt, match="not a Longcase store"):
+        maintenance.migrate(path, env)
+    assert Path(path).read_bytes() == before
+
+
 async def test_a_file_that_is_no_database_is_refused(path: str, env: Env) -> None:
     Path(path).write_bytes(b"this is no database " * 100)
     with pytest.raises(StoreCorrupt, match="not a SQLite database"):

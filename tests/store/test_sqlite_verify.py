@@ -18,9 +18,7 @@ from tests.support.cases import (
     new_case,
     noted,
     receive,
-    received,
     scheduled,
-    signal,
     turn,
     voted,
 )
@@ -181,15 +179,6 @@ async def test_inv_05_a_reference_to_nothing_is_named(filled: SqliteStore) -> No
     assert any(finding.invariant == "I5" and "tasks" in finding.message for finding in findings)
 
 
-async def test_inv_08_a_signal_in_inbox_and_history_is_named(filled: SqliteStore) -> None:
-    await filled.edit(CaseRef(1), do(inputs=[signal("s-1")]))
-    (item,) = await filled.inbox(1)
-    row = await filled.load(CaseRef(1))
-    assert row is not None
-    await filled.write([turn(row, received(item))])  # `taken` was forgotten
-    assert [(finding.invariant, finding.seq) for finding in await found(filled)] == [("I8", 11)]
-
-
 async def test_inv_12_two_live_cases_of_a_key_are_named(filled: SqliteStore) -> None:
     by_hand(filled, "DROP INDEX one_live_case_per_key", "UPDATE cases SET key = 'k1' WHERE case_no = 3")
     assert "I12" in await invariants(filled)
@@ -270,35 +259,6 @@ async def test_a_kept_promise_is_not_named(store: SqliteStore, events: tuple[Any
     await store.write([turn(base, entered(), receive())])
     await store.edit(CaseRef(1), do(*copy.deepcopy(events)))
     assert await found(store) == []
-
-
-async def test_inv_31_a_case_that_waits_for_nothing_is_named(store: SqliteStore) -> None:
-    (base,) = await store.start([new_case("k1")])
-    await store.write([turn(base, entered())])
-    assert await invariants(store) == {"I31"}
-    await store.edit(CaseRef(1), do(inputs=[signal("s-1")]))
-    assert await invariants(store) == set()
-
-
-async def test_inv_31_a_case_passed_over_for_a_month_is_named(store: SqliteStore) -> None:
-    waiting, moving = await store.start([new_case("k1"), new_case("k2")])
-    await store.write([turn(waiting, entered(), receive(), wake_at="2026-03-02T12:00:00.000000Z")])
-    for month, expected in (("03", set()), ("05", {"I31"})):
-        row = await store.load(CaseRef(moving.case_no))
-        assert row is not None
-        moved = noted()
-        moved.actor = "worker:1"
-        events = [moved] if month == "05" else [entered(), receive(), moved]
-        await store.write([turn(row, *events, at=f"2026-{month}-30T12:00:00.000000Z")])
-        assert await invariants(store) == expected
-
-
-async def test_inv_33_an_event_without_an_actor_cannot_be_stored(store: SqliteStore) -> None:
-    (base,) = await store.start([new_case("k1")])
-    nameless = noted()
-    nameless.actor = ""
-    with pytest.raises(Exception, match="CHECK constraint failed: actor"):
-        await store.edit(CaseRef(base.case_no), do(nameless))
 
 
 async def test_a_store_in_use_is_verified_as_of_one_instant_a_case(store: SqliteStore, env: Env) -> None:

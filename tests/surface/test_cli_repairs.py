@@ -106,3 +106,38 @@ def test_a_changed_question_is_told_in_words_recorded_beside_attempted(
     before, _, after = told.partition("; attempted: ")
     assert recorded in before
     assert attempted in after
+
+
+def test_a_stage_that_is_gone_is_told_once_with_how_a_renaming_is_declared(cli: Cli) -> None:
+    source = LETTERS.replace("RESULT", "str")
+    stage = source.partition("stage(")[2].partition("async def ")[2].partition("(")[0]
+    old, new = cli.folder / "old_stage.py", cli.folder / "new_stage.py"
+    old.write_text(source)
+    new.write_text(source.replace(f"async def {stage}(", "async def renamed("))
+    with Simulation([load_app(str(old))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("letters", {"id": "L-1"})
+    with Simulation([load_app(str(new))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.decide("letters/L-1", "approved", by="ann")
+        told = cli.ok("show", "letters/L-1").out
+        headline, _, incident = told.partition("incident i")
+        assert "attempted" in headline
+        assert incident.count("attempted: no stage of that name") == incident.count("attempted") == 1
+        assert f"stage(was=('{stage}',)) and retry; else move" in incident
+        assert "what applies: retry, move, cancel\n" in incident  # to restart it would come to the same
+
+
+def test_a_long_incident_is_told_in_full_where_it_is_told(cli: Cli) -> None:
+    source = LETTERS.replace("RESULT", "str")
+    source = source.replace('"no stamps"', '", ".join(f"line {line} of it" for line in range(100))')
+    (cli.folder / "letters_long.py").write_text(source)
+    with Simulation([load_app(str(cli.folder / "letters_long.py"))], url=cli.url) as sim:
+        freeze(cli, sim)
+        sim.start("letters", {"id": "L-1"})
+        sim.decide("letters/L-1", "approved", by="ann")
+        told = cli.ok("show", "letters/L-1").out
+    headline, _, incident = told.partition("incident i")
+    assert headline.count("line 7 of it") == 2
+    assert "line 99 of it" not in headline
+    assert "line 99 of it" in incident

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -112,7 +113,7 @@ async def test_what_is_started_is_a_workflow_or_its_name(store_url: str) -> None
         assert error.value.hint == "one of claims"
 
 
-@pytest.mark.parametrize("queues", ["default", "", []], ids=repr)
+@pytest.mark.parametrize("queues", ["default", "", [], None, claims, {"default"}], ids=repr)
 async def test_queues_are_given_as_a_list_of_names(store_url: str, queues: Any) -> None:
     async with Longcase([claims], url=store_url) as longcase:
         with pytest.raises(UsageError, match="is given as the queues, expected a list of names") as error:
@@ -120,11 +121,69 @@ async def test_queues_are_given_as_a_list_of_names(store_url: str, queues: Any) 
         assert error.value.hint == '["default"]; queues here: default'
 
 
+@pytest.mark.parametrize(
+    ("queues", "hint"),
+    [
+        (["defualt"], "did you mean default?"),
+        (["gpu"], "queues here: default"),
+        (["claims"], "claims is a workflow, and a worker moves all that are loaded; queues here: default"),
+    ],
+    ids=repr,
+)
+async def test_a_worker_serves_queues_that_are_known(store_url: str, queues: list[str], hint: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match=f"is bound to queue {queues[0]}, and no call stands in it") as error:
+            async with longcase.working(queues):
+                pass
+        assert error.value.hint == hint
+
+
+async def test_beside_a_known_queue_an_unknown_one_is_a_warning(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Longcase([claims], url=store_url) as longcase, longcase.working(["default", "gpu"]):
+        pass
+    assert "is bound to queue gpu, and no call stands in it; queues here: default" in caplog.text
+
+
 async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
     async with Longcase([claims], url=store_url) as longcase:
         with pytest.raises(UsageError, match="'acme' is given as the parameters") as error:
             await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", "acme")
         assert error.value.hint == "['acme']"
+
+
+async def test_a_parameter_of_a_query_has_a_type_that_sql_knows(store_url: str) -> None:
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(UsageError, match="the query does not run"):
+            await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", [object()])
+
+
+async def test_a_value_that_is_no_json_is_told_with_what_to_give(store_url: str) -> None:
+    given: Any = {"id": "C-1", "amount": Decimal("1.5")}
+    async with Longcase([claims], url=store_url) as longcase:
+        with pytest.raises(InvalidInput, match="/amount is of type Decimal, expected JSON data") as error:
+            await longcase.service.start(claims, given)
+        assert error.value.hint == "as text, like a date or a Decimal; or give an object of the model"
+
+
+async def test_what_is_kept_has_a_bound_from_python_too(store_url: str) -> None:
+    """The command line reads so much and no more; what is larger would be read at every turn of the case."""
+    large: Any = {"id": "C-2", "name": "x" * 1024 * 1024}
+    async with Longcase([claims], url=store_url) as longcase:
+        service = longcase.service
+        await service.start(claims, {"id": "C-1"})
+        with pytest.raises(
+            InvalidInput, match=r"object of claims: 1,0\d\d,\d+ bytes, expected at most 1,048,576"
+        ) as error:
+            await service.start(claims, large)
+        assert error.value.hint == "keep the large part elsewhere, and send where it is"
+        with pytest.raises(InvalidInput, match=r"object of claims: .* expected at most"):
+            await service.start(claims, module.Claim(id="C-2", name=large["name"]))
+        with pytest.raises(InvalidInput, match=r"correction of claims/C-1: .* expected at most"):
+            await service.correct("claims/C-1", {"name": large["name"]}, reason="x")
+        with pytest.raises(InvalidInput, match=r"signal noted: .* expected at most 262,144"):
+            await service.signal("claims/C-1", "noted", {"text": "x" * 256 * 1024})
 
 
 def test_a_member_may_be_written_as_an_actor_is() -> None:

@@ -75,6 +75,12 @@ async def wrong_repairs(longcase: Longcase) -> None:
     await longcase.service.redo("orders/O-1", call=1)  # mistake
 
 
+def wrong_client(client: LongcaseClient) -> None:
+    client.correct("orders/O-1", {"rating": "A"})  # mistake
+    client.retry("orders/O-1", actor="person:ann")  # mistake
+    client.move("orders/O-1", activate, reason="late", force=True)  # mistake
+
+
 Longcase([onboarding], tenant=7)  # mistake
 LongcaseClient([onboarding], tenant=None)  # mistake
 

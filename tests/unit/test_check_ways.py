@@ -114,3 +114,12 @@ def test_row_A4_the_exception_paths_are_on_the_map(tmp_path: Path) -> None:
         ("first", "cancel", "cancel"),
         ("last", "cancel", "cancel"),
     ]
+
+
+def test_hints_name_the_variable_that_holds_the_workflow(tmp_path: Path) -> None:
+    found = check_module(
+        load(tmp_path, PREAMBLE + "\n@wf.stage(owner=desk)\nasync def one(case: Case[Order]) -> Next: ...\n")
+    )
+    hints = {finding.code: finding.hint for finding in found}
+    assert hints["never_closes"] == 'return wf.close("name")'
+    assert hints["wait_without_expectation"].startswith("@wf.stage(")

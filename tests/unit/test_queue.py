@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from longcase import Case, Next, Queue, Team, Workflow, activity, days, minutes
+from longcase import Case, Next, Queue, System, Team, Workflow, activity, days, minutes
 from longcase.app import load_code
 from longcase.errors import DefinitionError
 from longcase.insight.describe import describe_module
@@ -100,3 +100,18 @@ def test_one_name_with_two_sets_of_limits_is_refused() -> None:
 def test_describe_says_the_queue_and_what_holds_for_it() -> None:
     found = {one["name"]: one["limits"] for one in describe_module(sys.modules[__name__])["activities"]}
     assert found["render"] == {"queue": "gpu", "queue_concurrency": 2, "queue_rate": "10 per 1 minute"}
+
+
+def test_describe_says_what_holds_for_the_system_that_is_touched() -> None:
+    [told] = [one for one in describe_module(sys.modules[__name__])["activities"] if one["name"] == "print_out"]
+    assert (told["system"], told["limits"]) == (
+        "printer", {"concurrency": 4, "system_concurrency": 1, "system_rate": "10 per 1 minute"},
+    )  # fmt: skip
+
+
+@activity(
+    owner=desk, effect="repeatable", concurrency=4,
+    system=System("printer", owner=desk, concurrency=1, rate=(10, minutes(1))),
+)  # fmt: skip
+async def print_out(name: str) -> str:
+    return name

@@ -165,6 +165,11 @@ def _print_described(one: dict[str, Any]) -> None:
             ["STAGE", "OWNER", "EXPECTED", "GOAL"],
             [[s["name"], s["owner"], s["expect"], s["goal"]] for s in workflow["stages"]],
         )
+        many = workflow["history"]
+        terminal.line(
+            f"history: a visit warns at {many['visit_warns']:,} events and stops at {many['visit_stops']:,},"
+            f" a case at {many['case_warns']:,} and {many['case_stops']:,}"
+        )
         for path in workflow["exception_paths"]:
             during = path["during"] if isinstance(path["during"], str) else ", ".join(path["during"])
             terminal.line(f"on {path['on']}: {path['name']}, owner {path['owner']}, during {during}")

@@ -225,7 +225,8 @@ def _print_case(session: Session, view: CaseView, sentence: str, now: str) -> No
         terminal.line(
             f"incident {name}, {incident['kind']}, {incident['owner']} to act by {_when(incident['due'], now)}"
         )
-        terminal.line(f"  {incident['message']}")
+        if not {"recorded", "attempted"} <= incident["details"].keys():  # these two are the message, in two lines
+            terminal.line(f"  {incident['message']}")
         for what, value in incident["details"].items():
             if value != "":  # no line of code, where a stage is gone
                 terminal.line(f"  {what}: {_text(value)}")

@@ -96,10 +96,19 @@ def set_result(
     tell(session, accepted, "result set")
 
 
-def move(session: Session, case: CASE, stage: Annotated[str, typer.Argument(help="Where to.")], reason: WHY) -> None:
+def move(
+    session: Session,
+    case: CASE,
+    stage: Annotated[str, typer.Argument(help="Where to.")],
+    reason: WHY,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help='Also if it has called what has effect="once", and calls it again.')
+    ] = False,
+) -> None:
     """Move a case to another stage: its visit ends, nothing is undone."""
     why = checked_reason(reason)
-    tell(session, session.ask(lambda service: service.move(case, stage, reason=why), code=True), "moved")
+    accepted = session.ask(lambda service: service.move(case, stage, reason=why, repeat=repeat), code=True)
+    tell(session, accepted, "moved")
 
 
 def restart(session: Session, case: CASE, reason: WHY) -> None:

@@ -14,7 +14,6 @@ from longcase.cli import terminal
 from longcase.cli.frame import Session, command
 from longcase.errors import UsageError
 from longcase.model.names import counted
-from longcase.nearest import nearest
 
 if TYPE_CHECKING:
     from longcase.app import Longcase
@@ -107,7 +106,8 @@ async def _work(
             await _set_pace(longcase, factor)
         await longcase.record_maps()
         served = longcase.all_queues() if queues is None else queues
-        await _check_queues(longcase, served)
+        for told in await longcase.unknown_queues(served):
+            terminal.note(f"warning: {told}")
         mover = longcase.new_worker(served, attempts=attempts)
         asked = 0
 
@@ -152,27 +152,6 @@ async def _set_pace(longcase: Longcase, factor: float) -> None:
             hint=f"longcase dev APP --factor {factor:g} --store trial.db",
         )
     await longcase.scale_clock(factor)
-
-
-async def _check_queues(longcase: Longcase, served: Sequence[str]) -> None:
-    """Refuse to serve only queues that no loaded activity is bound to: such a worker would never do anything.
-
-    Beside queues that are known it is a warning: a queue that was renamed is served under its old name until it
-    is empty, and the worker must start all the same once it is.
-    """
-    declared = longcase.all_queues()
-    if set(served) <= set(declared):
-        return
-    standing = {queue.queue for queue in (await longcase.service.workers()).queues if queue.waiting or queue.running}
-    known = sorted({*declared, *standing})
-    unknown = [name for name in served if name not in known]
-    for name in unknown:
-        near = nearest(name, known)
-        told = f"no activity of the loaded workflows is bound to queue {name}, and no call stands in it"
-        hint = f"did you mean {near[0]}?" if near else f"queues here: {', '.join(known)}"
-        if len(unknown) == len(served):
-            raise UsageError(told, hint=hint)
-        terminal.note(f"warning: {told}; {hint}")
 
 
 async def _unserved(longcase: Longcase, served: Sequence[str]) -> list[str]:

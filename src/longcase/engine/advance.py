@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Verdict
 from longcase.engine.incidents import TurnDiscarded, incident
-from longcase.engine.inputs import Inputs
+from longcase.engine.inputs import Inputs, answered
 from longcase.engine.tasks import shown_again
 from longcase.engine.turn import Resident
 from longcase.engine.work import Accepted, Advance, Ended, Item, Stopped, Verified, Work
@@ -49,7 +49,7 @@ def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item:
     """Open the incident of a turn that was discarded. The resident is fresh and has no visit.
 
     The input stays unapplied: in the inbox if it came from there (the incident names it, and it is not
-    tried again while that is open), else inside the incident.
+    tried again while that is open), else inside the incident. A call's incident that it has answered ends.
     """
     state = resident.state
     now = instant_of(work.now)
@@ -71,6 +71,8 @@ def refuse_input(resident: Resident, work: Work, discarded: TurnDiscarded, item:
         pending = {"type": "activity_completed", "call": item.call, "result": item.result}
     elif isinstance(item, Accepted):
         discarded.details = {**discarded.details, "input": item.id}
+        for event in answered(state, item):
+            resident.append(event, work.now)
     event = incident(state, discarded, now, resident.code, pending=pending)
     resident.append(event, work.now)
     return result
@@ -106,7 +108,8 @@ class _Run(Inputs):
                 else:
                     waiting = True
                     refused = refused or self._is_plain_signal(item)
-            self.result.applied += 1
+            if done:  # what waits has not taken effect: what comes behind it is the first input
+                self.result.applied += 1
             self.result.items_applied += 1
             self.current = None
         self._clocks(self.work.now)

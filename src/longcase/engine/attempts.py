@@ -257,9 +257,12 @@ def undo_steps(state: CaseState) -> tuple[Literal["wait", "start", "finish", "un
             continue
         call = state.calls.get(entry["call"])
         if entry["status"] == "done":
-            # The compensation an interrupted undo had begun goes on; it is not begun a second time.
+            # The compensation an interrupted undo had begun goes on; it is not begun a second time, nor one beside it.
             latest = compensation(entry)
             begun = state.calls.get(latest)
+            if begun is None:
+                latest = _compensating(state)
+                begun = state.calls.get(latest)
             if begun is None:
                 return "start", entry["call"]
             if begun["status"] in ("running", "ready", "backoff"):
@@ -280,6 +283,11 @@ def compensation(entry: UndoEntry) -> str:
     """Return the name of the call that undoes an entry now: after one that failed for good it is another name."""
     failed = entry.get("failed", 0)
     return f"{entry['call']}-undo{failed + 1}" if failed else f"{entry['call']}-undo"
+
+
+def _compensating(state: CaseState) -> str:
+    """Return a compensation that has not come to its end, "" if there is none."""
+    return next((ref for ref, call in state.calls.items() if call["undoes"]), "")
 
 
 def _since_visit(state: CaseState, stage: str) -> int:

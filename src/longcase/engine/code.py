@@ -30,8 +30,10 @@ class WorkflowCode:
     map_number: int = 0
     fingerprint: str = ""
     cancel_path: Stage[Any] = field(init=False)
+    first_limit: int = field(init=False)  # events of a case below which none of the workflow's limits is reached
 
     def __post_init__(self) -> None:
+        self.first_limit = self.workflow.history.first
         path = self.workflow.paths.get("")
         self.cancel_path = path.stage if path else Stage(
             self.workflow, _cancelled, name=CANCEL_PATH, was=(), owner=None, expect=None, kind="path"

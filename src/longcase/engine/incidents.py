@@ -11,6 +11,7 @@ from longcase.engine.comparing import Fault, Mismatch
 from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
 from longcase.history.event import Event, instant_text
 from longcase.history.state import Call, CaseState
+from longcase.model.activity import Activity
 from longcase.model.codec import Json
 from longcase.model.names import storable, text_of
 
@@ -46,6 +47,7 @@ class TurnDiscarded(Exception):
         node: str = "",
         call: str = "",
         details: dict[str, Json] | None = None,
+        unfit: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -54,6 +56,7 @@ class TurnDiscarded(Exception):
         self.node = node
         self.call = call
         self.details = details or {}
+        self.unfit = unfit  # repairs that its kind allows, and that would come to the same incident
         # Told by `advance`: what took effect before, and the item whose turn it was.
         self.applied = 0
         self.item: Any = None
@@ -94,7 +97,11 @@ def incident(
         "incident": number, "kind": discarded.kind, "owner": discarded.owner, "message": discarded.message,
         "due": instant_text(now + ATTENTION), "cause": cause or state.seen_seq, "call": discarded.call,
         "blocks": blocks and not discarded.call, "pending": pending,
-        "repairs": [repair for repair in _REPAIRS.get(discarded.kind, _OTHERS) if fits(repair, call, code)],
+        "repairs": [
+            repair
+            for repair in _REPAIRS.get(discarded.kind, _OTHERS)
+            if repair not in discarded.unfit and fits(repair, call, code)
+        ],
         "details": discarded.details,
     }  # fmt: skip
     return Event("incident_opened", data, state.visit, cause=cause or state.seen_seq, node=discarded.node)
@@ -121,6 +128,12 @@ def stays_committed(
 def from_fault(fault: Fault, owner: str) -> TurnDiscarded:
     """Turn a fault the host noted into the incident it leads to."""
     return TurnDiscarded(fault.kind, fault.message, owner=fault.owner or owner, details=fault.details)
+
+
+def asked_first(activity: Activity[..., Any] | None) -> dict[str, Json]:
+    """Say of a failed call whether its effect must not be repeated and `verify` can tell: `retry` asks it first."""
+    tells = activity is not None and activity.effect == "once" and activity.verify_function is not None
+    return {"verify": "retry asks it before another attempt begins"} if tells else {}
 
 
 def from_mismatch(mismatch: Mismatch, owner: str) -> TurnDiscarded:

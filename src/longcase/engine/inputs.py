@@ -11,7 +11,7 @@ from longcase.engine.incidents import TurnDiscarded, damaged_input, incident
 from longcase.engine.outcomes import for_nobody
 from longcase.engine.work import Accepted, Command
 from longcase.history.event import Event, instant_of
-from longcase.history.state import blocked
+from longcase.history.state import CaseState, blocked
 from longcase.model.codec import Json
 from longcase.model.workflow import ExceptionPath
 
@@ -36,6 +36,7 @@ class Inputs(Clocks):
             self._unhandled(item, f"case closed: {(state.close or {}).get('name', '')}")
             return True
         if self._is_refused(item):
+            self._answered(item)
             return False  # refused, and nothing has been repaired since: what comes after it may go first
         if item.damaged:
             return self._damaged(item)
@@ -107,6 +108,7 @@ class Inputs(Clocks):
             return True  # else a restart has recorded the result when it kept it for the visit that began anew
         if blocked(state) and call["awaited"] and not call["undoes"]:
             if not attempts.left_open(state, ref):
+                self._answered(item)
                 return False
             call = {**call, "awaited": False}
         if state.status == "closed":
@@ -134,6 +136,10 @@ class Inputs(Clocks):
             if call.get("committed"):  # no person has said so: its own transaction has
                 self._late(event, call, item.data.get("result"))
         return True
+
+    def _answered(self, item: Accepted) -> None:
+        for event in answered(self.state, item):
+            self.resident.append(event, self.work.now)
 
     def _child_refused(self, item: Accepted) -> None:
         """A child's key names a live case of somebody else: nobody will ever tell the stage of its close (B22)."""
@@ -227,3 +233,21 @@ class Inputs(Clocks):
         )  # fmt: skip
         self.resident.conclude()
         self.result.applied += 1
+
+
+def answered(state: CaseState, item: Accepted) -> list[Event]:
+    """Return the ends of the incidents of a call whose result was accepted and has to wait for another incident.
+
+    Their owner has acted: he would else be asked for what he has given, and giving it again would do nothing.
+    """
+    if item.type != "activity_completed" or item.damaged:
+        return []
+    data: dict[str, Json] = {"how": "answered", "reason": item.data.get("why", "")}
+    return [
+        Event(
+            "incident_closed", {"incident": number, **data}, actor=item.actor, channel=item.channel,
+            on_behalf=item.on_behalf, cause=state.seen_seq,
+        )
+        for number, opened in state.incidents.items()
+        if opened["call"] == item.data["call"]
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import sys
 from asyncio import events, futures
 from collections import deque
@@ -40,6 +41,7 @@ _TASKS = asyncio.gather.__code__.co_filename  # asyncio's own code of tasks: wha
 
 
 _UNDEAD: list[Any] = []
+_CAN_WAIT = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class StepLimit(Exception):
@@ -420,7 +422,8 @@ def _end(coroutine: Any) -> None:
 
     `while True: try: await ... except BaseException: pass` survives GeneratorExit. Left to gc it would be
     resumed without a loop, where its awaits fail at once and it spins for ever. So it is resumed here under
-    a trace function that raises at the n-th line, for growing n, until it raises outside the `try`.
+    a trace function that raises at the n-th line, for growing n, until it raises outside the `try`. Only lines of
+    coroutines and generators count: a plain function that they call may be somebody else's finalizer.
     """
     for patience in range(KILL_TRIES):
         outer = sys.gettrace()
@@ -441,6 +444,8 @@ def _end(coroutine: Any) -> None:
 def _killing_at(line: int) -> Callable[..., Any]:
     def trace(frame: Any, event: str, arg: Any) -> Any:
         nonlocal line
+        if event == "call" and not frame.f_code.co_flags & _CAN_WAIT:
+            return None
         if event == "line":
             line -= 1
             if line == 0:

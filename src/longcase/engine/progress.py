@@ -6,7 +6,7 @@ from typing import Any
 
 from longcase.engine.incidents import TurnDiscarded, incident
 from longcase.engine.turn import Resident
-from longcase.engine.work import Advance, Command, Item, Stopped, Work
+from longcase.engine.work import Accepted, Advance, Command, Item, Stopped, Work
 from longcase.history.event import instant_of
 from longcase.history.state import Call
 from longcase.model.activity import Activity
@@ -44,6 +44,13 @@ class Progress:
 
     def _has_incident(self, ref: str) -> bool:
         return any(opened["call"] == ref for opened in self.state.incidents.values())
+
+    def _is_told(self, ref: str) -> bool:
+        """Tell whether an outcome of the call has been accepted and waits: nobody need be asked for it."""
+        return any(
+            isinstance(item, Accepted) and item.data.get("call") == ref and item.no not in self.result.taken
+            for item in self.work.items
+        )
 
     def _call_incident(
         self, kind: str, message: str, owner: str, ref: str, call: Call, details: dict[str, Json], cause: int

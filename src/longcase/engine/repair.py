@@ -15,6 +15,7 @@ from longcase.engine.attempts import completed
 from longcase.engine.code import WorkflowCode
 from longcase.engine.corrections import input_corrected
 from longcase.engine.incidents import fits
+from longcase.engine.repeating import refuse_repeating
 from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, RepairRefused, UsageError
 from longcase.history.committed import results_gone
@@ -63,18 +64,24 @@ def open_incident(state: CaseState, number: str | None = None) -> tuple[str, Inc
 
 
 def retry(state: CaseState, number: str | None, actor: Actor, reason: str, now: str) -> Repair:
-    """Grant the failed call new attempts under the same key, or apply the refused input again."""
+    """Grant the failed call new attempts under the same key, or apply the refused input again.
+
+    Where its effect must not be repeated and `verify` can tell whether it took place, it is asked first.
+    """
     ref, incident = open_incident(state, number)
     _allow(incident, "retry")
     repair = Repair(did=f"retried {incident['kind']}")
     call = state.calls.get(incident["call"])
     if incident["kind"] in _CALL_KINDS and call is not None:
-        data = {
+        data: dict[str, Json] = {
             "call": incident["call"],
             "reason": reason,
             "deadline": "",
             "expected": instant_text(instant_of(now) + RETRY_EXPECTED),
         }
+        if "verify" in incident["details"]:
+            data["asks"] = True
+            repair.did += "; verify is asked first whether it took effect"
         event = by(
             actor,
             Event(
@@ -187,17 +194,22 @@ def move(
     code: WorkflowCode | None,
     earlier: Sequence[Event] = (),
     committed: Mapping[str, Json] | None = None,
+    *,
+    repeat: bool = False,
 ) -> Repair:
     """End the visit and enter another stage; nothing is undone (SEMANTICS B12).
 
     `earlier` are the events of the last visit of that stage: its calls are made again under their old
     keys, so that the world can tell a repeat from a new one (SEMANTICS A5). Their results are not reused.
+    If one of them has an effect that must not be repeated, `repeat` says that a person wants it all the same.
     """
     still_open(state)
     if code is not None:
         known = list(code.workflow.stages)
         if stage not in known:
             raise UsageError(f"{code.workflow.name} has no stage {stage}", hint=f"its stages are {', '.join(known)}")
+    if not repeat:
+        refuse_repeating(state, stage, earlier, code)
     repair = _moved(state, stage, actor, reason, restart=False, reuse=_calls_of(earlier, state, results=False))
     outlasting = {
         ref: result
@@ -223,14 +235,14 @@ def restart(
     recorded first, so that no call is made again whose rows are there (A12). One whose result is gone refuses it.
     """
     still_open(state)
-    for call in state.calls.values():
+    for ref, call in state.calls.items():
         activity = code.activities.get(call["activity"]) if code is not None else None
         if call["status"] in ("running", "unknown", "incident") and activity is not None and activity.effect == "once":
             # The new visit would begin the same call under the same key beside it.
             raise RepairRefused(
                 f"{state.address} cannot restart: attempt {call['attempt']} of {call['activity']} is not settled, "
                 "and its effect must not be repeated",
-                hint=f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ...",
+                hint=_settling(state, ref, call),
             )
     if gone := results_gone(state, committed or {}):
         call = state.calls[gone[0]]
@@ -256,6 +268,12 @@ def restart(
     if state.tasks:
         repair.did += "; what was asked is asked again"
     return repair
+
+
+def _settling(state: CaseState, ref: str, call: Call) -> str:
+    if call["status"] == "incident" and not any(opened["call"] == ref for opened in state.incidents.values()):
+        return f"its result was accepted, and waits for the other incident: longcase show {state.address}"
+    return f"wait for its end, or: longcase set-result {state.address} '<json>' --reason ..."
 
 
 def _recorded(state: CaseState, committed: Mapping[str, Json]) -> list[Event]:

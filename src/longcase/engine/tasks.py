@@ -36,6 +36,7 @@ class Actor:
 
     @property
     def person(self) -> str:
+        """The name without its kind: `anna` of `person:anna`."""
         return self.name.partition(":")[2] or self.name
 
 
@@ -139,19 +140,24 @@ def answer_task(
     allowed = _refused_person(task, actor.person)
     if allowed:
         return refuse(RefusedError(allowed, hint=f"longcase tasks --case {state.address}"))
-    events: list[Event] = []
     fresh = shown_again(state, ref)
-    if fresh is not None:
-        events.append(fresh)
-        stale, current = fresh.data["asked_again"], fresh.data["digest"]
-    else:
-        stale, current = [], task["digest"]
+    current = task["digest"] if fresh is None else fresh.data["digest"]
     if shown_digest is not None and shown_digest != current:
-        error: LongcaseError = StaleDecision(
-            f'"{task["question"]}": what was shown has changed since', hint=f"longcase tasks --case {state.address}"
+        refusal = refuse(
+            StaleDecision(
+                f'"{task["question"]}": what was shown has changed since', hint=f"longcase tasks --case {state.address}"
+            )
         )
-        refusal = refuse(error)
-        return Answered([*events, *refusal.events], refusal=error)
+        return Answered([*([fresh] if fresh else []), *refusal.events], refusal=refusal.refusal)
+    return _vote(state, ref, task, actor, answer, reason, fresh, now)
+
+
+def _vote(
+    state: CaseState, ref: str, task: Task, actor: Actor, answer: Json, reason: str, fresh: Event | None, now: str
+) -> Answered:
+    """Count an answer that may be given. `fresh` is the record of what is shown having changed, if it has."""
+    events: list[Event] = [] if fresh is None else [fresh]
+    stale, current = ([], task["digest"]) if fresh is None else (fresh.data["asked_again"], fresh.data["digest"])
     votes = [vote for vote in task["votes"] if vote["by"] not in stale]
     earlier = next((vote for vote in votes if vote["by"] == actor.person), None)
     if earlier is not None and earlier["answer"] == _text(answer):

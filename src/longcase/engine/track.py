@@ -64,6 +64,7 @@ class Track:
         self.state = state
         self.number = state.visit
         self.first_seq = state.seq
+        self.records = 0  # events since then that replay does not compare
         self.entered = instant_of(state.entered_at)
         self.at = state.entered_at
         self._instant = self.entered
@@ -149,10 +150,12 @@ class Track:
                 self._differ(event, None)
                 return
             apply(self.state, event)
+            if road == "record":
+                self.records += 1
+                continue
             if road == "outside":
                 event = self._follow(event, trailing)
-            if road != "record":
-                self.feed(event)
+            self.feed(event)
         if self.mismatch is not None:
             return
         self.mode = "live"
@@ -171,6 +174,8 @@ class Track:
             apply(self.state, event)
             if CATALOGUE[event.type].road == "outside":
                 outside = event
+            else:
+                self.records += 1
         return outside
 
     def interrupt(self) -> bool:
@@ -345,6 +350,7 @@ class Track:
         recorded = self._recorded
         while recorded and CATALOGUE[recorded[0].type].road == "record":
             apply(self.state, recorded.popleft())
+            self.records += 1
         node, n, _ = place
         if not recorded or CATALOGUE[recorded[0].type].road != "emitted":
             self._mismatch("nothing more in this turn", outline(kind, data, node, n))

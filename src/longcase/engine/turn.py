@@ -16,8 +16,10 @@ from typing import Any
 from longcase.engine.attempts import completed, unsettled
 from longcase.engine.closing import close_result
 from longcase.engine.code import WorkflowCode
+from longcase.engine.growing import warned_of
 from longcase.engine.incidents import (
     TurnDiscarded,
+    asked_first,
     failed_calls,
     from_damage,
     from_exception,
@@ -40,10 +42,6 @@ from longcase.model.workflow import Stage
 from longcase.record import record
 
 VISITS_A_TURN = 100
-VISIT_WARNS = 1_000
-VISIT_STOPS = 40_000
-CASE_WARNS = 10_000
-CASE_STOPS = 50_000
 
 
 @record(frozen=False)
@@ -109,8 +107,13 @@ class Resident:
                 "code_changed",
                 f"recorded: stage {name}; attempted: {self.code.workflow.name} has no such stage",
                 owner=self.code.workflow.owner.name,
-                details={"recorded": f"stage {name}", "attempted": "no stage of that name", "line": ""},
-            )
+                details={
+                    "recorded": f"stage {name}", "attempted": "no stage of that name", "line": "",
+                    "hint": f"if it was renamed, deploy it as @{self.code.workflow.variable}.stage(was=({name!r},)) "
+                    "and retry; else move",
+                },
+                unfit=("restart",),
+            )  # fmt: skip
         return stage
 
     def _require_object(self) -> None:
@@ -138,6 +141,8 @@ class Resident:
         if event.visit == 0:
             event.visit = state.visit
         apply(state, event)
+        if state.seen_seq != event.seq and self.visit is not None:
+            self.visit.records += 1
         self.emitted.append(event)
         return event
 
@@ -330,7 +335,7 @@ class Resident:
             return TurnDiscarded(
                 "activity_failed", f"{data['activity']} failed: {data['error']['type']}: {data['error']['message']}",
                 owner=activity.owner.name if activity else owner, node=event.node, call=data["call"],
-                details={"error": data["error"], "attempt": last_attempt(data)},
+                details={"error": data["error"], "attempt": last_attempt(data), **asked_first(activity)},
             )  # fmt: skip
         return from_exception(error, owner)
 
@@ -413,16 +418,10 @@ class Resident:
 
     def _bound(self, visit: Visit) -> None:
         """Keep a visit and a case from growing without end (B20)."""
-        seq = self.state.seq
-        if seq < VISIT_WARNS:
+        seq, code = self.state.seq, self.code
+        if seq < code.first_limit:
             return
-        long_visit = seq - visit.first_seq
-        if long_visit >= VISIT_STOPS or seq >= CASE_STOPS:
-            what = f"the visit has {long_visit} events" if long_visit >= VISIT_STOPS else f"the case has {seq} events"
-            raise TurnDiscarded(
-                "history_too_long", f"{what}; return case.again() now and then", owner=visit.stage.owner.name
-            )
-        grown = {"visit": long_visit >= VISIT_WARNS, "case": seq >= CASE_WARNS}
-        news = [what for what, is_long in grown.items() if is_long and what not in self.state.warned]
-        if news:
-            self.append(Event("visit_warned", {"of": news, "visit_events": long_visit, "case_events": seq}), visit.at)
+        seen = seq - visit.first_seq - visit.records
+        warning = warned_of(self.state, seen, code.workflow.history, visit.stage.owner.name)
+        if warning is not None:
+            self.append(warning, visit.at)

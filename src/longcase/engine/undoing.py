@@ -80,7 +80,7 @@ class Undoing(Progress):
             data: dict[str, Json] = {"call": ref, "status": "nothing", "drop": ref}
             self.resident.append(Event("undo_skipped", data), self.work.now)
             self._undo()
-        elif call["status"] in ("unknown", "incident") and not self._has_incident(ref):
+        elif call["status"] in ("unknown", "incident") and not (self._has_incident(ref) or self._is_told(ref)):
             # An incident of the call that the interrupt superseded has left the outcome as unknown as it was.
             activity = self._activity(call)
             if call["status"] == "incident" or activity is None or activity.verify_function is None:

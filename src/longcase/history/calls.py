@@ -218,6 +218,9 @@ def _call_retried(state: CaseState, event: Event) -> None:
     # Nobody waits for a call that an undo has to settle: it is ready, as one in backoff would be given up.
     call["status"] = "backoff" if call["awaited"] or call["undoes"] else "ready"
     call["next_try"] = event.at
+    if event.data.get("asks"):  # `verify` says whether there is another attempt
+        call["status"] = "unknown"
+        call["next_try"] = ""
     call["failures"] = 0
     call.pop("lost", None)
     call["deadline"] = event.data["deadline"]

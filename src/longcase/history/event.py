@@ -99,7 +99,7 @@ _ALL = (
     ),
     EventType("cancel_requested", "record", "case", "somebody asked to cancel the case"),
     EventType("incident_opened", "record", "stage", "the case cannot go on without an operator"),
-    EventType("incident_closed", "record", "stage", "the incident ended: repaired, or superseded"),
+    EventType("incident_closed", "record", "stage", "the incident ended: repaired, answered, or superseded"),
     EventType("call_retried", "record", "node", "an operator granted the call new attempts"),
     EventType("input_corrected", "record", "node", "a field that a call in flight was called with has been corrected"),
     EventType("call_redone", "record", "node", "an operator had it called anew with other arguments, under a new key"),

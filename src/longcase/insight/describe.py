@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,7 @@ def _workflow(workflow: Workflow[Any]) -> dict[str, Any]:
         "name": workflow.name,
         "owner": workflow.owner.name,
         "expect": describe_span(workflow.expect),
+        "history": asdict(workflow.history),
         "object": workflow.object.__name__,
         "key": workflow.key_field,
         "schema": workflow.codec.schema(),
@@ -80,9 +82,12 @@ def _workflow(workflow: Workflow[Any]) -> dict[str, Any]:
 
 
 def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
+    system = activity.system
     limits = {
         "concurrency": activity.concurrency,
-        "rate": f"{activity.rate[0]} per {describe_span(activity.rate[1])}" if activity.rate else None,
+        "rate": _rate(activity.rate),
+        "system_concurrency": system.concurrency if system else None,
+        "system_rate": _rate(system.rate) if system else None,
         **_queue(activity),
     }
     timeouts = {
@@ -95,7 +100,7 @@ def _activity(activity: Activity[..., Any]) -> dict[str, Any]:
         "name": activity.name,
         "goal": _goal(activity.raw),
         "owner": activity.owner.name,
-        "system": activity.system.name if activity.system else None,
+        "system": system.name if system else None,
         "input": {name: codec.schema() for name, codec in activity.codecs.items()},
         "input_text": _input(activity),
         "output": activity.result_codec.schema(),
@@ -122,8 +127,12 @@ def _queue(activity: Activity[..., Any]) -> dict[str, Any]:
         "queue": queue.name,
         "priority": activity.priority or None,
         "queue_concurrency": queue.concurrency,
-        "queue_rate": f"{queue.rate[0]} per {describe_span(queue.rate[1])}" if queue.rate else None,
+        "queue_rate": _rate(queue.rate),
     }
+
+
+def _rate(rate: tuple[int, timedelta] | None) -> str | None:
+    return f"{rate[0]} per {describe_span(rate[1])}" if rate else None
 
 
 def _decision(decision: Decision[..., Any]) -> dict[str, Any]:

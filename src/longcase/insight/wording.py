@@ -21,6 +21,7 @@ from longcase.model.codec import dump_json
 Written = Callable[[str], str]
 """How a face writes an instant."""
 
+INCIDENT_SHOWN: Final = 160  # characters, of what a case waits for
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _INSTANTS: Final = frozenset({"next_try", "due"})  # of an event's data
 
@@ -45,7 +46,12 @@ def headline(state: CaseState, now: str, written: Written) -> str:
 
 
 def waiting_on(kind: str | None, what: str, written: Written) -> str:
-    """Return what is waited for as it is read: of a call that is tried again the instant, as the face writes it."""
+    """Return what is waited for as it is read: of a call that is tried again the instant, as the face writes it.
+
+    Of a long incident the beginning: all of it is told where the incident is.
+    """
+    if kind == "incident" and len(what) > INCIDENT_SHOWN:
+        return f"{what[: INCIDENT_SHOWN - 3].rstrip()}..."
     return with_instants(what, written) if kind == "activity" else what
 
 
@@ -231,7 +237,7 @@ _TOLD: Final[dict[str, str]] = {
     "unwind_refused": "stage code did not end when interrupted",
     "cancel_requested": "asked to cancel: {reason}",
     "incident_opened": "incident {incident}, {kind}: {message}; {owner} to act",
-    "incident_closed": "incident {incident} ended: {how} {reason}",
+    "incident_closed": "incident {incident} ended: {how}: {reason}",
     "call_retried": "granted {call} new attempts: {reason}",
     "input_corrected": "corrected since: what {activity} ({call}) was called with",
     "call_redone": "had {activity} called anew with {changed}: {reason}",
@@ -255,6 +261,8 @@ def told(event: Event, written: Written = str) -> str:
         text = "nobody took the input {signal}: {why}"
     elif event.type == "vote_given" and "before" in event.data:
         text = '{vote.by} answered "{vote.answer}" instead of "{before}": {vote.reason}'
+    elif event.type == "call_retried" and event.data.get("asks"):
+        text = "granted {call} new attempts, should verify say that it did not take effect: {reason}"
     if event.type == "input_corrected":
         return "; ".join(_called_with(event.data["activity"], event.data["call"], event.data))
     out = ""

@@ -11,20 +11,20 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from random import Random
-from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
 
 import pydantic
 from pydantic import BaseModel
 
-from longcase.errors import DefinitionError, InvalidInput, UsageError
+from longcase.errors import InvalidInput, UsageError
 from longcase.model.codec import Json, codec_for, invalid
 from longcase.model.exits import Again
 from longcase.model.host import Host, RequireRequest, TaskRequest
 from longcase.model.ladder import Ladder, escalations
 from longcase.model.names import check_key
 from longcase.model.people import Owner
+from longcase.model.selector import selected_field
 from longcase.model.span import Span
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Approval(Generic[A_co]):
 
     @property
     def answer(self) -> A_co:
+        """What was decided, typed as the answers that were offered."""
         return self._answer
 
 
@@ -409,51 +410,6 @@ class Case(Generic[O]):
 
 def _approval(outcome: Any, answer: A) -> Approval[A]:
     return Approval(answer, outcome.get("reason") or "", tuple(outcome.get("by") or ()), bool(outcome.get("expired")))
-
-
-class _Recorder:
-    """Stands in for the object in a field selector and notes which attributes are read."""
-
-    __slots__ = ("_path",)
-    _path: tuple[str, ...]
-
-    def __init__(self, path: tuple[str, ...] = ()) -> None:
-        self._path = path
-
-    def __getattr__(self, name: str) -> _Recorder:
-        return _Recorder((*self._path, name))
-
-
-_by_code: dict[CodeType, str] = {}
-
-
-def _selected(selector: Callable[[Any], Any]) -> str:
-    try:
-        chosen = selector(_Recorder())
-    except Exception as error:
-        raise _not_a_selector(f"it raised {type(error).__name__}: {error}") from None
-    if not isinstance(chosen, _Recorder) or not chosen._path:
-        raise _not_a_selector("it does more than read an attribute")
-    if len(chosen._path) > 1:
-        raise _not_a_selector(f"{'.'.join(chosen._path)} reaches into a field")
-    return chosen._path[0]
-
-
-def selected_field(selector: Callable[[Any], Any]) -> str:
-    """Return the field a selector like `lambda client: client.legal_entity` names."""
-    # A lambda is a new object at every call: cached by its code, or the cache would keep alive what it closes over.
-    code = getattr(selector, "__code__", None)
-    if code is None or selector.__closure__:
-        return _selected(selector)
-    if code not in _by_code:
-        _by_code[code] = _selected(selector)
-    return _by_code[code]
-
-
-def _not_a_selector(why: str) -> DefinitionError:
-    return DefinitionError(
-        f"field selector: {why}, expected one field of the object", hint="lambda client: client.legal_entity"
-    )
 
 
 @lru_cache(maxsize=256)

@@ -33,6 +33,7 @@ class Ruled(Generic[A_co]):
 
     @property
     def answer(self) -> A_co:
+        """The answer, one of those that the decision declares."""
         return self._answer
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from longcase.errors import InvalidInput
-from longcase.model.codec import MAX_INTEGER, Json
+from longcase.model.codec import MAX_INTEGER, Json, json_bytes
 
 BODY_BYTES: Final = 1024 * 1024
 """The largest business object, form or result that is read."""
@@ -89,13 +89,17 @@ def parse_json(text: str | bytes, *, max_bytes: int = BODY_BYTES, what: str = "J
     return value
 
 
-def check_json(value: Json, *, what: str = "value") -> Json:
+def check_json(value: Json, *, what: str = "value", max_bytes: int | None = None) -> Json:
     """Return a value that is JSON data already, after the same rules; pairs of surrogates are one character.
 
+    Args:
+        max_bytes: the most that its text may take, where it is kept.
     Raises:
         InvalidInput: with one of `REASONS`; the message names the place by JSON pointer.
     """
     _check(value, what, "", 0)
+    if max_bytes is not None and (size := len(json_bytes(value))) > max_bytes:
+        _refuse(what, "too_large", f"{size:,} bytes, expected at most {max_bytes:,}")
     return value
 
 
@@ -123,7 +127,8 @@ def _check(value: Json, what: str, place: str, depth: int) -> None:
         for position, item in enumerate(value):
             _check(item, what, f"{place}/{position}", depth + 1)
     else:
-        _refuse(what, "invalid_json", f"{place or '/'} is of type {type(value).__name__}, expected JSON data")
+        told = f"{place or '/'} is of type {type(value).__name__}, expected JSON data"
+        _refuse(what, "invalid_json", told, hint="as text, like a date or a Decimal; or give an object of the model")
 
 
 def _decoded(text: str | bytes, max_bytes: int, what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -13,8 +14,9 @@ from longcase.model.case import Case, O
 from longcase.model.codec import Codec, Json, codec_for
 from longcase.model.exits import Again, Close
 from longcase.model.expected import check_kind, check_span, check_text_key
-from longcase.model.host import current_host
+from longcase.model.growth import HistoryLimits
 from longcase.model.names import check_name, printable
+from longcase.model.part import Part
 from longcase.model.people import Owner
 from longcase.model.signal import Signal
 from longcase.model.span import Span
@@ -25,6 +27,8 @@ S = TypeVar("S", bound=BaseModel)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+DEFAULT_LIMITS = HistoryLimits()
 
 StageFn = Callable[[Case[O]], Coroutine[Any, Any, "Stage[O] | Close | Again"]]
 
@@ -118,10 +122,19 @@ class Workflow(Generic[O]):
         owner: who is accountable where a stage names nobody.
         expect: how long a case is expected to take.
         was: earlier names, so that open cases find it after a renaming.
+        history: at how many events a visit and a case warn and stop.
     """
 
     def __init__(
-        self, name: str, *, object: type[O], key: str, owner: Owner, expect: Span, was: tuple[str, ...] = ()
+        self,
+        name: str,
+        *,
+        object: type[O],
+        key: str,
+        owner: Owner,
+        expect: Span,
+        was: tuple[str, ...] = (),
+        history: HistoryLimits = DEFAULT_LIMITS,
     ) -> None:
         self.name = check_name(name, "workflow")
         self.object = object
@@ -129,6 +142,7 @@ class Workflow(Generic[O]):
         self.owner = owner
         self.expect = expect
         self.was = was
+        self.history = history
         self.stages: dict[str, Stage[O]] = {}
         self.paths: dict[str, ExceptionPath[O]] = {}  # by signal name; "" is the reaction to cancel
         self.handlers: dict[str, Handler[O]] = {}  # by signal name
@@ -150,8 +164,19 @@ class Workflow(Generic[O]):
                 f"workflow {name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")'
             )
         check_text_key(f"workflow {name}", object, key)
+        if not isinstance(history, HistoryLimits):
+            raise DefinitionError(
+                f"workflow {name}: history={printable(history)}, expected HistoryLimits",
+                hint="history=HistoryLimits(case_stops=200_000)",
+            )
         if expect is not None:  # without one, `longcase check` has a finding
             check_span(f"workflow {name}", "expect", expect, "days", business=True)
+
+    @property
+    def variable(self) -> str:
+        """The name it has in its module, for hints that are pasted; before it has one, its name as Python writes it."""
+        there = vars(sys.modules[self.module]) if self.module in sys.modules else {}
+        return next((name for name, held in there.items() if held is self), self.name.replace("-", "_"))
 
     @property
     def codec(self) -> Codec:
@@ -163,7 +188,7 @@ class Workflow(Generic[O]):
         """The first stage: the one declared first."""
         for stage in self.stages.values():
             return stage
-        raise DefinitionError(f"workflow {self.name} has no stage", hint=f"@{self.name.replace('-', '_')}.stage")
+        raise DefinitionError(f"workflow {self.name} has no stage", hint=f"@{self.variable}.stage")
 
     @property
     def written(self) -> list[Stage[O]]:
@@ -275,7 +300,7 @@ class Workflow(Generic[O]):
             if signal.workflow != self.name:
                 raise DefinitionError(
                     f"{stage.name}: signal {signal.name} belongs to {signal.workflow}, not {self.name}",
-                    hint=f'make the signal with {self.name.replace("-", "_")}.signal("{signal.name}", ...)',
+                    hint=f'make the signal with {self.variable}.signal("{signal.name}", ...)',
                 )
             if signal.name in self.paths or signal.name in self.handlers:
                 what = "exception paths" if interrupts and signal.name in self.paths else "reactions"
@@ -345,7 +370,7 @@ class Workflow(Generic[O]):
 
     def _check_reaction(self, signal: object, during: object, interrupts: object) -> None:
         """Refuse what `on` cannot take: texts in the place of a signal or of a stage, most of all."""
-        own = self.name.replace("-", "_")
+        own = self.variable
         if not isinstance(signal, Signal):
             name = signal if isinstance(signal, str) else "withdrawn"
             near = nearest(name, self.signals)
@@ -376,27 +401,3 @@ class Workflow(Generic[O]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}>"
-
-
-class Part(Generic[O, P, R]):
-    """A helper coroutine of a workflow; calling it pushes its name on the path of the map's nodes."""
-
-    def __init__(self, fn: Callable[Concatenate[Case[O], P], Coroutine[Any, Any, R]], label: str | None = None) -> None:
-        self.fn = fn
-        self.name = check_name(fn.__name__, "part")
-        self.label = label
-        self.__doc__ = fn.__doc__
-
-    async def __call__(self, case: Case[O], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the part inside the calling stage."""
-        host = current_host.get()
-        leave = host.enter_part(f"{self.name}:{self.label}" if self.label else self.name) if host else None
-        try:
-            return await self.fn(case, *args, **kwargs)
-        finally:
-            if leave:
-                leave()
-
-    def labelled(self, label: str) -> Part[O, P, R]:
-        """Return the same part under its own place on the map, for a second use in one stage."""
-        return Part(self.fn, check_name(label, "label"))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
+from longcase.backoff import Backoff
 from longcase.engine.attempts import Failure, Success
 from longcase.engine.work import Command, Ended, Item, Verified
 from longcase.env import Env
@@ -33,7 +34,6 @@ log = logging.getLogger("longcase.worker")
 
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 LEAVE_GRACE = 1.0  # seconds a cancelled attempt has to end when the worker leaves
-READ_AGAIN = 0.5  # seconds before an attempt that has not begun asks a store anew that was away
 
 T = TypeVar("T")
 Key = tuple[int, str, int]  # case, call, number of the attempt
@@ -226,6 +226,7 @@ class Carrier:
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read what an attempt begins with. A store that is away is waited for: nobody has been asked yet."""
+        backoff = Backoff(self._env.random.random)
         while True:
             try:
                 return await read()
@@ -233,7 +234,7 @@ class Carrier:
                 if not error.retryable:
                     raise
                 log.warning("an attempt waits for the store: %s", error.message)
-            await asyncio.sleep(READ_AGAIN)
+            await backoff.pause()
 
     async def _verify(self, moved: Moved, command: Command, call: Call) -> None:
         try:

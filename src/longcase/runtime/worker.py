@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from longcase.backoff import Backoff
 from longcase.engine.code import WorkflowCode
 from longcase.engine.work import Item
 from longcase.env import Env
@@ -41,7 +42,6 @@ IN_FLIGHT = 2 * BATCH  # attempts and outcomes above which new cases are accepte
 POLL = 0.05  # seconds between looks at what other processes have committed
 READ_CLOCK = 0.0005  # seconds one reading of the clock is good for; an instant is then late, never early
 DRAIN = 30.0  # seconds a stopping worker waits for its attempts
-RETRY_STORE = 0.5  # seconds before trying again after the store was unavailable
 
 
 class Worker:
@@ -70,6 +70,7 @@ class Worker:
         self._carrier = Carrier(store, env, self._now, self.agenda.report, self.agenda.settle, self._freed)
         self._membership = Membership(store, env, self._carrier.culprit, self.agenda.ring)
         self._sweep = Sweep(store, env, self.agenda.look_everywhere)
+        self._backoff = Backoff(env.random.random)  # while the store is unavailable
         self._stopping = False
         self._draining = False
         self._starting = 0  # starts of this process that are being written
@@ -108,7 +109,9 @@ class Worker:
                         await self.join()
                     if self._membership.forgotten:
                         await self._join_anew()
-                    if not await self._round():
+                    moved = await self._round()
+                    self._backoff.reset()
+                    if not moved:
                         if self._draining and self._drained:
                             break
                         await self._idle()
@@ -120,7 +123,8 @@ class Worker:
                     log.warning("store unavailable, trying again: %s", error.message)
                     if self._turns is not None:
                         self._turns_reset()
-                    await asyncio.sleep(RETRY_STORE)
+                    if not self._stopping:
+                        await self._backoff.pause()
         finally:
             await self._leave()
 
@@ -153,6 +157,7 @@ class Worker:
         """Ask the worker to stop: begin nothing new, let running attempts end, record them, then leave."""
         self._draining = True
         self._slots.closed = True
+        self._backoff.hurry()
         self.agenda.ring()
         asyncio.get_running_loop().call_later(DRAIN, self.abort)
 
@@ -164,6 +169,7 @@ class Worker:
     def abort(self) -> None:
         """Stop now; running attempts are lost and will be tried again."""
         self._stopping = self._carrier.leaving = True
+        self._backoff.hurry()
         self.agenda.ring()
 
     def wake(self, case_no: int) -> None:

@@ -11,7 +11,7 @@ from longcase.history.event import Event
 from longcase.history.state import CaseState, apply
 from longcase.model.codec import Json
 from longcase.model.form import form_problems
-from longcase.model.strict_json import check_json
+from longcase.model.strict_json import BODY_BYTES, check_json
 from longcase.service.door import Accepted, Door, TaskView, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
 
@@ -101,7 +101,7 @@ class Answering(Door):
         data = {
             "task": end.data["task"],
             "by": who.person,
-            "answer": check_json(answer, what="answer"),
+            "answer": check_json(answer, what="answer", max_bytes=BODY_BYTES),
             "reason": reason,
             "refused": told.code,
             "why": told.message,
@@ -209,7 +209,7 @@ class Answering(Door):
     def _check_form(self, state: CaseState, task: str, answer: Json) -> Json:
         """Check a filled form against its schema; what only the author's own validators know, the stage finds."""
         record = state.tasks[task]
-        check_json(answer, what="answer")
+        check_json(answer, what="answer", max_bytes=BODY_BYTES)
         if record["kind"] != "task":
             return answer
         hint = f"longcase tasks --case {state.address} --json  # has the form"

@@ -17,7 +17,7 @@ from longcase.history.event import Event
 from longcase.history.state import Call, CaseState
 from longcase.model.codec import Json, codec_for
 from longcase.model.names import printable
-from longcase.model.strict_json import check_json
+from longcase.model.strict_json import BODY_BYTES, check_json
 from longcase.model.workflow import Stage
 from longcase.service.door import Accepted, Door, checked_name, checked_reason, same_case
 from longcase.store.records import CaseRow, Edit, Input, Locked
@@ -54,7 +54,10 @@ class Mending(Door):
     async def set_fields(
         self, address: str, fields: Mapping[str, Json], *, actor: Actor | None = None, reason: str = "data provided"
     ) -> Accepted:
-        """Provide data a case has been waiting for; wakes it with no further click."""
+        """Provide data a case has been waiting for; wakes it with no further click.
+
+        As `correct` without `pin`: what the stage writes later stands.
+        """
         return await self.correct(address, fields, reason=reason, actor=actor, pin=False)
 
     async def correct(
@@ -65,6 +68,10 @@ class Mending(Door):
         With `pin`, a write of the running visit to the same fields becomes an incident instead of
         overwriting the correction (SEMANTICS B9). A call in flight that was called with one of them is marked
         (`input_corrected`, in the same transaction), and `redo` has it called anew.
+
+        Effects: `corrected`, and an answer that was given to what is shown otherwise now becomes stale; in one
+            transaction, durable on return. The object is changed at once, also while no worker runs.
+        Raises: InvalidInput (the object would not fit its model), CaseNotFound, CaseClosed, WorkflowNotFound.
         """
         who = self._who(actor)
         ref = self.ref(address)
@@ -107,7 +114,7 @@ class Mending(Door):
         for a worker; an effect that must not be repeated is not settled); CaseClosed; InvalidInput; WorkflowNotFound.
         """
         why = "" if reason is None else _stated("redo", reason)
-        given = check_json(dict(arguments or {}), what="arguments")
+        given = check_json(dict(arguments or {}), what="arguments", max_bytes=BODY_BYTES)
         who = self._who(actor)
         activities = self.loaded(self.ref(address).workflow).activities
 
@@ -142,7 +149,8 @@ class Mending(Door):
         if not isinstance(fields, Mapping):
             told = f"correction of {state.address}: expected a dict of fields, got {printable(fields)}"
             raise InvalidInput(told, reason="not_an_object", hint=f'{{"{next(iter(state.object))}": ...}}')
-        check_json(dict(fields), what=f"correction of {state.address}")
+        what = f"correction of {state.address}"
+        check_json(dict(fields), what=what, max_bytes=BODY_BYTES)
         if code is None:
             unknown = [name for name in fields if name not in state.object]
             if unknown:
@@ -153,14 +161,21 @@ class Mending(Door):
                 )
             return dict(fields)
         codec = codec_for(code.workflow.object)
-        what = f"correction of {state.address}"
         whole = codec.encode(codec.decode({**state.object, **fields}, what), what)
         return {name: whole[name] for name in fields}
 
     async def retry(
         self, address: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
     ) -> Accepted:
-        """Try the incident's call again with fresh attempts under the same key, or its input once more."""
+        """Try the incident's call again with fresh attempts under the same key, or its input once more.
+
+        Args:
+            incident: its number, as `show` names it; not needed if only one is open. As in the repairs below.
+            reason: why, in at most 2,000 characters; it stands in the history.
+
+        Effects: `call_retried` if it is of a call, and `incident_closed`; durable on return. A worker does the rest.
+        Raises: RepairRefused (no such incident, or `retry` does not apply to it), CaseNotFound, CaseClosed.
+        """
         why = "" if reason is None else _stated("retry", reason)
         who = self._who(actor)
         return await self._repair(
@@ -170,7 +185,12 @@ class Mending(Door):
     async def skip(
         self, address: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
     ) -> Accepted:
-        """Go on without the incident's call, where its result may be None."""
+        """Go on without the incident's call, where its result may be None; an incident of no call is acknowledged.
+
+        Effects: the stage gets None for it, in a turn of a worker, which closes the incident; leaving a compensation
+            undone, and acknowledging, are recorded at once.
+        Raises: RepairRefused (it does not apply, or the result is never None), CaseNotFound, CaseClosed.
+        """
         why = "" if reason is None else _stated("skip", reason)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
@@ -185,17 +205,35 @@ class Mending(Door):
         reason: str | None = None,
         actor: Actor | None = None,
     ) -> Accepted:
-        """Supply the result of the incident's call."""
+        """Supply the result of the incident's call, as JSON; its failed attempts stay on record.
+
+        Effects: the result is accepted, durable on return; a worker applies it, which closes the incident.
+        Raises: RepairRefused (it does not apply, or the incident is of no call), InvalidInput (it does not fit the
+            declared type), CaseNotFound, CaseClosed.
+        """
         why = "" if reason is None else _stated("set-result", reason)
-        check_json(result, what="result")
+        check_json(result, what="result", max_bytes=BODY_BYTES)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
         return await self._repair(
             address, lambda locked: repairs.set_result(locked.state, incident, result, why, code), who
         )
 
-    async def move(self, address: str, stage: Stage[Any] | str, *, reason: str, actor: Actor | None = None) -> Accepted:
-        """Move a case to another stage; its visit ends, nothing is undone."""
+    async def move(
+        self, address: str, stage: Stage[Any] | str, *, reason: str, repeat: bool = False, actor: Actor | None = None
+    ) -> Accepted:
+        """Move a case to another stage; its visit ends, nothing is undone.
+
+        Where the case was in that stage before, calls with the same arguments are made again under their old keys.
+
+        Args:
+            repeat: enter it although its last visit has called an activity with `effect="once"`, and will again.
+
+        Effects: `moved`, and `incident_closed` for each incident that blocks the case, durable on return; the visit
+            ends and the next begins in a turn of a worker.
+        Raises: RepairRefused (such a call would be made again), UsageError (the workflow has no such stage),
+            CaseNotFound, CaseClosed, StoreCorrupt.
+        """
         _stated("move", reason)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
@@ -206,7 +244,7 @@ class Mending(Door):
         def judge(locked: Locked) -> Repair:
             if name in (row.state.stage, locked.state.stage):  # its last visit may have got new calls
                 _still_as_read(address, row.state, locked.state)
-            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked))
+            return repairs.move(locked.state, name, who, reason, code, earlier, _committed(locked), repeat=repeat)
 
         return await self._repair(address, judge, who, row)
 
@@ -221,7 +259,14 @@ class Mending(Door):
         return _sound(row, [event for event in events if visits and event.visit == visits[-1]])
 
     async def restart(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
-        """Begin the current visit anew, reusing what its calls have already returned."""
+        """Begin the current visit anew, reusing what its calls have already returned; the others keep their keys.
+
+        The signals that the visit has consumed are there again, in order.
+
+        Effects: as of `move`, to the stage the case is in.
+        Raises: RepairRefused (a call has committed its transaction and its result is gone), CaseNotFound, CaseClosed,
+            StoreCorrupt.
+        """
         _stated("restart", reason)
         who = self._who(actor)
         code = self.codes.get(self.ref(address).workflow)
@@ -235,7 +280,12 @@ class Mending(Door):
         return await self._repair(address, judge, who, row)
 
     async def cancel(self, address: str, *, reason: str, actor: Actor | None = None) -> Accepted:
-        """Cancel a case by its cancel path."""
+        """Cancel a case by its cancel path; without one it is undone, then closed as "cancelled".
+
+        Effects: `cancel_requested`, durable on return; a worker interrupts the visit. In an exception path it waits for
+            the path's end. Asked again it changes nothing.
+        Raises: CaseNotFound, CaseClosed.
+        """
         _stated("cancel", reason)
         who = self._who(actor)
         return await self._repair(address, lambda locked: repairs.cancel(locked.state, who, reason), who)

@@ -20,7 +20,7 @@ from longcase.model.codec import Codec, Json, digest
 from longcase.model.names import check_idempotency_key, check_key, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
-from longcase.model.strict_json import check_json
+from longcase.model.strict_json import BODY_BYTES, SIGNAL_BYTES, check_json
 from longcase.model.workflow import Workflow
 from longcase.runtime.queues import declared_queues, limits_of
 from longcase.service import known, queries
@@ -70,7 +70,7 @@ class Service(Answering, Mending):
         code = self.loaded(name)
         codec = code.workflow.codec
         what = f"object of {name}"
-        data = _encoded(codec, body, what)
+        data = _encoded(codec, body, what, BODY_BYTES)
         check_key(data[code.workflow.key_field])
         started = case_started(
             code.workflow,
@@ -161,12 +161,15 @@ class Service(Answering, Mending):
             raise UnknownSignal(f"{workflow} declares no signal {name}", hint=f"declared: {known}")
         codec = declared.codec
         what = f"signal {name}"
-        return _encoded(codec, body, what)
+        return _encoded(codec, body, what, SIGNAL_BYTES)
 
     # -- asking -----------------------------------------------------------------------------------------
 
     async def show(self, address: str) -> CaseView:
-        """Return what one screen says of a case."""
+        """Return what one screen says of a case; nothing is written, and no code of a workflow runs.
+
+        Raises: CaseNotFound; CasePurged, with what is left of it.
+        """
         row = await self.row(address)
         state = row.state
         exits = await queries.next_steps(self.store, state)
@@ -217,7 +220,12 @@ class Service(Answering, Mending):
         return await fleet(self.store, {name: limits_of(queue) for name, queue in declared.items()})
 
     async def history(self, address: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        """Return a case's events in order."""
+        """Return a case's events in order.
+
+        Args:
+            after: only those with a greater `seq`.
+            limit: at most so many; all of them if None.
+        """
         row = await self.row(address)
         return await self.store.events(row.case_no, after=after, limit=limit)
 
@@ -231,10 +239,10 @@ class Service(Answering, Mending):
         return await self.store.query(sql, parameters)
 
 
-def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str) -> Json:
+def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str, max_bytes: int) -> Json:
     """Return a body as it is stored: typed, and storable whatever the type lets pass (NUL, 2^63, NaN)."""
     if isinstance(body, BaseModel):
-        return check_json(codec.encode(body, what), what=what)
+        return check_json(codec.encode(body, what), what=what, max_bytes=max_bytes)
     if not isinstance(body, Mapping):
         fields = ", ".join(f'"{name}": ...' for name in codec.schema().get("properties", {}))
         raise InvalidInput(
@@ -242,4 +250,4 @@ def _encoded(codec: Codec, body: BaseModel | Mapping[str, Json], what: str) -> J
             reason="not_an_object",
             hint=f"{{{fields}}}",
         )
-    return codec.encode(codec.decode(check_json(dict(body), what=what), what), what)
+    return codec.encode(codec.decode(check_json(dict(body), what=what, max_bytes=max_bytes), what), what)

@@ -13,7 +13,6 @@ from longcase.store.migrations import Migration
 from longcase.store.port import Apart
 from longcase.store.records import Edit, Locked
 
-LOOK_AGAIN: Final = 0.5  # seconds between questions to a store that is away, whether a COMMIT happened
 _MADE: Final = re.compile(r"^CREATE (?:TABLE|VIEW) (\w+)", re.MULTILINE)
 
 

@@ -57,8 +57,8 @@ def orphaned(write: CaseWrite, gone: Set[int]) -> bool:
 
 def may_follow(between: Iterable[str], events: Sequence[Event]) -> bool:
     """Tell whether what came in between, by type, leaves a turn as it is: people's records do, a mover's do not."""
-    # These name events of the turn by the seq it expected for them.
-    named = TASK_CLOCKS | {"undo_started", "incident_opened"}
+    # These name events of the turn by the seq it expected for them, or judge the votes there were (`vote_stale`).
+    named = TASK_CLOCKS | {"undo_started", "incident_opened", "vote_stale"}
     return set(between) <= BESIDE and not any(event.type in named for event in events)
 
 

@@ -32,18 +32,20 @@ async def test_a_claim_goes_along_the_due_cases_and_stops_when_it_has_enough(
             if known == "all":
                 await connection.execute("ANALYZE")
             for way in WAYS:
-                plan = await _claim(connection, worker, workflows, way)
-                scans = [node for node in _nodes(plan) if _reads_cases(node)]
+                plan = await explained_claim(connection, worker, workflows, way)
+                scans = [node for node in nodes(plan) if reads_cases(node)]
                 assert [node["Index Name"] for node in scans] == ["cases_to_wake", "cases_pkey"], (known, way)
                 assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) == 2 * TAKEN, (known, way)
-                gathered = [node["Node Type"] for node in _nodes(plan) if _gathers(node)]
+                gathered = [node["Node Type"] for node in nodes(plan) if _gathers(node)]
                 assert not gathered, (known, way)
     finally:
         await connection.close()
     assert len(await store.ready(LATER, worker, DUE, workflows)) == DUE
 
 
-async def _claim(connection: Any, worker: int, workflows: Sequence[str] | None, forbidden: str) -> dict[str, Any]:
+async def explained_claim(
+    connection: Any, worker: int, workflows: Sequence[str] | None, forbidden: str
+) -> dict[str, Any]:
     """Return the plan by which a claim was made, and what it read; the claim is rolled back."""
     only = "" if workflows is None else fleet._ONLY
     due = fleet._DUE.format(only=only, lock="FOR NO KEY UPDATE SKIP LOCKED")
@@ -56,7 +58,7 @@ async def _claim(connection: Any, worker: int, workflows: Sequence[str] | None, 
         for way in forbidden.split():
             await connection.execute(f"SET LOCAL enable_{way} = off")
         await connection.execute(f"PREPARE claim ({types}) AS {fleet._LEASE.format(due=due)}")
-        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE claim({values})")
+        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim({values})")
         await connection.execute("DEALLOCATE claim")
     finally:
         await begun.rollback()
@@ -64,15 +66,15 @@ async def _claim(connection: Any, worker: int, workflows: Sequence[str] | None, 
     return found
 
 
-def _reads_cases(node: dict[str, Any]) -> bool:
+def reads_cases(node: dict[str, Any]) -> bool:
     return "Scan" in node["Node Type"] and node.get("Relation Name") == "cases"
 
 
 def _gathers(node: dict[str, Any]) -> bool:
     """Tell whether a part reads cases to the end before it hands on the first."""
     gathering = any(kind in node["Node Type"] for kind in ("Sort", "Hash", "Bitmap", "Materialize"))
-    return gathering and any(_reads_cases(part) for part in _nodes(node))
+    return gathering and any(reads_cases(part) for part in nodes(node))
 
 
-def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in nodes(child))]

@@ -26,7 +26,7 @@ def wire(postgres_url: str) -> Iterator[WireProxy]:
 @pytest.fixture
 async def distant(wire: WireProxy, env: Env, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresStore]:
     """A store over a line that can be harmed, with little patience."""
-    monkeypatch.setattr(hints, "RECONNECT", 0.2)
+    monkeypatch.setattr(hints, "PROBE", 0.2)
     monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
     opened = await open_postgres(wire.url, env)
     yield opened

@@ -119,8 +119,9 @@ async def test_a_migration_with_another_text_is_refused(postgres_url: str, env: 
         await open_postgres(postgres_url, env)
 
 
-async def test_somebody_elses_tables_are_left_alone(empty_url: str, env: Env) -> None:
-    await asyncio.to_thread(run_sql, empty_url, "CREATE TABLE cases (n int)")
+@pytest.mark.parametrize("theirs", ["cases (n int)", "schema_migrations (version text)"])  # Rails has the latter
+async def test_somebody_elses_tables_are_left_alone(empty_url: str, env: Env, theirs: str) -> None:
+    await asyncio.to_thread(run_sql, empty_url, f"CREATE TABLE {theirs}")
     with pytest.raises(StoreCorrupt, match="not Longcase's"):
         await open_postgres(empty_url, env)
 

@@ -83,7 +83,7 @@ def workflow_findings(reading: Reading) -> Iterator[Finding]:
             line,
             "name_clash",
             f"stage {CANCEL_PATH} has the name of the built-in reaction to cancel",
-            f"name the stage otherwise, or declare @{workflow.name.replace('-', '_')}.on_cancel()",
+            f"name the stage otherwise, or declare @{workflow.variable}.on_cancel()",
         )
     for path in workflow.reactions:
         for covered in path.during:

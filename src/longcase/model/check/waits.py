@@ -56,7 +56,7 @@ def stage_findings(reading: Reading) -> Iterator[Finding]:
                 line,
                 "wait_without_expectation",
                 f"stage {stage.name} has no expect: nobody can say when it is late",
-                f"@{workflow.name.replace('-', '_')}.stage(owner=..., expect=business_days(5))",
+                f"@{workflow.variable}.stage(owner=..., expect=business_days(5))",
             )
     for stage in workflow.written:
         if stage.expect is not None:

@@ -54,7 +54,7 @@ def way_findings(reading: Reading) -> Iterator[Finding]:
                 stage,
                 "never_closes",
                 f"no close can be reached from {stage.name}",
-                f'return {reading.workflow.name.replace("-", "_")}.close("name")',
+                f'return {reading.workflow.variable}.close("name")',
             )
     yield from _cycles(reading, {name: exits[name] for name in reached if name in stages})
 

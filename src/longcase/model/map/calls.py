@@ -10,7 +10,7 @@ from longcase.model.activity import Activity
 from longcase.model.decision import Decision
 from longcase.model.map.scope import UNKNOWN, Scope, targets_of
 from longcase.model.one_of import one_of
-from longcase.model.workflow import Part
+from longcase.model.part import Part
 from longcase.record import record
 
 AWAITED: Final = frozenset({"approval", "choice", "ask", "require", "receive", "pause", "child", "undo"})

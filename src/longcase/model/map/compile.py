@@ -28,9 +28,10 @@ from longcase.model.map.locals import locals_of
 from longcase.model.map.scope import UNKNOWN, Scope, scope_of
 from longcase.model.map.source import SourceNotFound, source_of
 from longcase.model.map.statements import StatementReader
+from longcase.model.part import Part
 from longcase.model.places import CANCEL_PATH, NodeKind, node_id
 from longcase.model.span import describe_span
-from longcase.model.workflow import ExceptionPath, Handler, Part, Stage, Workflow
+from longcase.model.workflow import ExceptionPath, Handler, Stage, Workflow
 from longcase.record import record
 
 _Reaction = ExceptionPath[Any] | Handler[Any]
@@ -106,7 +107,7 @@ def _read_stage(atlas: Atlas, stage: Stage[Any], path: _Reaction | None) -> Stag
                 "stage_falls_off",
                 last,
                 f"{stage.name} can end here without an exit",
-                f'return {_other_stage(stage)}   |   return {stage.workflow.name.replace("-", "_")}.close("name")',
+                f'return {_other_stage(stage)}   |   return {stage.workflow.variable}.close("name")',
             )
         )
     covered = path.during or tuple(atlas.workflow.stages.values()) if path else ()

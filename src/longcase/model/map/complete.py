@@ -14,7 +14,7 @@ from longcase.model.map.atlas import FunctionReading
 from longcase.model.map.calls import Called, called
 from longcase.model.map.scope import own_nodes, walk_body
 from longcase.model.map.source import shown
-from longcase.model.workflow import Part
+from longcase.model.part import Part
 
 
 def complete(reading: FunctionReading) -> list[Finding]:

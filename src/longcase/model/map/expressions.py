@@ -41,7 +41,7 @@ from longcase.model.map.calls import Called, called
 from longcase.model.map.claims import Claims
 from longcase.model.map.source import shown
 from longcase.model.map.waits import WaitReader
-from longcase.model.workflow import Part
+from longcase.model.part import Part
 
 ReadPart = Callable[["ExpressionReader", Part[Any, ..., Any], ast.Call], Block]
 Strand: TypeAlias = tuple[Block, Block]
@@ -224,7 +224,7 @@ class ExpressionReader:
 
     def _unreadable(self, node: ast.expr) -> Block:
         if isinstance(node, ast.Call) and (helper := self._helper(node)) is not None:
-            workflow = self.reading.workflow.name.replace("-", "_")
+            workflow = self.reading.workflow.variable
             self.find(
                 "helper_not_a_part",
                 node,

@@ -26,8 +26,8 @@ from longcase.model.decision import Decision
 from longcase.model.ladder import Escalation
 from longcase.model.map.source import FunctionDef
 from longcase.model.one_of import OneOf, one_of
+from longcase.model.part import Part
 from longcase.model.people import System, Team
-from longcase.model.workflow import Part
 from longcase.record import record
 
 

@@ -150,7 +150,7 @@ class WaitReader:
                     "foreign_signal",
                     call,
                     f"signal {signal.name} belongs to {signal.workflow}, this is a stage of {workflow.name}",
-                    f'{signal.name.replace("-", "_")} = {workflow.name.replace("-", "_")}.signal("{signal.name}", ...)',
+                    f'{signal.name.replace("-", "_")} = {workflow.variable}.signal("{signal.name}", ...)',
                 )
             )
         wait = self._wait(call, arguments, "")

@@ -31,7 +31,7 @@ class Base:
         # Claims and signs of life that a crash of the server may lose: they are made again.
         self._loose = Pool(address, 2, settings={"synchronous_commit": "off"})
         self._asking = Pool(address, 2, plain=True)
-        self._apart = Pool(address, TRANSACTIONS, plain=True)
+        self._apart = Pool(address, TRANSACTIONS, plain=True, lent_for_long=True)  # by users
         self._pools = (self._writers, self._readers, self._loose, self._asking, self._apart)
         for pool in self._pools:
             pool.relatives = self._pools

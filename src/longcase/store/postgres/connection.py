@@ -33,6 +33,7 @@ TRANSACTION_SECONDS: Final = 60.0  # of one that writes, where the server can en
 ENDS_TRANSACTIONS: Final = 17  # the first major version that has `transaction_timeout`
 STATEMENT_SECONDS: Final = 60.0  # of ours; questions have a shorter bound of their own
 ANSWER_SECONDS: Final = 10.0  # for a statement of a pool: longer than this, the line counts as dead
+QUEUE_SECONDS: Final = 20.0  # for a connection of a pool to come free, where all are lent
 OLDEST: Final = 14  # the oldest major version we run on
 
 _SETTINGS: Final = {
@@ -169,9 +170,17 @@ class Pool:
     """A few connections, opened as they are needed. Not asyncpg's pool: that one resets sessions, a trip each time."""
 
     def __init__(
-        self, address: Address, size: int, *, settings: Mapping[str, str] | None = None, plain: bool = False
-    ) -> None:
+        self, address: Address, size: int, *, settings: Mapping[str, str] | None = None, plain: bool = False,
+        lent_for_long: bool = False,
+    ) -> None:  # fmt: skip
+        """Make a pool; nothing is opened yet.
+
+        Args:
+            lent_for_long: a connection may be lent for as long as it takes, so one that waits is not told to give up.
+        """
         self._address = address
+        self._size = size
+        self._lent_for_long = lent_for_long
         self._settings = dict(settings or {})
         self._plain = plain
         self._free: list[Any] = []
@@ -192,7 +201,11 @@ class Pool:
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Any]:
         """Lend a connection. One that is left in a transaction, or in doubt, is not lent again."""
-        async with self._room:
+        if self._room.locked():
+            await self._line_up()
+        else:
+            await self._room.acquire()
+        try:
             connection = await self._take()
             try:
                 yield connection
@@ -201,6 +214,20 @@ class Pool:
                 raise
             else:
                 self._give_back(connection)
+        finally:
+            self._room.release()
+
+    async def _line_up(self) -> None:
+        """Wait until a connection comes free; a caller is told where none does."""
+        try:
+            async with asyncio.timeout(None if self._lent_for_long else QUEUE_SECONDS):
+                await self._room.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the store {self._address} is busy: each of the {self._size} connections for this has been in use for "
+                f"{QUEUE_SECONDS:g} s; nothing was sent",
+                hint="try again; if that comes often, longcase doctor, and look what the server is waiting for",
+            ) from None
 
     async def _take(self) -> Any:
         if self._closed:

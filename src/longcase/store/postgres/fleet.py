@@ -58,7 +58,7 @@ class Fleet(Base):
     def __init__(self, address: Address, env: Env) -> None:
         super().__init__(address, env)
         self._lease = setting_of("LONGCASE_LEASE_SECONDS", workers.LEASE_SECONDS)
-        self._hints = Hints(address, self._loose, env.new_id(), env.monotonic)
+        self._hints = Hints(address, self._loose, env.new_id(), env)
         self._standing = workers.Standing()
         self._takings = count(1)
         self._measured = -MEASURE  # when the database's clock was last read, by the steady one

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
+from longcase.backoff import Backoff
+from longcase.env import Env
 from longcase.errors import LongcaseError
 from longcase.store.postgres.connection import Address, Pool, connect, of_the_store
 
@@ -22,20 +24,21 @@ CHANNEL: Final = "longcase"
 LISTENED_POLL: Final = 1.0  # seconds between looks while hints come
 POLL: Final = 0.1  # seconds between looks without them
 GATHER: Final = 0.005
-RECONNECT: Final = 5.0
+PROBE: Final = 5.0  # seconds between looks whether the line is still there
 
 
 class Hints:
     """Both ends of the channel for one process."""
 
-    def __init__(self, address: Address, pool: Pool, me: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, address: Address, pool: Pool, me: str, env: Env) -> None:
         url = os.environ.get("LONGCASE_LISTEN_URL", "")
         self._address = Address.of(url) if url else address
         self._pool = pool
         self._me = me
-        self._monotonic = monotonic
+        self._monotonic = env.monotonic
+        self._backoff = Backoff(env.random.random)  # while nobody can be listened to
         self._heard = False
-        self._looked = monotonic()
+        self._looked = env.monotonic()
         self._listener: Any = None
         self._proven = False  # something was heard over it: a pooler takes a LISTEN, and nothing ever comes
         self._listening: asyncio.Task[None] | None = None
@@ -101,12 +104,15 @@ class Hints:
                     why = getattr(error, "message", error)
                     log.warning("no LISTEN on the store: it is looked at every %g s instead: %s", POLL, why)
                 told = True
-            await asyncio.sleep(RECONNECT)
+                await self._backoff.pause()
+            else:
+                self._backoff.reset()
+                await asyncio.sleep(PROBE)
 
     async def _probe(self, listener: Any) -> None:
         """Find out a line that is half open: it would say nothing for ever."""
         try:
-            await listener.execute("SELECT 1", timeout=RECONNECT)
+            await listener.execute("SELECT 1", timeout=PROBE)
         except BaseException:
             listener.terminate()
             raise

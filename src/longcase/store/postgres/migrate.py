@@ -23,7 +23,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     version bigint PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, applied_at text NOT NULL
 )
 """
-_HAS_BOOK: Final = "SELECT to_regclass('schema_migrations') IS NOT NULL"
+_HAS_BOOK: Final = """
+SELECT count(*) > 0, coalesce(bool_or(attname = 'checksum'), false) FROM pg_attribute
+WHERE attrelid = to_regclass('schema_migrations') AND attnum > 0 AND NOT attisdropped
+"""
 _IS_TAKEN: Final = "SELECT to_regclass('cases') IS NOT NULL OR to_regclass('history') IS NOT NULL"
 
 
@@ -49,7 +52,13 @@ async def applied(connection: Any) -> dict[int, str]:
     Raises:
         StoreCorrupt: tables of our names are there that no migration made.
     """
-    if not await connection.fetchval(_HAS_BOOK):
+    there, ours = await connection.fetchrow(_HAS_BOOK)
+    if there and not ours:
+        raise StoreCorrupt(
+            "the database has a table named schema_migrations that is not Longcase's",
+            hint="give the store a database of its own",
+        )
+    if not there:
         if await connection.fetchval(_IS_TAKEN):
             raise StoreCorrupt(
                 "the database has tables named cases or history that are not Longcase's",

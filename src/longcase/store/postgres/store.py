@@ -5,18 +5,18 @@ Writes go through `commit`; reads and small changes of rows that no turn depends
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from longcase.backoff import Backoff
 from longcase.env import Env
 from longcase.errors import BugError, NotFoundError, StoreCorrupt, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
-from longcase.store.apart import LOOK_AGAIN, Unit
+from longcase.store.apart import Unit
 from longcase.store.auditing import folded_row, folded_tasks, rebuilt
 from longcase.store.kept import kept, something
 from longcase.store.port import Apart
@@ -228,6 +228,7 @@ class PostgresStore(Fleet):
         self._hints.send()
 
     async def _happened(self, unit: Unit) -> bool:
+        backoff = Backoff(self._env.random.random)
         while True:
             try:
                 async with self._using(self._readers) as connection:
@@ -236,7 +237,7 @@ class PostgresStore(Fleet):
                 if self._closed or not error.retryable:
                     raise
                 log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
-            await asyncio.sleep(LOOK_AGAIN)
+            await backoff.pause()
 
     async def settle(self) -> None:
         await self._committer.settle()

@@ -105,6 +105,7 @@ def connect(path: str, *, create: bool = False, synchronous: str = "FULL", vfs: 
             mode = connection.pragma("journal_mode")
             wanted = "wal" if safe else "delete"
             if mode != wanted:
+                holds_store(connection)  # the mode stays in the file: nobody else's is touched
                 connection.pragma("journal_mode", wanted)
         connection.pragma("synchronous", synchronous)
         connection.pragma("foreign_keys", True)
@@ -119,6 +120,22 @@ def connect(path: str, *, create: bool = False, synchronous: str = "FULL", vfs: 
         connection.close()
         raise
     return connection
+
+
+def holds_store(connection: apsw.Connection) -> bool:
+    """Tell whether a file holds a store; an empty one does not yet.
+
+    Raises:
+        StoreCorrupt: it is somebody else's database. Other programs keep a table of this name too.
+    """
+    if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        return False
+    if not any(column[1] == "checksum" for column in connection.execute("PRAGMA table_info(schema_migrations)")):
+        raise StoreCorrupt(
+            f"{connection.filename} is a SQLite database, but not a Longcase store",
+            hint="give the store a file of its own",
+        )
+    return True
 
 
 @contextmanager

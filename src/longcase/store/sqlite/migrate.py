@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import apsw
 
-from longcase.errors import StoreCorrupt
 from longcase.store.migrations import Migration, load, missing, refuse_older
 from longcase.store.migrations import script as _script
-from longcase.store.sqlite.connection import APPLICATION_ID
+from longcase.store.sqlite.connection import APPLICATION_ID, holds_store
 
 __all__ = ["Migration", "check", "current", "migrate", "migrations", "newest", "plan", "script"]
 
@@ -43,14 +42,8 @@ def current(connection: apsw.Connection) -> int:
     Raises:
         StoreCorrupt: it is somebody else's database.
     """
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-    if not tables:
+    if not holds_store(connection):
         return 0
-    if not connection.table_exists(None, "schema_migrations"):
-        raise StoreCorrupt(
-            f"{connection.filename} is a SQLite database, but not a Longcase store",
-            hint="give the store a file of its own",
-        )
     version: int = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").get
     return version
 

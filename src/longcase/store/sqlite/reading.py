@@ -91,7 +91,7 @@ class Questions:
             raise StoreUnavailable(
                 f"the query ran for more than {SECONDS:g} s and was stopped", hint="narrow it"
             ) from error
-        except (apsw.SQLError, apsw.BindingsError) as error:
+        except (apsw.SQLError, apsw.BindingsError, TypeError) as error:  # the last for a parameter of a strange type
             if str(error) == "malformed JSON":  # in what a view takes apart
                 told = f"the store {self._path} holds a row that is no JSON any more"
                 raise StoreCorrupt(told, hint="longcase verify names it; longcase rebuild CASE") from error

@@ -11,13 +11,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from longcase.backoff import Backoff
 from longcase.env import Env
 from longcase.errors import NotFoundError, StoreCorrupt, UnavailableError
 from longcase.history.event import Event
 from longcase.history.state import CaseState
 from longcase.model.codec import Json
 from longcase.store import rows
-from longcase.store.apart import LOOK_AGAIN, Unit
+from longcase.store.apart import Unit
 from longcase.store.auditing import folded_row, folded_tasks, rebuilt
 from longcase.store.kept import kept, something
 from longcase.store.port import Apart
@@ -162,6 +163,7 @@ class SqliteStore(Fleet):
                 raise
 
     async def _happened(self, unit: Unit) -> bool:
+        backoff = Backoff(self._env.random.random)
         while True:
             try:
                 return await self._committer.run(lambda tx: happened(tx, unit))
@@ -169,7 +171,7 @@ class SqliteStore(Fleet):
                 if self._inline or self._closed or not error.retryable:
                     raise
                 log.warning("a transaction waits for the answer whether it was committed: %s", error.message)
-            await asyncio.sleep(LOOK_AGAIN)
+            await backoff.pause()
 
     async def settle(self) -> None:
         """Nothing is under way here: a commit has happened or not when its error is raised."""

@@ -1,4 +1,4 @@
-"""B20 to B24, to the letter: where histories are bounded, what the chain covers, children, moves, chance and ids."""
+"""B21 to B24, to the letter: what the chain covers, children, moves, chance and ids."""
 
 from __future__ import annotations
 
@@ -7,43 +7,14 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.rules.support import Go, Order, closed, credit, declare, desk, every, in_both, incident
-from tests.rules.test_rule_B16_B24 import MODEL, long, tick
+from tests.rules.test_rule_B16_B24 import MODEL
+from tests.rules.test_rule_B20 import monitoring
 
 from longcase import Case, Next, Workflow, days, hours, minutes
-from longcase.engine import turn
 from longcase.history import chain
 from longcase.history.event import Event
 from longcase.testing import Simulation
-
-
-def test_rule_B20_a_visit_warns_at_its_bound_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "VISIT_WARNS", 22)  # the visit opens a receive, and each signal is three events
-
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        for _ in range(9):
-            sim.signal(case, tick, Go(n=0))
-        assert [e.data["visit_events"] for e in every(sim, case, "visit_warned")] == [22]
-
-    in_both(scenario, long)
-
-
-@pytest.mark.parametrize(("bound", "at"), [("VISIT_STOPS", 41), ("CASE_STOPS", 43)])
-def test_rule_B20_a_visit_or_a_case_stops_at_its_bound(bound: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "VISIT_WARNS", 22)
-    monkeypatch.setattr(turn, bound, at)
-
-    def scenario(sim: Simulation) -> None:
-        case = sim.start(long, Order(id="1"))
-        for _ in range(14):
-            sim.signal(case, tick, Go(n=0))
-        opened = incident(sim, case)
-        assert (opened["kind"], len(every(sim, case, "signal_received"))) == ("history_too_long", 12)
-        assert f"has {at} events" in opened["message"]
-
-    in_both(scenario, long)
 
 
 def test_rule_B21_the_hash_covers_the_hash_before_the_payloads_digest_and_every_column() -> None:
@@ -68,6 +39,7 @@ def test_rule_B21_the_hash_covers_the_hash_before_the_payloads_digest_and_every_
 
 
 def test_rule_B21_an_event_that_was_put_into_the_chain_is_found() -> None:
+    long = monitoring()
     with Simulation([long]) as sim:
         case = sim.start(long, Order(id="1"))
         events = sim.history(case)
