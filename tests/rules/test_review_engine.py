@@ -89,7 +89,9 @@ def test_rule_B22_a_spawned_child_that_was_not_started_is_told_and_the_stage_goe
     def scenario(sim: Simulation) -> None:
         stranger = sim.start(boxes, Order(id="b1"))
         case = sim.start(shops, Order(id="1", note="spawn"))
-        assert incident(sim, case)["kind"] == "child_key_taken"
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["blocks"], opened["repairs"][0]) == ("child_key_taken", False, "skip")
+        assert sim.state(case).children == {}, "it was never started"
         sim.skip(case, reason="the other box will do")
         assert [w.kind for w in sim.waits(case)] == ["timer"]
         sim.advance(hours(1))

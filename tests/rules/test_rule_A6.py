@@ -105,8 +105,15 @@ def test_rule_A6_a_change_that_replay_cannot_see_does_not_hold_the_case(tmp_path
 
 
 WAITS = (
-    BASE
+    """
+@decision(owner=credit, question="Big?", policy="v1")
+def big(amount: int) -> Literal["yes", "no"]:
+    return "no"
+
+"""
+    + BASE
     + """
+    big({ruled})
     case.update(note="{note}", amount=5)
     asyncio.create_task(case.pause({span}, because="cooling off"))
     asyncio.create_task(case.approval("Sign?", of=desk, within=days(1), quorum={quorum}))
@@ -115,13 +122,14 @@ WAITS = (
     return wf.close("done")
 """
 )
-WROTE = {"note": "was", "span": "days(1)", "quorum": 1, "timeout": 60}
+WROTE = {"ruled": 1, "note": "was", "span": "days(1)", "quorum": 1, "timeout": 60}
 
 
 @pytest.mark.parametrize(
     ("change", "recorded", "attempted"),
     [
         ({"note": "is"}, 'patch={"amount":5,"note":"was"}', 'patch={"amount":5,"note":"is"}'),
+        ({"ruled": 2}, "argument amount=1", "argument amount=2"),
         ({"span": "days(2)"}, 'span="1 day"', 'span="2 days"'),
         ({"timeout": 90}, 'span="1 minute"', 'span="1 minute 30 seconds"'),
         ({"quorum": 2}, "quorum=1", "quorum=2"),

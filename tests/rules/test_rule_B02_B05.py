@@ -165,6 +165,12 @@ async def gathers_and_awaits(case: Case[Order]) -> Next:
 
 
 @loose.stage
+async def cancels_itself(case: Case[Order]) -> Next:
+    await case.pause(seconds(1), because="short")
+    raise asyncio.CancelledError
+
+
+@loose.stage
 async def leaves_waits(case: Case[Order]) -> Next:
     asked = asyncio.create_task(case.approval("Sign?", label="sign", of=credit, within=days(1)))
     await case.pause(seconds(1), because="short")
@@ -192,6 +198,16 @@ def test_rule_B3_a_stage_returns_with_no_live_task_and_no_unheard_exception(stag
         assert opened["kind"] == "dangling_work"
         assert says in opened["message"]
         assert "Case.pause" in opened["message"] or "ActivityFailed" in opened["message"]
+
+    in_both(scenario, loose)
+
+
+def test_rule_B3_a_stage_that_cancels_itself_has_returned_nothing() -> None:
+    def scenario(sim: Simulation) -> None:
+        case = moved(sim, cancels_itself)
+        sim.advance(seconds(2))
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["message"]) == ("stage_failed", "cancels_itself cancelled itself")
 
     in_both(scenario, loose)
 

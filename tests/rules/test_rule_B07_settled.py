@@ -64,8 +64,16 @@ async def work(case: Case[Order]) -> Next:
     return wf.close("done")
 
 
+@wf.stage
+async def undoes(case: Case[Order]) -> Next:
+    await case.undo()
+    return wf.close("cancelled")
+
+
 @wf.on(stop)
 async def stopped(case: Case[Order], body: Go) -> Next:
+    if body.n:
+        await case.undo()
     await case.pause(hours(1), because="winding down")
     return wf.close("stopped")
 
@@ -77,14 +85,17 @@ def given_back(sim: Simulation) -> list[Any]:
 
 
 @pytest.mark.parametrize(("times", "undone"), [(0, ["took it"]), (2, [])], ids=["result", "failure"])
-def test_rule_B7_a_cancel_settles_the_call_whose_end_an_incident_keeps(times: int, undone: list[str]) -> None:
+@pytest.mark.parametrize("by", ["cancel", "move"])
+def test_rule_B7_who_ends_the_visit_settles_the_call_whose_end_an_incident_keeps(
+    by: str, times: int, undone: list[str]
+) -> None:
     def scenario(sim: Simulation) -> None:
         found = given_back(sim)
         sim.fake(take, fails(times, then="took it"))
         case = sim.start(wf, Order(id="1"))
         sim.advance(seconds(60))
         assert incident(sim, case)["kind"] == "stage_failed"
-        sim.cancel(case)
+        sim.cancel(case) if by == "cancel" else sim.move(case, undoes)
         assert closed(sim, case) == "cancelled"
         assert found == undone
 
@@ -110,11 +121,31 @@ def test_rule_B7_an_undo_ends_with_its_visit_and_only_what_it_had_begun_goes_on(
         case = sim.start(wf, Order(id="1", note="undo"))
         sim.signal(case, stop, Go())
         assert sim.state(case).undoing is None
+        assert ("activity", "banking") in [(wait.kind, wait.whose) for wait in sim.waits(case)], "it goes on"
         sim.fake(give_back, lambda taken, what: found.append(taken))
         sim.advance(hours(1))
         assert closed(sim, case) == "stopped"
         assert found == ["took second"]
         assert len(every(sim, case, "undo_started")) == 1
+
+    in_both(scenario, wf, boxes)
+
+
+def test_rule_B12_a_compensation_that_failed_for_good_is_called_again_by_the_next_undo_under_the_same_key() -> None:
+    def scenario(sim: Simulation) -> None:
+        found = given_back(sim)
+        sim.fake(give_back, fails(99))
+        case = sim.start(wf, Order(id="1", note="undo"))
+        sim.advance(hours(1))
+        assert incident(sim, case)["kind"] == "activity_failed"
+        sim.fake(give_back, lambda taken, what: found.append(taken))
+        sim.signal(case, stop, Go(n=1))
+        sim.advance(hours(1))
+        assert closed(sim, case) == "stopped"
+        assert found == ["took second", "took first"]
+        begun = [(event.data["call"], event.data["key"]) for event in every(sim, case, "undo_started")]
+        assert len({call for call, _ in begun}) == 3, "each command of a compensation has a name of its own"
+        assert begun[0][1] == begun[1][1] != begun[2][1], "the world can tell that the second is a repeat"
 
     in_both(scenario, wf, boxes)
 

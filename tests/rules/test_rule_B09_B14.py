@@ -141,6 +141,7 @@ def test_rule_B10_a_ruling_is_recorded_and_not_run_on_replay(rule_again: int, re
         sim.signal(case, ask, Go(n=rule_again))
         assert (sim.state(case).close or {})["result"] == result
         assert len(ran) == 1 + rule_again
+        assert [event.data["again"] for event in every(sim, case, "ruling_recorded")] == [False, True][: 1 + rule_again]
         ruling = every(sim, case, "ruling_recorded")[0].data
         assert (ruling["inputs"], ruling["answer"], ruling["policy"], ruling["owner"]) == (
             {"amount": 5},

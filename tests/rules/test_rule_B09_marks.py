@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.rules.redone import (
@@ -15,6 +17,8 @@ from tests.rules.redone import (
     registering,
     result,
     sound,
+    tell_vendor,
+    telling,
 )
 from tests.rules.support import Order, credit, desk, every, fails, first, in_both, incident
 from tests.rules.test_review_engine import Unending
@@ -24,6 +28,10 @@ from tests.rules.test_rule_B09_B14 import wf
 from longcase import Case, Next, Workflow, activity, days, seconds
 from longcase.errors import RepairRefused
 from longcase.testing import Simulation
+
+
+async def wrong(**_: Any) -> int:
+    return 5
 
 
 @activity(owner=credit, effect="once", concurrency=1)
@@ -167,3 +175,24 @@ def test_rule_B9_where_the_stage_waits_for_the_end_of_a_call_it_gave_up_it_is_th
         assert sim.state(case).object["note"] == "ended"
 
     in_both(scenario, stopping)
+
+
+@pytest.mark.parametrize("ends", [hangs, wrong], ids=["no answer", "no answer of its type"])
+def test_rule_B9_what_nobody_could_take_back_is_not_asked_about(ends: Callable[..., Any]) -> None:
+    """It runs while it is called anew, and may have taken effect; whoever had it called anew was told so."""
+
+    def scenario(sim: Simulation) -> None:
+        async def meanwhile(amount: int) -> Any:
+            if amount == 3:
+                return f"told-{amount}"
+            await sim.service.correct("telling/1", {"amount": 3}, reason="typo")
+            await sim.service.redo("telling/1")
+            return await ends()
+
+        sim.fake(tell_vendor, meanwhile)
+        case = sim.start(telling, Order(id="1", amount=2))
+        assert result(sim, case) == "told-3"
+        assert "incident_opened" not in sim.types(case)
+        sound(sim)
+
+    in_both(scenario, telling)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.rules.redone import hangs
 from tests.rules.support import Go, Order, banking, closed, desk, do, every, fails, in_both, later
 from tests.rules.test_review_engine import Unending
 from tests.rules.test_rule_A4 import activate, gamble, open_account, pay
@@ -80,6 +81,17 @@ def test_rule_B17_a_child_that_is_left_goes_on_and_the_closed_case_waits_for_not
         assert (sim.state(case).children, sim.state("order/child").status) == ({}, "open")
 
     in_both(scenario, other, wf)
+
+
+def test_rule_B17_a_call_whose_outcome_was_left_open_is_nobodys_any_more() -> None:
+    def scenario(sim: Simulation) -> None:
+        sim.fake(open_account, hangs)
+        case = sim.start(accounts, Order(id="1", note="leave"))
+        sim.advance(seconds(30))
+        assert closed(sim, case) == "declined"
+        assert (sim.state(case).calls, sim.show(case).wake_at) == ({}, "")
+
+    in_both(scenario, accounts)
 
 
 def test_rule_B17_an_incident_that_blocks_nothing_ends_with_the_case() -> None:

@@ -108,6 +108,18 @@ def test_rule_B23_a_move_is_no_way_round_an_object_that_does_not_fit(tmp_path: P
         assert sim.state("things/old").visit == 2
 
 
+def test_rule_B23_an_object_that_does_not_fit_is_found_also_where_the_stage_does_not_look_at_it(
+    tmp_path: Path,
+) -> None:
+    path, model = tmp_path / "cases.db", MODEL.replace("case.object.id", "1")
+    with Simulation([declare(model.format(field="iban: str | None = None")).things], path=path) as sim:
+        sim.start("things", {"id": "old"})
+        now = sim.now
+    with Simulation([declare(model.format(field="iban: str")).things], path=path, now=now) as sim:
+        sim.signal("things/old", "go", {"n": 1})
+        assert incident(sim, "things/old")["kind"] == "object_invalid"
+
+
 chance = Workflow("chance", object=Order, key="id", owner=desk, expect=days(5))
 
 
