@@ -94,6 +94,16 @@ class Retry:
         return text
 
 
+def check_timeouts(what: str, **timeouts: timedelta | None) -> None:
+    """Refuse a timeout, by its option's name, that is no span or not above zero."""
+    for option, span in timeouts.items():
+        if span is None:
+            continue
+        check_span(what, option, span, "seconds")
+        if span <= timedelta(0):
+            raise DefinitionError(f"{what}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)")
+
+
 def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:
     """Refuse a concurrency or rate limit below one."""
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
