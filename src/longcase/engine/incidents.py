@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from longcase.engine.code import WorkflowCode
-from longcase.engine.comparing import Fault, Mismatch
+from longcase.engine.comparing import Fault, Mismatch, is_authors
 from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
 from longcase.history.event import Event, instant_text
 from longcase.history.state import Call, CaseState
@@ -193,7 +193,7 @@ def _line_of(error: BaseException) -> str:
     line = ""
     while trace is not None:
         code = trace.tb_frame.f_code
-        if "/longcase/" not in code.co_filename and "/asyncio/" not in code.co_filename:
+        if is_authors(code.co_filename):
             line = f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name}"
         trace = trace.tb_next
     return line
