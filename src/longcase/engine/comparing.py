@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
 from longcase.record import record
 
-_OURS: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
-_PYTHONS: Final = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+_OURS: Final = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
+_PYTHONS: Final = str(Path(asyncio.__file__).parents[1] / "_")[:-1]
 
 # What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
 # named here may change between releases (a question's wording, an expectation, a policy).
