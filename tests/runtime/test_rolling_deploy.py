@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -93,11 +94,14 @@ class Releases:
     async def add(self, name: str, *steps: str) -> Longcase:
         return await self.run(name, release(name, *steps)[0])
 
-    async def run(self, name: str, workflow: Workflow[Thing], *queues: str, code: str = "") -> Longcase:
-        """Run a worker; `code` is its release, if it has another name."""
-        longcase = Longcase([workflow], url=self.url)
+    async def run(
+        self, name: str, workflow: Workflow[Thing], *queues: str, code: str = "", beside: Sequence[Workflow[Thing]] = ()
+    ) -> Longcase:
+        """Run a worker; `code` is its release, if it has another name, and `beside` what else that has."""
+        longcase = Longcase([workflow, *beside], url=self.url)
         await longcase.open()
-        longcase.codes[workflow.name].fingerprint = code or name
+        for loaded in longcase.codes.values():
+            loaded.fingerprint = code or name
         working = longcase.working(queues or ("default",))
         worker = await working.__aenter__()
         self.running[name] = (longcase, working)
@@ -209,7 +213,8 @@ async def test_inv_31_a_case_is_not_left_to_a_worker_that_serves_only_queues(sto
         old = await fleet.add("old", "greet")
         await parked(old, "a")
         await fleet.leave("old")
-        await fleet.run("old in gpu", release("old", "greet")[0], "gpu", code="old")
+        renders = jobs_release("old", audits=False)[0]
+        await fleet.run("old in gpu", release("old", "greet")[0], "gpu", code="old", beside=[renders])
         new = await fleet.add("new", "greet", "ask")
         await new.service.signal("letters/a", "go", {"id": "a"})
 
