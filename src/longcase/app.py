@@ -78,6 +78,9 @@ class Longcase:
         self.env = env or Env()
         self.workflows = list(collect(workflows))
         self.inline = inline
+        if isinstance(live, bool) or not isinstance(live, int) or live < 0:
+            told = f"{printable(live)} is given as live, expected how many cases are kept in memory, from 0"
+            raise UsageError(told, hint=f"live={LIVE_CASES}")
         self.live = live
         self.codes: dict[str, WorkflowCode] = {}
         self.worker: Worker | None = None

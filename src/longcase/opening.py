@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from longcase.env import Env, RealClock
 from longcase.errors import UsageError
+from longcase.model.names import printable
 from longcase.store.port import Store
 from longcase.store.settings import clock_from
 from longcase.store.sqlite import open_sqlite
@@ -51,6 +52,8 @@ def postgres_office(name: str) -> Any:
 
 def store_url(url: str | None = None) -> str:
     """Return the URL of the store: the one given, else LONGCASE_DATABASE_URL, else the default."""
+    if url is not None and not isinstance(url, str):
+        raise UsageError(f"{printable(url)} is given as the store's URL, expected a text", hint=f'url="{DEFAULT_URL}"')
     return url or os.environ.get("LONGCASE_DATABASE_URL") or DEFAULT_URL
 
 

@@ -1,9 +1,9 @@
 """The program under fire: a workflow whose every effect is written to an outside ledger.
 
-Run as `python -m tests.crash.program URL SECONDS`: a worker over the store that ends when no
-case is open, or after SECONDS. The ledger is a file of one line an effect, appended with O_APPEND and
-fsync, so that it outlives the worker as the world does. The worker dies right after the effect that CRASH_AFTER
-names, when that happens for the first time.
+Run as `python -m tests.crash.program URL SECONDS`: a worker over the store that ends when every case is
+closed or held by an incident, or after SECONDS. The ledger is a file of one line an effect, appended with
+O_APPEND and fsync, so that it outlives the worker as the world does. The worker dies right after the effect
+that CRASH_AFTER names, when that happens for the first time.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from longcase import (
 
 desk = Team("desk")
 LEDGER = os.environ.get("CRASH_LEDGER", "")
+MOVING = "SELECT count(*) AS n FROM cases WHERE status = 'open' AND incident_count = 0"  # nobody is to be asked here
 
 
 class Order(BaseModel):
@@ -138,7 +139,7 @@ async def main(url: str, limit: float) -> None:
     async with Longcase([orders], url=url) as longcase, longcase.working():
         end = asyncio.get_running_loop().time() + limit
         while asyncio.get_running_loop().time() < end:
-            rows = await longcase.service.query("SELECT count(*) AS n FROM cases WHERE status = 'open'")
+            rows = await longcase.service.query(MOVING)
             if rows[0]["n"] == 0:
                 return
             await asyncio.sleep(0.02)

@@ -184,7 +184,7 @@ def test_the_programs_that_use_the_python_api_run(tmp_path: Path) -> None:
         fields = '{"id": "C-1", "name": "Acme", "legal_entity": "Acme BV"}'
         shell.run(f"longcase start client-onboarding '{fields}' --app onboarding.py")
         shell.run("longcase dev onboarding.py &")
-        shown = Block("text", "  what applies: retry, set-result, move, cancel", 0)
+        shown = Block("text", "  what applies: retry, set-result, correct, restart, move, cancel", 0)
         shell.printed = shell.run("longcase show client-onboarding/C-1")
         shell.expect("longcase show client-onboarding/C-1", shown)
         (tmp_path / "registry.json").write_text('{"Acme BV": "B"}')

@@ -159,18 +159,26 @@ SURROUNDINGS: list[dict[str, str]] = [
 def test_fault_F42_cases_go_on_under_other_hash_seeds_zones_locales_and_flags(
     tmp_path: Path, fault_report: FaultReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers are killed again and again; each next one replays under other surroundings."""
+    """Workers are killed again and again; each next one replays under other surroundings, and goes on from there."""
     monkeypatch.setattr(orders, "LEDGER", str(tmp_path / "ledger"))
-    fire = Fire(tmp_path, cases=by_length(8, 30))
+    fire = Fire(tmp_path, cases=0)
+    numbers: list[int] = []  # of the incarnations
     for number in range(by_length(1, 4)):
         for place, surroundings in enumerate(SURROUNDINGS):
-            worker = fire.worker(f"after_commit:{4 + (place + number) % 4}", environment=surroundings)
-            assert worker.wait(BOUND) in (0, 137), fire.logged()
-            fire.deaths += worker.returncode == 137
+            fire.order(by_length(3, 8))
+            worker = fire.worker(f"after_record:{4 + (place + number) % 3}", environment=surroundings)
+            assert worker.wait(BOUND) == 137, fire.logged()
+            fire.deaths += 1
+            with fire.client() as client:
+                numbers += [row["no"] for row in client.query("SELECT no FROM workers WHERE pid = ?", [worker.pid])]
     fire.finish()
     inspection = fire.check()
     incidents = sum(inspection.count(address, "incident_opened") for address in inspection.addresses())
     assert incidents == 0, "a replay differed"
+    events = [event for address in inspection.addresses() for event in inspection.events(address)]
+    began = Counter(event.data["worker"] for event in events if event.data.get("worker") and event.data.get("attempt"))
+    assert len(numbers) == fire.deaths
+    assert all(began[one] for one in numbers), f"some surroundings saw no work: {began} of {numbers}"
     fault_report(
         injected={"surroundings": len(SURROUNDINGS), "SIGKILL": fire.deaths},
         useful={"orders done": fire.cases, "effects": len(fire.effects())},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.rules.support import Go, Order, VendorDown, banking, closed, desk, in_both, incident
 
 from longcase import ActivityFailed, Case, Next, Retry, Workflow, activity, days
@@ -113,3 +114,38 @@ def test_rule_A3_a_path_that_fails_behind_a_waiting_signal_is_an_incident_and_ke
         assert sim.show(case).pending == 0
 
     in_both(scenario, broken)
+
+
+dialled = Workflow("dialled", object=Order, key="id", owner=desk, expect=days(5))
+
+
+@activity(owner=banking, retry=Retry(max_attempts=1))
+async def dial(number: str) -> str:
+    if not number.isdecimal():
+        raise ValueError(f"{number} is no number")
+    return number
+
+
+@dialled.stage
+async def dialling(case: Case[Order]) -> Next:
+    return dialled.close("done", result=await dial(case.object.note or ""))
+
+
+@pytest.mark.parametrize("way", ["restart", "redo"])
+def test_rule_A3_a_call_that_failed_by_wrong_data_lists_the_correction_and_what_takes_it_up(way: str) -> None:
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(dialled, Order(id="o1", note="x5"))
+        opened = incident(sim, case)
+        assert (opened["kind"], opened["repairs"]) == (
+            "activity_failed", ["retry", "set-result", "correct", "restart", "move", "cancel"],
+        )  # fmt: skip
+        sim.correct(case, note="55")
+        if way == "restart":
+            sim.restart(case)
+        else:
+            sim.redo(case, arguments={"number": "55"})
+        assert closed(sim, case) == "done"
+        assert (sim.state(case).close or {})["result"] == "55"
+        assert sim.state(case).incidents == {}
+
+    in_both(scenario, dialled)

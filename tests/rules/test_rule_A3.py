@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
+from pathlib import Path
 
 import pytest
 from tests.rules.support import (
@@ -362,3 +365,28 @@ def test_rule_A3_a_childs_result_is_bounded_where_the_child_closes() -> None:
         assert (sim.state(case).close or {})["result"] == RESULT_LIMIT
 
     in_both(scenario, asking, told)
+
+
+@pytest.mark.parametrize("folder", ["app", "longcase"])  # a clone of ours, say, with an application in it
+def test_an_incident_names_the_authors_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    source = """
+from longcase import Case, Next, Team, Workflow, days
+from pydantic import BaseModel
+desk = Team("desk")
+class Order(BaseModel):
+    id: str
+    pages: int = 1
+wrong = Workflow("wrong", object=Order, key="id", owner=desk, expect=days(1))
+@wrong.stage(expect=days(1))
+async def writing(case: Case[Order]) -> Next:
+    with case.change() as order:
+        order.pages = "many"
+    return wrong.close("done")
+"""
+    (tmp_path / folder / "wrong_pages.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path / folder))
+    monkeypatch.delitem(sys.modules, "wrong_pages", raising=False)
+    with Simulation([importlib.import_module("wrong_pages")]) as sim:
+        opened = incident(sim, sim.start("wrong", {"id": "1"}))
+    assert opened["details"]["line"] == "wrong_pages.py:11 in writing"

@@ -287,6 +287,9 @@ def test_rule_B12_an_exhausted_undo_is_an_incident_of_its_owner_and_the_rest_wai
         sim.signal(case, back, Go(n=1))
         opened = incident(sim, case)
         assert (opened["kind"], opened["owner"]) == ("activity_failed", "banking")
+        assert opened["repairs"] == ["retry", "skip", "set-result", "move", "cancel"], (
+            "its arguments stay what they were"
+        )
         assert undone == [("reserved car", "car")]
         sim.fake(refund, lambda charged, amount: undone.append((charged, amount)))
         sim.retry(case)

@@ -9,6 +9,7 @@ from tests.rules.support import Go, Order, VendorDown, banking, closed, desk, ev
 
 from longcase import Case, HistoryLimits, Next, Retry, Workflow, activity, days, seconds
 from longcase.errors import DefinitionError
+from longcase.insight.wording import told
 from longcase.testing import Simulation
 
 
@@ -90,6 +91,7 @@ def test_rule_B20_a_long_visit_warns_once_and_then_stops() -> None:
         tell(sim, long, case, *[0] * 30)
         [warned] = every(sim, case, "visit_warned")
         assert warned.data == {"of": ["visit"], "visit_events": 22, "case_events": 24}
+        assert told(warned) == "the history grows long: 22 events to replay in the visit, 24 in the case"
         opened = incident(sim, case)
         assert (opened["kind"], opened["message"]) == (
             "history_too_long", "the visit has 40 events to replay, its limit is 40",
@@ -250,8 +252,10 @@ def test_rule_B20_describe_tells_the_limits() -> None:
 
     from longcase.insight.describe import describe_module
 
-    [told] = [one for one in describe_module(sys.modules[__name__])["workflows"] if one["name"] == "declared"]
-    assert told["history"] == {"visit_warns": 1_000, "visit_stops": 40_000, "case_warns": 10_000, "case_stops": 200_000}
+    known = {one["name"]: one["history"] for one in describe_module(sys.modules[__name__])["workflows"]}
+    assert known["declared"] == {
+        "visit_warns": 1_000, "visit_stops": 40_000, "case_warns": 10_000, "case_stops": 200_000,
+    }  # fmt: skip
 
 
 declared = Workflow(

@@ -9,10 +9,11 @@ set beside the facts that were recorded.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from longcase.history.event import CATALOGUE, Event
@@ -71,7 +72,7 @@ class Model:
         self.used: list[tuple[str, str, str]] = []  # consumed in this visit
         self.restarting = False
         self.leaving = False
-        self.ready: deque[Strand] = deque()
+        self.ready: deque[Callable[[], None]] = deque()  # in the order in which an event loop would come to them
         self.scopes: dict[str, Strand] = {}
         self.settled: set[str] = set()  # calls whose end is on record although the stage never saw it
         self.reused: dict[str, Any] = {}
@@ -198,7 +199,8 @@ class Model:
                     strand.wait = asked
                     step = self.find(label)
                     strand.branches = [Strand(self.run(steps), strand) for steps in step["branches"]]
-                    self.ready.extend(strand.branches)  # a task starts when those before it have had their turn
+                    # A task starts when those before it have had their turn.
+                    self.ready.extend(partial(self.move, branch) for branch in strand.branches)
                     return
                 case ("signal", label):
                     strand.wait = asked
@@ -215,7 +217,8 @@ class Model:
             return  # what follows from it follows at rest
         parent.branches.remove(strand)
         if not parent.branches and parent.wait is not None:
-            self.move(parent)
+            # The end of its last task is told to a group, and by it to whoever waits: others have their turns between.
+            self.ready.append(lambda: self.ready.append(partial(self.move, parent)))
 
     def cancel(self, strand: Strand, scope: str) -> None:
         """End a strand from inside out; where `scope` is its own timeout it goes on after that."""
@@ -331,7 +334,7 @@ class Model:
         moving = True
         while moving:
             while self.ready:
-                self.move(self.ready.popleft())
+                self.ready.popleft()()
             moving = self.rest()
 
     def take_input(self, event: Event, label: str) -> None:

@@ -48,7 +48,14 @@ def test_3000_rows_with_bad_ones_among_them(cli: Cli) -> None:
     assert "/id: missing" in refused[9]["reason"]
     assert "business key" in refused[10]["reason"]
     assert "beyond 64 bits" in refused[2_500]["reason"]
-    assert rows[10] == {"row": 12, "key": "C-1", "did": "existing", "case": "claims/C-1", "differs": "name"}
+    assert rows[10] == {
+        "row": 12,
+        "key": "C-1",
+        "did": "existing",
+        "case": "claims/C-1",
+        "differs": "name",
+        "reason": "row 2 has the same key",
+    }
     with (cli.folder / "out.csv").open(newline="", encoding="utf-8") as file:
         assert Counter(row["did"] for row in csv.DictReader(file)) == {"started": 2_993, "existing": 1, "refused": 6}
 
@@ -60,6 +67,18 @@ def test_3000_rows_with_bad_ones_among_them(cli: Cli) -> None:
 def test_a_good_file_ends_with_status_0_and_one_line(cli: Cli) -> None:
     write(cli.folder / "rows.csv", 3)
     assert cli.ok(*IMPORT, "rows.csv").out == "3 started, 0 existing, 0 refused\n"
+
+
+def test_a_row_that_changes_nothing_is_told(cli: Cli) -> None:
+    (cli.folder / "twice.csv").write_text("id,name\nC-1,Acme\nC-1,Best\nC-1,Acme\n")
+    told = cli.ok(*IMPORT, "twice.csv").out
+    assert told == (
+        "row 3 C-1: existing, differs in name: row 2 has the same key\n"
+        "1 started, 2 existing (1 differs from the case, and changed nothing), 0 refused\n"
+    )
+    (cli.folder / "late.csv").write_text("id,name\nC-1,Zenith\n")
+    told = cli.ok(*IMPORT, "late.csv").out
+    assert told == "0 started, 1 existing (1 differs from the case, and changed nothing), 0 refused\n"
 
 
 def test_refused_rows_are_told_one_by_one(cli: Cli) -> None:

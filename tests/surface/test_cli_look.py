@@ -66,7 +66,7 @@ def test_show_names_an_incident_its_owner_and_the_repairs_that_apply(cli: Cli, s
     shown = cli.ok("show", "claims/C-1").out
     assert shown.startswith("claims/C-1: Stopped, desk to act: activity_failed: ")
     assert "status       open" in shown
-    assert "what applies: retry, set-result, move, cancel" in shown
+    assert "what applies: retry, set-result, correct, restart, move, cancel" in shown
 
 
 def test_show_of_a_closed_case(cli: Cli, sim: Simulation) -> None:

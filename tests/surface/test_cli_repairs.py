@@ -47,7 +47,10 @@ def stopped(cli: Cli, name: str, result: str) -> Simulation:
 
 @pytest.mark.parametrize(
     ("result", "listed"),
-    [("str", "retry, set-result, move, cancel"), ("str | None", "retry, skip, set-result, move, cancel")],
+    [
+        ("str", "retry, set-result, correct, restart, move, cancel"),
+        ("str | None", "retry, skip, set-result, correct, restart, move, cancel"),
+    ],
     ids=["never None", "may be None"],
 )
 def test_skip_is_listed_where_it_is_accepted_and_only_there(cli: Cli, result: str, listed: str) -> None:
@@ -77,7 +80,7 @@ def test_a_result_type_that_fails_over_none_is_one_that_cannot_be_skipped(cli: C
         freeze(cli, sim)
         sim.start("letters", {"id": "L-1"})
         sim.decide("letters/L-1", "approved", by="ann")
-        assert "what applies: retry, set-result, move, cancel\n" in cli.ok("show", "letters/L-1").out
+        assert "what applies: retry, set-result, correct, restart, move, cancel\n" in cli.ok("show", "letters/L-1").out
 
 
 @pytest.mark.parametrize(

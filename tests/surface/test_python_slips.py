@@ -204,7 +204,7 @@ async def test_a_signal_and_a_stage_are_given_themselves_or_by_name(store_url: s
 
 @pytest.mark.parametrize(
     ("reason", "told"),
-    [(None, "None is given as the reason"), ("x" * 2001, "a reason of 2,001 characters"), ("\0", "NUL")],
+    [(None, "None is given as the reason"), ("x" * 2001, "a reason of 2,001 characters"), ("\0", "^reason: holds NUL")],
 )
 async def test_a_reason_is_a_text_that_can_be_kept(store_url: str, reason: Any, told: str) -> None:
     async with Longcase([claims], url=store_url) as longcase:

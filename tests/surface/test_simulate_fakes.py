@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -44,3 +45,35 @@ def test_a_fake_that_can_be_called_is_called(fake: Callable[..., Any]) -> None:
 def test_a_fake_of_no_activity_is_refused() -> None:
     with pytest.raises(UsageError, match="expected an activity"):
         Simulation([claims], fakes={"pay": lambda: None})  # type: ignore[dict-item]
+
+
+def test_a_fake_that_sleeps_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+
+    def slow(iban: str, amount: int) -> str:
+        seconds[0] += 3
+        return "R-1"
+
+    with Simulation([claims], fakes={pay: slow}) as sim:
+        monkeypatch.setattr(sim.env, "monotonic", lambda: seconds[0])
+        with pytest.warns(UserWarning, match=r"the fake of pay took 3.0 s: the clock of a simulation stands still"):
+            sim.start(claims, {"id": "C-1", "amount": 5, "iban": "NL1"})
+
+
+@pytest.mark.parametrize("now", [datetime(2026, 1, 5, tzinfo=UTC).replace(tzinfo=None), "2026-01-05"], ids=str)
+def test_a_simulation_starts_at_an_instant(now: Any) -> None:
+    with pytest.raises(UsageError, match="expected a datetime with a zone") as refused:
+        Simulation([claims], now=now)
+    assert refused.value.hint == "now=datetime(2026, 1, 5, 9, tzinfo=UTC)"
+
+
+@pytest.mark.parametrize("live", [-1, None, "all"])
+def test_live_is_a_number_of_cases(live: Any) -> None:
+    with pytest.raises(UsageError, match="is given as live, expected how many cases are kept in memory"):
+        Simulation([claims], live=live)
+
+
+def test_a_url_is_a_text() -> None:
+    given: Any = 5
+    with pytest.raises(UsageError, match="5 is given as the store's URL, expected a text"):
+        Simulation([claims], url=given)

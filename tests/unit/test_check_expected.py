@@ -49,14 +49,18 @@ REFUSED = {
     "a team's members": ('Team("t", members=(1, 2))', "expected a tuple of names", "members=("),
     "attempts that are no number": ('Retry(max_attempts="3")', "Retry(max_attempts='3')", "Retry(max_attempts=5)"),
     "an initial delay": ("Retry(initial=2)", "Retry: initial=2, expected a span", "initial=seconds(2)"),
+    "a first delay that no try would wait": (
+        "Retry(initial=minutes(20))", "initial=20 minutes, is longer than the longest, cap=5 minutes",
+        "with initial give a cap, of 20 minutes at least",
+    ),
     "a growth that is no number": ('Retry(factor="2")', "Retry(factor='2')", "Retry(factor=2)"),
     "errors by name": ('Retry(non_retryable=("KeyError",))', "a tuple of exception classes", "non_retryable=("),
     "a signal's body": ('wf.signal("sent", str)', "expected a pydantic model class", "class Paid(BaseModel)"),
     "a reaction on a signal's name": (
-        '@wf.on("piad")\nasync def s(case, body): ...', "orders: on('piad'), expected a signal", "orders.signal('paid'",
+        '@wf.on("piad")\nasync def s(case, body): ...', "orders: on('piad'), expected a signal", "wf.signal('paid'",
     ),
     "a reaction on a name like none": (
-        '@wf.on("x")\nasync def s(case, body): ...', "expected a signal", 'withdrawn = orders.signal("withdrawn"',
+        '@wf.on("x")\nasync def s(case, body): ...', "expected a signal", 'withdrawn = wf.signal("withdrawn"',
     ),
     "a covered stage by its name": (
         '@wf.on(paid, during=("first",))\nasync def s(case, body): ...',

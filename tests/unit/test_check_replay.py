@@ -363,6 +363,12 @@ def test_row_G6_a_sleep_is_named_with_file_and_line(tmp_path: Path) -> None:
     assert "asyncio.sleep(60)" in source[found.line - 1]
 
 
+def test_a_blocking_sleep_is_told_how_a_stage_waits(tmp_path: Path) -> None:
+    (found,) = check(tmp_path, two("nap(60)"), EXTRA)
+    assert found.code == "time_in_stage"
+    assert found.hint == 'a wait is the stage\'s: await case.pause(days(2), because="cooling-off")'
+
+
 def test_a_loop_that_collects_failures_is_no_retry(tmp_path: Path) -> None:
     body = """
     lost = []

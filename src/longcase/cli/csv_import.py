@@ -71,9 +71,11 @@ def import_csv(session: Session, workflow: str, file: str, results: str | None, 
         importing = _Import(service, workflow, fields, header, again)
         with _results_file(results) as out, _progress(session, text) as tick, _ctrl_c() as stopped:
             counts = Counter({"started": 0, "existing": 0, "refused": 0})
+            differing = 0
             for batch in _batches(importing.rows(text)):
                 done = importing.accept(batch)
                 counts.update(result.did for result in done)
+                differing += sum(bool(result.differs) for result in done)
                 try:
                     for result in done:
                         _tell(session, result, out, verbose=results is None)
@@ -84,7 +86,7 @@ def import_csv(session: Session, workflow: str, file: str, results: str | None, 
                 tick(sum(counts.values()))
                 if stopped:
                     break
-    _say_end(session, counts, interrupted=bool(stopped), results=results)
+    _say_end(session, counts, differing, interrupted=bool(stopped), results=results)
 
 
 class _Import:
@@ -94,6 +96,7 @@ class _Import:
         self.fields = fields
         self.header = header
         self.again = again
+        self.keys: dict[str, int] = {}  # the first row of each
         self.key_field = service.codes[workflow].workflow.key_field
 
     def rows(self, text: str) -> Iterator[tuple[RowResult, NewCase | None]]:
@@ -136,6 +139,9 @@ class _Import:
             result.did = "existing" if receipt.existing else "started"
             result.case = receipt.address
             result.differs = ", ".join(receipt.differs)
+            first = self.keys.setdefault(result.key, result.row)
+            if result.differs and first != result.row:
+                result.reason = f"row {first} has the same key"
         return [result for result, _ in batch]
 
 
@@ -240,6 +246,8 @@ def _tell(session: Session, result: RowResult, out: Any, *, verbose: bool) -> No
         terminal.data({name: value for name, value in asdict(result).items() if value != ""})
     elif verbose and result.did == "refused":
         terminal.line(f"row {result.row} {result.key}: refused, {result.code}: {result.reason}")
+    elif verbose and result.reason:  # of one file two rows that say different things: one of them is not applied
+        terminal.line(f"row {result.row} {result.key}: existing, differs in {result.differs}: {result.reason}")
 
 
 def _cell(value: object) -> str:
@@ -248,8 +256,11 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _say_end(session: Session, counts: dict[str, int], *, interrupted: bool, results: str | None) -> None:
-    told = ", ".join(f"{count} {did}" for did, count in counts.items())
+def _say_end(
+    session: Session, counts: dict[str, int], differing: int, *, interrupted: bool, results: str | None
+) -> None:
+    differ = f" ({differing} differ{'s' * (differing == 1)} from the case, and changed nothing)" if differing else ""
+    told = ", ".join(f"{count} {did}{differ if did == 'existing' else ''}" for did, count in counts.items())
     if session.json:
         terminal.data({"summary": counts, "interrupted": interrupted})
     else:

@@ -6,11 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
 from longcase.record import record
+
+_OURS: Final = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
+_PYTHONS: Final = str(Path(asyncio.__file__).parents[1] / "_")[:-1]
 
 # What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
 # named here may change between releases (a question's wording, an expectation, a policy).
@@ -144,17 +148,20 @@ def trailing_outside(recorded: deque[Event]) -> int:
     return trailing
 
 
+def is_authors(file: str) -> bool:
+    """Tell whether a file of source is the author's: none of ours, and none of Python's own library."""
+    if file.startswith((_OURS, "<frozen ")):
+        return False
+    return not file.startswith(_PYTHONS) or "-packages" in file[len(_PYTHONS) :]
+
+
 def where(task: asyncio.Task[Any]) -> str:
     """Name the innermost line of user code a suspended task stands at."""
     awaiting: Any = task.get_coro()
     line = ""
     while awaiting is not None:
         frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "ag_frame", None)
-        if (
-            frame is not None
-            and "/asyncio/" not in frame.f_code.co_filename
-            and "/longcase/" not in frame.f_code.co_filename
-        ):
+        if frame is not None and is_authors(frame.f_code.co_filename):
             line = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno} in {frame.f_code.co_name}"
         awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)
     return line or f"{task.get_name()} in {getattr(task.get_coro(), '__qualname__', 'a coroutine')}"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from longcase.engine.code import WorkflowCode
-from longcase.engine.comparing import Fault, Mismatch
+from longcase.engine.comparing import Fault, Mismatch, is_authors
 from longcase.errors import ActivityFailed, InvalidInput, LongcaseError
 from longcase.history.event import Event, instant_text
 from longcase.history.state import Call, CaseState
@@ -18,7 +18,7 @@ from longcase.model.names import storable, text_of
 ATTENTION: Final = timedelta(hours=4)  # when an incident is due to be looked at
 
 _REPAIRS: Final[dict[str, list[str]]] = {
-    "activity_failed": ["retry", "skip", "set-result", "move", "cancel"],
+    "activity_failed": ["retry", "skip", "set-result", "correct", "restart", "move", "cancel"],
     "outcome_unknown": ["set-result", "retry", "skip", "cancel"],
     "contract_changed": ["retry", "set-result", "move", "cancel"],
     "result_not_encodable": ["retry", "set-result", "move", "cancel"],
@@ -66,9 +66,11 @@ def fits(repair: str, call: Call | None, code: WorkflowCode | None) -> bool:
     """Tell whether a repair that an incident's kind allows fits its call too.
 
     Both the list an incident opens with and the judgement of a repair go by it: a call whose result is never
-    None cannot be skipped. Leaving a compensation undone is no result.
+    None cannot be skipped. Leaving a compensation undone is no result, and what it is called with no field of the case.
     """
-    if repair != "skip" or call is None or call["undoes"]:
+    if call is not None and call["undoes"]:
+        return repair not in ("correct", "restart")
+    if repair != "skip" or call is None:
         return True
     activity = code.activities.get(call["activity"]) if code is not None else None
     if activity is None:
@@ -191,7 +193,7 @@ def _line_of(error: BaseException) -> str:
     line = ""
     while trace is not None:
         code = trace.tb_frame.f_code
-        if "/longcase/" not in code.co_filename and "/asyncio/" not in code.co_filename:
+        if is_authors(code.co_filename):
             line = f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name}"
         trace = trace.tb_next
     return line

@@ -243,7 +243,7 @@ _TOLD: Final[dict[str, str]] = {
     "call_redone": "had {activity} called anew with {changed}: {reason}",
     "corrected": "corrected {patch}, before {before}: {reason}",
     "moved": "moved from {from} to {to}: {reason}",
-    "visit_warned": "the history grows long",
+    "visit_warned": "the history grows long: {visit_events} events to replay in the visit, {case_events} in the case",
     "case_closed": "closed as {close}: {reason}",
 }
 

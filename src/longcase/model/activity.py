@@ -11,11 +11,11 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 from longcase.errors import DefinitionError, UsageError
 from longcase.model.codec import Codec, Json, codec_for
-from longcase.model.expected import check_kind, check_names, check_one_of, check_span, declared_with
+from longcase.model.expected import check_kind, check_names, check_one_of, declared_with
 from longcase.model.host import Attempt, current_attempt, current_host
 from longcase.model.names import check_name
 from longcase.model.people import Owner, System
-from longcase.model.policy import Retry, check_limits
+from longcase.model.policy import Retry, check_limits, check_timeouts
 from longcase.model.queue import Queue, as_queue, check_priority
 from longcase.model.transaction import DEFAULT_LIMIT, Transaction, check_transaction, check_where_it_goes
 
@@ -109,13 +109,10 @@ class Activity(Generic[P, R]):
         check_one_of(what, "effect", effect, typing.get_args(Effect))
         check_one_of(what, "once_per", once_per, typing.get_args(OncePer))
         check_one_of(what, "cancel", cancel, typing.get_args(OnCancel))
-        spans = {
-            "timeout": timeout, "schedule_to_start": schedule_to_start, "schedule_to_close": schedule_to_close,
-            "heartbeat": heartbeat,
-        }  # fmt: skip
-        for option, span in spans.items():
-            if span is not None:
-                check_span(what, option, span, "seconds")
+        check_timeouts(
+            what, timeout=timeout, schedule_to_start=schedule_to_start, schedule_to_close=schedule_to_close,
+            heartbeat=heartbeat,
+        )  # fmt: skip
         check_names(what, "was", was)
         self.transaction = transaction
         if transaction:
@@ -152,11 +149,6 @@ class Activity(Generic[P, R]):
             raise DefinitionError(
                 f"activity {self.name}: owner is {owner!r}, expected a Team", hint='owner=Team("client-desk")'
             )
-        for option, span in spans.items():
-            if span is not None and span <= timedelta(0):
-                raise DefinitionError(
-                    f"activity {self.name}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)"
-                )
         check_limits(what, concurrency, rate)
         self._read_signature(fn)
         functools.update_wrapper(self, fn, updated=())

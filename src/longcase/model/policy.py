@@ -23,7 +23,7 @@ class Retry:
         max_attempts: 1 to 1000, the first try included.
         initial: delay after the first failure.
         factor: growth of the delay, at least 1.
-        cap: longest delay.
+        cap: longest delay; not shorter than `initial`.
         jitter: "full" draws uniformly from 0 to the delay (AWS architecture blog, "Exponential
             backoff and jitter"); "none" keeps it exact.
         non_retryable: exception classes after which no further attempt is made.
@@ -54,6 +54,12 @@ class Retry:
             check_span("Retry", "budget", self.budget, "seconds")
         if self.initial < timedelta(0) or self.cap < timedelta(0):
             raise DefinitionError("Retry: initial and cap must not be negative", hint="Retry(initial=seconds(1))")
+        if self.initial > self.cap:
+            first, longest = describe_span(self.initial), describe_span(self.cap)
+            raise DefinitionError(
+                f"Retry: the first delay, initial={first}, is longer than the longest, cap={longest}",
+                hint=f"with initial give a cap, of {first} at least; without one it is 5 minutes",
+            )
         if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not self.factor >= 1:
             raise DefinitionError(f"Retry(factor={self.factor!r}): expected at least 1", hint="Retry(factor=2)")
         if self.jitter not in ("full", "none"):
@@ -92,6 +98,16 @@ class Retry:
         if self.non_retryable:
             text += ", never after " + ", ".join(kind.__name__ for kind in self.non_retryable)
         return text
+
+
+def check_timeouts(what: str, **timeouts: timedelta | None) -> None:
+    """Refuse a timeout, by its option's name, that is no span or not above zero."""
+    for option, span in timeouts.items():
+        if span is None:
+            continue
+        check_span(what, option, span, "seconds")
+        if span <= timedelta(0):
+            raise DefinitionError(f"{what}: {option}={span}, expected above zero", hint=f"{option}=minutes(1)")
 
 
 def check_limits(what: str, concurrency: int | None, rate: tuple[int, timedelta] | None) -> None:

@@ -108,27 +108,31 @@ def _check(value: Json, what: str, place: str, depth: int) -> None:
         _refuse(what, "too_deep", f"nested deeper than {MAX_DEPTH} at {place[:80]}")
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
-            _refuse(what, "invalid_text", f"{place or '/'} holds NUL or a lone surrogate: {ascii(value)[:60]}")
+            _refuse(what, "invalid_text", _at(place, f"holds NUL or a lone surrogate: {ascii(value)[:60]}"))
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
-            _refuse(what, "number_out_of_range", f"{place or '/'} is beyond 64 bits", hint="send it as a string")
+            _refuse(what, "number_out_of_range", _at(place, "is beyond 64 bits"), hint="send it as a string")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            _refuse(what, "non_finite_number", f"{place or '/'} is {value}")
+            _refuse(what, "non_finite_number", _at(place, f"is {value}"))
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                _refuse(what, "invalid_json", f"{place or '/'} has the key {key!r}, expected text")
+                _refuse(what, "invalid_json", _at(place, f"has the key {key!r}, expected text"))
             _check(key, what, f"{place}/{ascii(key)[1:-1]} (a key)", depth)
             _check(item, what, f"{place}/{key}", depth + 1)
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
             _check(item, what, f"{place}/{position}", depth + 1)
     else:
-        told = f"{place or '/'} is of type {type(value).__name__}, expected JSON data"
+        told = _at(place, f"is of type {type(value).__name__}, expected JSON data")
         _refuse(what, "invalid_json", told, hint="as text, like a date or a Decimal; or give an object of the model")
+
+
+def _at(place: str, told: str) -> str:
+    return f"{place} {told}" if place else told  # of a bare value, `what` says all
 
 
 def _decoded(text: str | bytes, max_bytes: int, what: str) -> str:

@@ -37,6 +37,7 @@ from longcase.model.calendar import Calendar, due
 from longcase.model.codec import Json
 from longcase.model.span import Span
 from longcase.model.workflow import Workflow
+from longcase.opening import store_url
 from longcase.runtime.limits import Slots
 from longcase.runtime.moved import Moved
 from longcase.runtime.performing import Running, perform, verify
@@ -44,6 +45,7 @@ from longcase.runtime.transacting import transact
 from longcase.runtime.turns import Turns
 from longcase.service.service import Accepted, CaseView, Receipt, Service, TaskView
 from longcase.store.port import Transacting
+from longcase.testing.fakes import accepting, check_fake, tell_slow
 
 T = TypeVar("T")
 ROUNDS = 1_000_000
@@ -76,20 +78,26 @@ class Simulation:
         synchronous: str = "FULL",
     ) -> None:
         for activity, fake in (fakes or {}).items():
-            _check_fake(activity, fake)
-        self.clock = VirtualClock(now)
+            check_fake(activity, fake)
+        self.clock = VirtualClock(_checked_now(now))
         self.env = Env(self.clock, seed=seed)
         self.performed: list[tuple[str, str, int]] = []  # (case, activity, attempt) in order
+        if url is not None:
+            url = store_url(url)
         self._loop = asyncio.new_event_loop()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.url = url or (f"sqlite:///{path}" if path is not None else self._place())
         self._fakes: dict[str, Callable[..., Any]] = {activity.name: fn for activity, fn in (fakes or {}).items()}
         self._inline = self.url.startswith("sqlite:")  # its store never suspends, and costs no loop
-        self._app = Longcase(
-            workflows, url=self.url, env=self.env, inline=self._inline, live=live, synchronous=synchronous
-        )
         self._live = live
         self._together = False
+        try:
+            self._app = Longcase(
+                workflows, url=self.url, env=self.env, inline=self._inline, live=live, synchronous=synchronous
+            )
+        except BaseException:
+            self._let_go()
+            raise
         try:
             self._do(self._app.open())
             self._do(self._app.record_maps())
@@ -131,6 +139,9 @@ class Simulation:
 
     def _give_up(self) -> None:
         self._do(self._app.close())
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._loop.close()
         if self._folder is not None:
             self._folder.cleanup()
@@ -298,7 +309,7 @@ class Simulation:
 
     def fake(self, activity: Activity[..., Any], fn: Callable[..., Any]) -> None:
         """Replace what runs for an activity from now on."""
-        _check_fake(activity, fn)
+        check_fake(activity, fn)
         self._fakes[activity.name] = fn
 
     # -- the mover -----------------------------------------------------------------------------------------
@@ -354,7 +365,11 @@ class Simulation:
             place = (moved.case_no, self._worker, moved.code.map_number)
             outcome = await transact(cast(Transacting, self._app.store), activity, running, place, *given)
         else:
+            began = self.env.monotonic()
             outcome = await perform(self._with_fake(activity), running, *given)
+            took = self.env.monotonic() - began
+            if activity.name in self._fakes:
+                tell_slow(activity.name, took)
         self._slots.give_back(activity)
         self._freed += self._slots.freed_by(activity)
         if outcome is None:
@@ -368,57 +383,20 @@ class Simulation:
         _ = activity.codecs  # made of the declaration: a fake need not be annotated
         twin: Activity[..., Any] = Activity.__new__(Activity)
         twin.__dict__.update(activity.__dict__)
-        twin._raw = _accepting(fake, activity)
+        twin._raw = accepting(fake, activity)
         twin.is_async = inspect.iscoroutinefunction(fake)
         return twin
 
 
-def _check_fake(activity: Activity[..., Any], fake: Callable[..., Any]) -> None:
-    """Refuse a fake that could not be called with what the activity is given, before anything runs."""
-    if not isinstance(activity, Activity):
+def _checked_now(now: datetime | None) -> datetime | None:
+    """Return where the clock starts.
+
+    Raises:
+        UsageError: it is no instant, or one without a zone.
+    """
+    if now is not None and (not isinstance(now, datetime) or now.tzinfo is None):
         raise UsageError(
-            f"fakes of {activity!r}: expected an activity as the key", hint="fakes={check_registry: lambda ...: ...}"
+            f"the simulation starts at {now!r}, expected a datetime with a zone",
+            hint="now=datetime(2026, 1, 5, 9, tzinfo=UTC)",
         )
-    if not callable(fake):
-        raise UsageError(
-            f"the fake of {activity.name} is {fake!r}, expected a function",
-            hint=f"{activity.name}: lambda {_taken(activity)}: ...",
-        )
-    try:
-        signature = inspect.signature(fake)
-    except (TypeError, ValueError):  # of a builtin that does not tell
-        return
-    given = {
-        name: None
-        for name in activity.signature.parameters
-        if name != "idempotency_key" or "idempotency_key" in signature.parameters
-    }
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        raise UsageError(
-            f"the fake of {activity.name} takes {signature}, the activity takes {activity.signature}: {error}",
-            hint=f"{activity.name}: lambda {_taken(activity)}: ...",
-        ) from None
-
-
-def _taken(activity: Activity[..., Any]) -> str:
-    return ", ".join(name for name in activity.signature.parameters if name != "idempotency_key")
-
-
-def _accepting(fake: Callable[..., Any], activity: Activity[..., Any]) -> Callable[..., Any]:
-    """Let a fake leave out the injected key."""
-    parameters = inspect.signature(fake).parameters
-    wants_key = "idempotency_key" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if wants_key or not activity.injects_key:
-        return fake
-
-    def call(**values: Any) -> Any:
-        values.pop("idempotency_key", None)
-        return fake(**values)
-
-    async def call_async(**values: Any) -> Any:
-        values.pop("idempotency_key", None)
-        return await fake(**values)
-
-    return call_async if inspect.iscoroutinefunction(fake) else call
+    return now

@@ -170,6 +170,22 @@ async def test_inv_14_a_forgotten_worker_writes_no_lease(
     assert other.is_dead(zombie)
 
 
+@pytest.mark.parametrize("by", ["its heart", "its pump"])
+async def test_inv_14_a_worker_that_was_declared_dead_does_not_beat_itself_alive_again(
+    store: PostgresStore, postgres_url: str, by: str
+) -> None:
+    """Its leases are being voided: a beat in the middle of that must not be taken for a life."""
+    zombie = await store.join("here", 1)
+    heart = store.heart(zombie)
+    assert heart is not None
+    await store.abandon(zombie)
+    before = await asyncio.to_thread(run_sql, postgres_url, "SELECT beat, lapsed FROM workers")
+    with pytest.raises(WorkerForgotten):
+        await (asyncio.to_thread(heart.beat) if by == "its heart" else store.beat(zombie))
+    await asyncio.to_thread(heart.close)
+    assert await asyncio.to_thread(run_sql, postgres_url, "SELECT beat, lapsed FROM workers") == before
+
+
 async def test_inv_14_a_forgotten_worker_begins_no_case_which_can_be_accepted_all_the_same(
     store: PostgresStore,
 ) -> None:

@@ -31,6 +31,7 @@ HELPERS_LIMIT = 500
 
 _ACTIVITY = "do it in an @activity, and await that"
 _TIME = "case.now(): the instant of the input being applied"
+_SLEEP = 'a wait is the stage\'s: await case.pause(days(2), because="cooling-off")'
 _CHANCE = "case.random() and case.uuid(): the same on replay"
 _THREAD = "an @activity declared with def runs in a thread"
 _SAME = "compare by value: what is the same in every process"
@@ -50,6 +51,7 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
         ),
         ("time_in_stage", _TIME),
     ),
+    "time.sleep": ("time_in_stage", _SLEEP),
     **dict.fromkeys(
         ("random", "secrets", "uuid.uuid1", "uuid.uuid4", "uuid.getnode", "os.urandom", "numpy.random"),
         ("random_in_stage", _CHANCE),
