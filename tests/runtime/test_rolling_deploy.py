@@ -75,6 +75,11 @@ def jobs_release(name: str, *, audits: bool) -> tuple[Workflow[Thing], Signal[Th
     return jobs, go, on
 
 
+@activity(owner=desk, queue="gpu")
+async def idle() -> None:
+    return None
+
+
 class Releases:
     """Workers of several releases over one store."""
 
@@ -98,6 +103,9 @@ class Releases:
         longcase = Longcase([workflow], url=self.url)
         await longcase.open()
         longcase.codes[workflow.name].fingerprint = code or name
+        if queues:  # it must have something to serve
+            own = longcase.codes[workflow.name]
+            own.activities = {**own.activities, "idle": idle}
         working = longcase.working(queues or ("default",))
         worker = await working.__aenter__()
         self.running[name] = (longcase, working)
