@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
@@ -13,8 +12,8 @@ from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
 from longcase.record import record
 
-_OURS: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
-_PYTHONS: Final = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+_OURS: Final = __file__.removesuffix("engine/comparing.py")
+_PYTHONS: Final = asyncio.__file__.removesuffix("asyncio/__init__.py")
 
 # What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
 # named here may change between releases (a question's wording, an expectation, a policy).
