@@ -16,13 +16,14 @@ from pydantic import BaseModel
 from longcase.app import Longcase
 from longcase.engine.tasks import Actor
 from longcase.env import Env
+from longcase.errors import UsageError
 from longcase.history.event import Event
 from longcase.model.codec import Json
 from longcase.model.names import MAIN_TENANT
 from longcase.model.signal import Signal
 from longcase.model.workflow import Stage, Workflow
 from longcase.runtime.driving import Driver
-from longcase.service.service import Accepted, CaseView, Receipt, TaskView
+from longcase.service.service import Accepted, CaseView, Receipt, Service, TaskView
 
 T = TypeVar("T")
 
@@ -56,11 +57,20 @@ class LongcaseClient:
         except BaseException:  # nobody gets the object that could be closed
             self._driver.close()
             raise
+        self._open = True
 
     def close(self) -> None:
-        """Close the store."""
-        self._do(self._app.close())
-        self._driver.close()
+        """Close the store; once is enough."""
+        if self._open:
+            self._open = False
+            self._do(self._app.close())
+            self._driver.close()
+
+    @property
+    def _door(self) -> Service:
+        if not self._open:
+            raise UsageError("the client is closed", hint="with LongcaseClient([onboarding]) as longcase: ...")
+        return self._app.service
 
     def __enter__(self) -> LongcaseClient:
         return self
@@ -80,9 +90,7 @@ class LongcaseClient:
         actor: Actor | None = None,
     ) -> Receipt:
         """Start a case, or return the one that has the key."""
-        return self._do(
-            self._app.service.start(workflow, body, again=again, idempotency_key=idempotency_key, actor=actor)
-        )
+        return self._do(self._door.start(workflow, body, again=again, idempotency_key=idempotency_key, actor=actor))
 
     def signal(
         self,
@@ -94,7 +102,7 @@ class LongcaseClient:
         actor: Actor | None = None,
     ) -> Accepted:
         """Send a signal to a case."""
-        return self._do(self._app.service.signal(case, signal, body, idempotency_key=idempotency_key, actor=actor))
+        return self._do(self._door.signal(case, signal, body, idempotency_key=idempotency_key, actor=actor))
 
     def decide(
         self,
@@ -107,29 +115,29 @@ class LongcaseClient:
         shown: str | None = None,
     ) -> Accepted:
         """Answer a task of a case."""
-        return self._do(self._app.service.decide(case, answer, task=task, reason=reason, actor=actor, shown=shown))
+        return self._do(self._door.decide(case, answer, task=task, reason=reason, actor=actor, shown=shown))
 
     def tasks(self, case: str) -> list[TaskView]:
         """Return the open tasks of a case."""
-        return self._do(self._app.service.open_tasks(case))
+        return self._do(self._door.open_tasks(case))
 
     def set_fields(
         self, case: str, fields: Mapping[str, Json], *, actor: Actor | None = None, reason: str = "data provided"
     ) -> Accepted:
         """Provide data a case waits for."""
-        return self._do(self._app.service.set_fields(case, fields, actor=actor, reason=reason))
+        return self._do(self._door.set_fields(case, fields, actor=actor, reason=reason))
 
     def correct(
         self, case: str, fields: Mapping[str, Json], *, reason: str, actor: Actor | None = None, pin: bool = True
     ) -> Accepted:
         """Correct fields of the object."""
-        return self._do(self._app.service.correct(case, fields, reason=reason, actor=actor, pin=pin))
+        return self._do(self._door.correct(case, fields, reason=reason, actor=actor, pin=pin))
 
     def retry(
         self, case: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
     ) -> Accepted:
         """Try the incident's call, or its input, again."""
-        return self._do(self._app.service.retry(case, incident=incident, reason=reason, actor=actor))
+        return self._do(self._door.retry(case, incident=incident, reason=reason, actor=actor))
 
     def redo(
         self,
@@ -143,7 +151,7 @@ class LongcaseClient:
     ) -> Accepted:
         """Have a call in flight called anew, with what was corrected since."""
         return self._do(
-            self._app.service.redo(
+            self._door.redo(
                 case, call=call, arguments=arguments, never_happened=never_happened, reason=reason, actor=actor
             )
         )
@@ -152,7 +160,7 @@ class LongcaseClient:
         self, case: str, *, incident: str | None = None, reason: str | None = None, actor: Actor | None = None
     ) -> Accepted:
         """Go on without the incident's call."""
-        return self._do(self._app.service.skip(case, incident=incident, reason=reason, actor=actor))
+        return self._do(self._door.skip(case, incident=incident, reason=reason, actor=actor))
 
     def set_result(
         self,
@@ -164,33 +172,33 @@ class LongcaseClient:
         actor: Actor | None = None,
     ) -> Accepted:
         """Supply the result of the incident's call."""
-        return self._do(self._app.service.set_result(case, result, incident=incident, reason=reason, actor=actor))
+        return self._do(self._door.set_result(case, result, incident=incident, reason=reason, actor=actor))
 
     def move(
         self, case: str, stage: Stage[Any] | str, *, reason: str, repeat: bool = False, actor: Actor | None = None
     ) -> Accepted:
         """Move a case to another stage."""
-        return self._do(self._app.service.move(case, stage, reason=reason, repeat=repeat, actor=actor))
+        return self._do(self._door.move(case, stage, reason=reason, repeat=repeat, actor=actor))
 
     def restart(self, case: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Begin the current visit anew."""
-        return self._do(self._app.service.restart(case, reason=reason, actor=actor))
+        return self._do(self._door.restart(case, reason=reason, actor=actor))
 
     def cancel(self, case: str, *, reason: str, actor: Actor | None = None) -> Accepted:
         """Cancel a case."""
-        return self._do(self._app.service.cancel(case, reason=reason, actor=actor))
+        return self._do(self._door.cancel(case, reason=reason, actor=actor))
 
     def show(self, case: str) -> CaseView:
         """Return what one screen says of a case."""
-        return self._do(self._app.service.show(case))
+        return self._do(self._door.show(case))
 
     def history(self, case: str) -> list[Event]:
         """Return a case's events in order."""
-        return self._do(self._app.service.history(case))
+        return self._do(self._door.history(case))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Read from the documented views: of all tenants, unless the SQL says `WHERE tenant = ...`."""
-        return self._do(self._app.service.query(sql, parameters))
+        return self._do(self._door.query(sql, parameters))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.support.cli import Cli, freeze
 from tests.surface import claims as module
 from tests.surface.claims import claims
 
-from longcase import Actor, Case, Longcase, Next, Team, Workflow, days
+from longcase import Actor, Case, Longcase, LongcaseClient, Next, Team, Workflow, days
 from longcase.errors import InvalidInput, UsageError
 from longcase.testing import Simulation
 
@@ -151,6 +152,23 @@ async def test_parameters_of_a_query_are_no_bare_text(store_url: str) -> None:
         with pytest.raises(UsageError, match="'acme' is given as the parameters") as error:
             await longcase.service.query("SELECT key FROM case_overview WHERE tenant = ?", "acme")
         assert error.value.hint == "['acme']"
+
+
+def test_a_closed_client_says_so_whatever_it_is_asked(store_url: str) -> None:
+    client = LongcaseClient([claims], url=store_url, actor=Actor("person:ann"))
+    client.start(claims, {"id": "C-1"})
+    assert client.history("claims/C-1")[0].actor == "person:ann"
+    client.close()
+    asked: list[Callable[[], object]] = [
+        lambda: client.start(claims, {"id": "C-1"}),
+        lambda: client.show("claims/C-1"),
+        lambda: client.query("SELECT key FROM case_overview"),
+    ]
+    for ask in asked:
+        with pytest.raises(UsageError, match="the client is closed") as error:
+            ask()
+        assert error.value.hint == "with LongcaseClient([onboarding]) as longcase: ..."
+    client.close()
 
 
 async def test_a_parameter_of_a_query_has_a_type_that_sql_knows(store_url: str) -> None:

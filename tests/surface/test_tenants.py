@@ -133,7 +133,7 @@ def test_one_key_is_a_case_of_each_tenant(two: Cli, sim: Simulation, monkeypatch
 
 def test_a_csv_starts_cases_of_its_tenant(cli: Cli) -> None:
     (cli.folder / "claims.csv").write_text("id,amount\nC-1,1\nC-2,2\n")
-    cli.ok("start", "claims", '{"id": "C-1"}')
+    cli.ok("start", "claims", '{"id": "C-1", "amount": 1}')
     told = cli.ok("start", "claims", "--csv", "claims.csv", "--tenant", "acme")
     assert told.out == "2 started, 0 existing, 0 refused\n"
     told = cli.ok("start", "claims", "--csv", "claims.csv")

@@ -6,15 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Any, Final
 
 from longcase.history.event import CATALOGUE, Event
 from longcase.model.codec import Json, dump_json
 from longcase.record import record
 
-_OURS: Final = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
-_PYTHONS: Final = str(Path(asyncio.__file__).parents[1] / "_")[:-1]
+_OURS: Final = __file__.removesuffix("engine/comparing.py")
+_PYTHONS: Final = asyncio.__file__.removesuffix("asyncio/__init__.py")
 
 # What of an emitted event must be the same on replay, besides type, node and occurrence. What is not
 # named here may change between releases (a question's wording, an expectation, a policy).
