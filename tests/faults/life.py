@@ -74,11 +74,16 @@ async def living(url: str, synchronous: str = "FULL") -> AsyncIterator[Life]:
         yield Life(longcase)
 
 
-def check_orders(url: str, ledger: Path, keys: Iterable[str], words: Mapping[str, str] | None = None) -> int:
+def check_orders(
+    url: str, ledger: Path, keys: Iterable[str], words: Mapping[str, str] | None = None, *, zombies: bool = False
+) -> int:
     """Hold every promise about orders that are over; returns the number of effects in the world.
 
     Args:
         words: what an order was told, where that is not its own key.
+        zombies: workers were taken for dead that lived. One that stood still between the commit that began an attempt
+            and the attempt takes effect when it wakes, although it was asked about and made again meanwhile: the
+            outside sees it twice, under one key. No runtime can keep that from it.
     """
     keys = list(keys)
     inspection = Inspection(url)
@@ -95,7 +100,12 @@ def check_orders(url: str, ledger: Path, keys: Iterable[str], words: Mapping[str
     assert {":".join(what.split(":")[:2]) for what in of_call.keys() - notes} == expected
     assert all(len(found) == 1 for found in of_call.values()), "one key a call"
     charged = [what for what, _, _ in lines if what.startswith("charge:")]
-    assert len(charged) == len(set(charged)) == len(keys), "effect=once was repeated"
+    assert len(set(charged)) == len(keys), "effect=once was not done"
+    doubled = [what for what in set(charged) if charged.count(what) > 1]
+    for what in doubled:
+        assert zombies, f"effect=once was repeated: {what}"
+        settled = [e for e in inspection.events(f"orders/{what.partition(':')[2]}") if e.type == "attempt_lost"]
+        assert charged.count(what) <= 1 + sum(e.data["activity"] == "charge" for e in settled), f"{what}: {settled}"
     for key in keys:
         state = inspection.state(f"orders/{key}")
         assert state.close == {"name": "done", "result": (words or {}).get(key, key), "reason": ""}, inspection.waits(

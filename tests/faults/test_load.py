@@ -225,6 +225,10 @@ def test_fault_F37_people_act_in_the_same_instant(store_url: str, fault_report: 
                 if event.data["vote"]["digest"] == votes[-1].data["vote"]["digest"]
             ]
             assert len(set(counted)) == len(counted), "one seat, one vote"
+            edited = next((event.seq for event in history if event.type == "corrected"), len(history))
+            late = [vote.seq for vote in votes if vote.seq > edited]
+            old = [seq for seq in late if history[seq - 1].data["vote"]["digest"] == seen[f"signing/p{number}"]]
+            assert old == [], "an answer to what was shown before the edit was taken after it"
             given = {vote.data["vote"]["digest"] for vote in votes if vote.data["vote"]["by"] not in BY_HAND}
             assert given <= {seen[f"signing/p{number}"]}, "an answer was taken for one to what nobody was shown"
     finally:

@@ -77,7 +77,7 @@ def test_fault_F3_a_worker_stopped_past_its_lease_wakes_and_changes_nothing(
         assert ships.stop() == [0] * len(ships.workers), ships.said()[-3000:]
     numbers = run_sql(postgres_url, "SELECT count(*) AS n FROM workers")[0]["n"]
     assert numbers == 0, "all have left"
-    effects = check_orders(postgres_url, ledger, KEYS)
+    effects = check_orders(postgres_url, ledger, KEYS, zombies=True)
     report(
         injected={"SIGSTOP past the lease": stops},
         useful={"orders closed": ORDERS, "effects": effects},

@@ -207,7 +207,7 @@ def test_fault_F21_a_worker_cut_off_past_its_lease_comes_back_and_breaks_nothing
         cut, held, keys = asyncio.run(run(ships))
         assert ships.stop() == [0] * len(ships.workers)
         times = ships.said().count(forgotten)
-    effects = check_orders(postgres_url, ledger, keys)
+    effects = check_orders(postgres_url, ledger, keys, zombies=True)
     report(
         injected={"connections cut": cut, "cases held by who was cut off": held, "seconds of partition": int(seconds)},
         useful={"orders closed": len(keys), "effects": effects},
