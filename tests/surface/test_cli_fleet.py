@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -120,7 +121,8 @@ def test_that_a_queue_is_full_is_told_with_the_code_that_says_so(cli: Cli) -> No
         ]
         assert why not in cli.ok("workers").out, "other code does not know the limit"
         (cli.folder / "broken.py").write_text("raise RuntimeError")
-        assert cli.ok("workers", "--app", "broken.py").out == cli.ok("workers").out
+        alike = [re.sub(r"\d+ s ago +", "", cli.ok("workers", *app).out) for app in (("--app", "broken.py"), ())]
+        assert alike[0] == alike[1]
         (cli.folder / "go").touch()
         for name in ("S-1", "S-2"):
             cli.until(f"scans/{name}", lambda case: case["status"] == "closed")

@@ -136,8 +136,7 @@ def test_a_csv_starts_cases_of_its_tenant(cli: Cli) -> None:
     cli.ok("start", "claims", '{"id": "C-1", "amount": 1}')
     told = cli.ok("start", "claims", "--csv", "claims.csv", "--tenant", "acme")
     assert told.out == "2 started, 0 existing, 0 refused\n"
-    told = cli.ok("start", "claims", "--csv", "claims.csv")
-    assert told.out == "1 started, 1 existing (1 differs from the case, and changed nothing), 0 refused\n"
+    assert cli.ok("start", "claims", "--csv", "claims.csv").out == "1 started, 1 existing, 0 refused\n"
     assert sorted((row["tenant"], row["key"]) for row in rows(cli)) == [
         ("acme", "C-1"), ("acme", "C-2"), ("main", "C-1"), ("main", "C-2"),
     ]  # fmt: skip
