@@ -1,4 +1,4 @@
-"""A signal to a closed case: refused, kept in its history under the sender's key, once."""
+"""Signals that are refused, by a closed case or as the workflow has none of that name: they stand in the history."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from longcase import Case, Next, Team, Workflow, days
-from longcase.errors import CaseClosed
+from longcase.errors import CaseClosed, UnknownSignal
+from longcase.insight.wording import told
 from longcase.testing import Simulation
 
 desk = Team("desk")
@@ -68,3 +69,21 @@ def test_what_is_handed_in_together_is_accepted_before_any_case_moves() -> None:
             assert sim.state(case).visit == 0
         assert sim.state(case).status == "closed"
         assert sim.types(case).count("signal_unhandled") == 1
+
+
+def test_a_signal_that_the_workflow_does_not_declare_stands_in_the_history_and_keeps_no_key() -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        for _ in range(2):
+            with pytest.raises(UnknownSignal, match="declares no signal wrod; it stands in the history") as refused:
+                sim.signal(case, "wrod", {"text": "hello"}, idempotency_key="one")
+        assert refused.value.hint == "declared: word"
+        first, second = (event for event in sim.history(case) if event.type == "signal_refused")
+        assert (first.data["signal"], first.data["body"]) == ("wrod", {"text": "hello"})
+        assert first.data["id"] != second.data["id"]
+        assert told(first).endswith("was refused: the workflow does not declare it")
+        assert not sim.signal(case, word, Word(), idempotency_key="one").duplicate, "the key is free"
+        assert sim.state(case).status == "closed"
+        with pytest.raises(UnknownSignal):
+            sim.signal(case, "wrod", {})
+        assert sim.types(case)[-1] == "signal_refused"

@@ -82,7 +82,7 @@ _ALL = (
     EventType("handler_started", "emitted", "node", "a handler took a signal, and runs beside the stage"),
     EventType("handler_ended", "emitted", "node", "a handler returned"),
     EventType("stage_returned", "emitted", "node", "the stage is done, and waits for its handlers to end"),
-    EventType("signal_refused", "record", "case", "a signal came to a closed case"),
+    EventType("signal_refused", "record", "case", "a signal came to a closed case, or is none of the workflow"),
     EventType("signal_unhandled", "record", "case", "a signal nobody consumed, with the reason"),
     EventType("duplicate_ignored", "record", "case", "a message came again under the same key"),
     EventType("child_started", "emitted", "node", "a child case was started"),

@@ -259,6 +259,8 @@ def told(event: Event, written: Written = str) -> str:
         text = "verify says that {call} took effect: {result}"
     elif event.type == "signal_unhandled" and event.data["signal"] in CATALOGUE:
         text = "nobody took the input {signal}: {why}"
+    elif event.type == "signal_refused" and not event.data["close"]:
+        text = "signal {signal} from {sender} was refused: the workflow does not declare it"
     elif event.type == "vote_given" and "before" in event.data:
         text = '{vote.by} answered "{vote.answer}" instead of "{before}": {vote.reason}'
     elif event.type == "call_retried" and event.data.get("asks"):

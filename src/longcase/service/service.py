@@ -6,8 +6,8 @@ a rule. Reading never runs user code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -110,14 +110,17 @@ class Service(Answering, Mending):
     ) -> Accepted:
         """Send a signal to a case; accepted means durable, a repeat under the same key is harmless.
 
-        Raises: CaseNotFound; CaseClosed (the refusal stands in the case's history); UnknownSignal;
+        Raises: CaseNotFound; CaseClosed and UnknownSignal (the refusal stands in the case's history);
         InvalidInput; IdempotencyConflict.
         """
         ref = self.ref(address)
         code = self.codes.get(ref.workflow)
         name = checked_name(signal, Signal, "signal", code.workflow.signals if code is not None else ())
-        data = self._signal_body(ref.workflow, name, body)
         who = self._who(actor)
+        declared = self.loaded(ref.workflow).workflow.signals
+        if name not in declared:
+            return await self._refuse_undeclared(address, name, body, declared, who)
+        data = _encoded(declared[name].codec, body, f"signal {name}", SIGNAL_BYTES)
         dedup = None
         if idempotency_key is not None:
             dedup = DedupKey(f"signal:{address}:{name}", check_idempotency_key(idempotency_key), digest([name, data]))
@@ -153,15 +156,26 @@ class Service(Answering, Mending):
 
         return await self._edit(ref, decide, dedup)
 
-    def _signal_body(self, workflow: str, name: str, body: BaseModel | Mapping[str, Json]) -> Json:
-        code = self.loaded(workflow)
-        declared = code.workflow.signals.get(name)
-        if declared is None:
-            known = ", ".join(code.workflow.signals) or "none"
-            raise UnknownSignal(f"{workflow} declares no signal {name}", hint=f"declared: {known}")
-        codec = declared.codec
-        what = f"signal {name}"
-        return _encoded(codec, body, what, SIGNAL_BYTES)
+    async def _refuse_undeclared(
+        self, address: str, name: str, body: object, declared: Iterable[str], who: Actor
+    ) -> Accepted:
+        """Refuse a signal, on the record. Its key is free: a release that declares it takes it under that."""
+        kept = cast(Json, body.model_dump(mode="json") if isinstance(body, BaseModel) else body)
+        check_json(kept, what=f"signal {name}", max_bytes=SIGNAL_BYTES)
+        ref = self.ref(address)
+        refused: dict[str, Json] = {
+            "signal": name, "body": kept, "sender": who.name, "id": self.env.new_id(), "close": "",
+        }  # fmt: skip
+        refusal = UnknownSignal(
+            f"{ref.workflow} declares no signal {name}; it stands in the history of {address} as refused",
+            hint=f"declared: {', '.join(declared) or 'none'}",
+        )
+
+        def decide(locked: Locked) -> Edit[Accepted]:
+            event = self._record("signal_refused", refused, who, locked.state)
+            return Edit(Accepted(address), [event], refusal=refusal)
+
+        return await self._edit(ref, decide)
 
     # -- asking -----------------------------------------------------------------------------------------
 
