@@ -81,9 +81,9 @@ def check_orders(
 
     Args:
         words: what an order was told, where that is not its own key.
-        zombies: workers were taken for dead that lived. One that stood still between the commit that began an attempt
-            and the attempt takes effect when it wakes, although it was asked about and made again meanwhile: the
-            outside sees it twice, under one key. No runtime can keep that from it.
+        zombies: workers were taken for dead that lived. One that stood still in an attempt, before its effect,
+            takes effect when it wakes, although it was asked about and made again meanwhile: the outside sees it
+            twice, under one key. No runtime can keep that from it.
     """
     keys = list(keys)
     inspection = Inspection(url)

@@ -2,7 +2,8 @@
 
 The orders are those of `tests.crash.program`. `python -m tests.faults.ships URL` is one worker, which
 moves cases until it gets SIGTERM. A worker that ended is replaced, as a service manager does.
-SHIPS_SKEW in its environment sets its clock wrong by so many seconds; after SHIPS_CRASHES deaths by one
+SHIPS_SKEW in its environment sets its clock wrong by so many seconds; with SHIPS_STOPS it stops itself
+before the first attempt that it is to begin; after SHIPS_CRASHES deaths by one
 call it is given up (far fewer than in earnest).
 """
 
@@ -210,10 +211,21 @@ class WrongClock(RealClock):
         return super().uncorrected() + timedelta(seconds=float(os.environ["SHIPS_SKEW"]))
 
 
+class Stopping(Env):
+    """Stops the process where its first attempt is committed and about to begin, until somebody lets it go on."""
+
+    stopped = False
+
+    def signal_point(self, name: str) -> None:
+        if name == "before_effect" and not self.stopped:
+            self.stopped = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
 async def _main(url: str) -> None:
     if "SHIPS_CRASHES" in os.environ:
         attempts.CRASH_ATTEMPTS, attempts.APART = int(os.environ["SHIPS_CRASHES"]), timedelta(seconds=0.2)
-    env = Env(WrongClock()) if "SHIPS_SKEW" in os.environ else Env()
+    env = Env(WrongClock()) if "SHIPS_SKEW" in os.environ else Stopping() if "SHIPS_STOPS" in os.environ else Env()
     async with Longcase(WORKFLOWS, url=url, env=env) as longcase:
         await longcase.record_maps()
         worker = longcase.new_worker()

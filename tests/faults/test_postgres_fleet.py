@@ -14,7 +14,7 @@ from tests.crash.inspection import Inspection
 from tests.faults.frame import FaultReport, by_length
 from tests.faults.life import BOUND, check_orders
 from tests.faults.ships import TRIES, Ships, door, fleet, fresh_orders, nothing, sail, sent
-from tests.faults.watching import stop_outside_its_transactions
+from tests.faults.watching import is_stopped, stop_outside_its_transactions, until
 from tests.support.postgres import run_sql
 
 ORDERS = by_length(12, 200)
@@ -82,6 +82,36 @@ def test_fault_F3_a_worker_stopped_past_its_lease_wakes_and_changes_nothing(
         injected={"SIGSTOP past the lease": stops},
         useful={"orders closed": ORDERS, "effects": effects},
         found=f"{began} processes, none ended; what they reported late was refused",
+    )
+
+
+def test_fault_F3_a_worker_stopped_before_an_attempt_does_not_begin_it_when_it_wakes(
+    postgres_url: str, tmp_path: Path, ledger: Path, report: FaultReport
+) -> None:
+    """Others have settled it meanwhile and made it: the outside would see it twice."""
+    with fleet(postgres_url, tmp_path, 0) as ships:
+        sleeper = ships.start_one(SHIPS_STOPS="1")
+
+        async def run() -> None:
+            async with door(postgres_url) as life:
+                await life.order(KEYS[0])
+                until(lambda: is_stopped(sleeper), "the worker stops before its first attempt")
+                ships.start_one()
+                await life.all_closed()
+
+        asyncio.run(run())
+        sleeper.send_signal(signal.SIGCONT)
+        ships.until_said("was forgotten", 1)
+        assert ships.stop() == [0, 0], ships.said()[-3000:]
+    effects = check_orders(postgres_url, ledger, KEYS[:1])
+    lost = [e for e in Inspection(postgres_url).events(f"orders/{KEYS[0]}") if e.type == "attempt_lost"]
+    assert lost, "others took the attempt for lost"
+    made = Counter(line.split()[0] for line in ledger.read_text().splitlines())
+    assert set(made.values()) == {1}, made
+    report(
+        injected={"SIGSTOP before an attempt": 1, "attempts taken for lost": len(lost)},
+        useful={"effects": effects},
+        found="made once, by the other",
     )
 
 

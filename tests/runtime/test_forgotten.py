@@ -103,6 +103,7 @@ class Heart:
     """Beats are counted; it can be told what to answer."""
 
     every = 0.01
+    lease = 10.0
 
     def __init__(self) -> None:
         self.beats = 0

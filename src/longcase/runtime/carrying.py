@@ -32,6 +32,7 @@ from longcase.store.port import Store, Transacting
 
 log = logging.getLogger("longcase.worker")
 
+HEARD = 0.05  # seconds between looks whether a worker that was silent for long has been heard again
 STOP_GRACE = 10.0  # seconds an attempt that was asked to stop may go on
 LEAVE_GRACE = 1.0  # seconds a cancelled attempt has to end when the worker leaves
 
@@ -47,6 +48,7 @@ class Carrier:
         report: told how an attempt, or a question to `verify`, ended.
         look: told of a case whose attempt's end is in the store.
         freed: told that an attempt of an activity no longer runs.
+        holds: tells whether the worker's lease cannot have lapsed.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Carrier:
         report: Callable[[int, Item], None],
         look: Callable[[int], None],
         freed: Callable[[Activity[..., Any]], None],
+        holds: Callable[[], bool],
     ) -> None:
         self.worker = 0  # the incarnation that attempts begun from now on belong to
         self.leaving = False
@@ -68,6 +71,7 @@ class Carrier:
         self._report = report
         self._look = look
         self._freed = freed
+        self._holds = holds
         self._beats = Heartbeats(store, env, self.spawn)
         self._deadlines = Deadlines()
         self._verifying: set[tuple[int, str]] = set()
@@ -187,6 +191,8 @@ class Carrier:
                 original = await self._event(case_no, commanded.data["of"])
                 undone = (await self._event(case_no, commanded.data["result"])).data["result"]
             given = (original.data["input"], undone, bool(call["undoes"]), self._executor)
+            if not self._holds():
+                await self._until_heard()
             if activity.transaction:
                 place = (case_no, worker, moved.code.map_number)
                 outcome = await transact(cast(Transacting, self._store), activity, running, place, *given)
@@ -214,6 +220,14 @@ class Carrier:
         if outcome is None:
             return
         self._report(case_no, Ended(command.call, number, outcome, worker, self._now()))
+
+    async def _until_heard(self) -> None:
+        """Wait until the worker holds its lease again; where it has lost it, the attempt is abandoned meanwhile.
+
+        Others may have taken the attempt for lost, asked about it, and made it: it must not begin beside that.
+        """
+        while not self._holds():  # noqa: ASYNC110  # the lease is kept by another thread
+            await asyncio.sleep(HEARD)
 
     async def _event(self, case_no: int, seq: int) -> Event:
         event = await self._read(lambda: self._store.event(case_no, seq))

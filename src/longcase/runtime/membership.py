@@ -52,14 +52,20 @@ class Membership:
     async def join(self, codes: Mapping[str, WorkflowCode], serves: Sequence[str]) -> int:
         """Register a new incarnation with what it has loaded and serves; returns its number."""
         loop = asyncio.get_running_loop()
+        asked = self._env.monotonic()
         loaded = {name: code.fingerprint for name, code in codes.items() if code.fingerprint}
         self.number = await self._store.join(socket.gethostname(), os.getpid(), codes=loaded, serves=serves)
         heart = self._store.heart(self.number)
-        self._pulse = Pulse(heart, self._env, partial(self._culprit, loop), partial(self.forget, self.number))
+        self._pulse = Pulse(heart, self._env, partial(self._culprit, loop), partial(self.forget, self.number), asked)
         # Where the lease is kept by the pulse, the pump need not; elsewhere its beat is for the eye.
         self._beats_here = not self._pulse.start(loop) or heart is None
         self.forgotten = False  # only now: until it has joined it tries again
         return self.number
+
+    @property
+    def holds(self) -> bool:
+        """Whether the incarnation's lease cannot have lapsed; where none is kept from here, nobody can tell."""
+        return self._beats_here or self._pulse is None or self._pulse.holds
 
     def forget(self, incarnation: int) -> None:
         """Note that the store has forgotten an incarnation; if it is this one, the pump joins anew first of all."""

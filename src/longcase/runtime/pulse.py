@@ -6,7 +6,9 @@ A busy loop must not lose the lease of healthy work, and a blocked one must not 
 thread beats while the loop ticks, and goes on beating without a tick for as long as what blocks it may
 last: the attempt's own `timeout=`, or `PATIENCE` where no attempt is to blame. After that it stops, the
 lease lapses, and others take over; should the loop turn again, the worker finds itself forgotten and
-joins anew. On SQLite nothing lapses (a process that lives keeps its lock): there the pulse only tells.
+joins anew. A process that was stopped for longer than its lease knows it by its own clock before that: it
+begins nothing until it has been heard again. On SQLite nothing lapses (a process that lives keeps its lock):
+there the pulse only tells.
 """
 
 from __future__ import annotations
@@ -34,11 +36,21 @@ Culprit = tuple[str, float]  # what blocks the loop, and how long it may
 
 
 class Pulse:
-    """Beats for one incarnation, from a thread."""
+    """Beats for one incarnation, from a thread.
+
+    Args:
+        joined: `env.monotonic()` just before the incarnation joined.
+    """
 
     def __init__(
-        self, heart: Heart | None, env: Env, culprit: Callable[[], Culprit | None], forgotten: Callable[[], None]
+        self,
+        heart: Heart | None,
+        env: Env,
+        culprit: Callable[[], Culprit | None],
+        forgotten: Callable[[], None],
+        joined: float = 0.0,
     ) -> None:
+        self._heard = joined  # no later than the store heard of the incarnation
         self._heart = heart
         self._env = env
         self._culprit = culprit
@@ -58,6 +70,11 @@ class Pulse:
             return False
         self._tick()
         return True
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lease cannot have lapsed, by this process's clock: nobody takes the worker for dead."""
+        return self._heart is None or self._env.monotonic() - self._heard < self._heart.lease
 
     def stop(self) -> None:
         """Stop beating; the lease lapses unless the worker leaves."""
@@ -107,8 +124,10 @@ class Pulse:
         return self._still <= (found[1] if found is not None else PATIENCE)
 
     def _beat(self, heart: Heart) -> bool:
+        sent = self._env.monotonic()
         try:
             heart.beat()
+            self._heard = sent
         except WorkerForgotten:
             with suppress(RuntimeError):  # the loop is closed: the worker has left
                 self._loop.call_soon_threadsafe(self._forgotten)

@@ -67,7 +67,9 @@ class Worker:
         self._slots = Slots(env.now, limit=attempts)
         self._queues = Queues(queues, codes)
         self._turns: Turns | None = None
-        self._carrier = Carrier(store, env, self._now, self.agenda.report, self.agenda.settle, self._freed)
+        self._carrier = Carrier(
+            store, env, self._now, self.agenda.report, self.agenda.settle, self._freed, lambda: self._membership.holds
+        )
         self._membership = Membership(store, env, self._carrier.culprit, self.agenda.ring)
         self._sweep = Sweep(store, env, self.agenda.look_everywhere)
         self._backoff = Backoff(env.random.random)  # while the store is unavailable

@@ -60,6 +60,7 @@ class Heart(Protocol):
     """An incarnation's sign of life, given from a thread of its own: the event loop may be busy."""
 
     every: float  # seconds between two beats
+    lease: float  # seconds a beat keeps it, from when it was sent at the least
 
     def beat(self) -> None:
         """Renew the lease; waits for the answer.

@@ -252,6 +252,7 @@ class PostgresHeart:
         measure: Callable[[Any], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.every = lease / 4
+        self.lease = lease
         self._measure = measure
         self._address = address
         self._worker = worker
