@@ -107,7 +107,6 @@ USEFUL = {
 
 
 def replay(asked: argparse.Namespace) -> int:
-    quiet()
     life = fleet.live(asked.seed, trace=True) if asked.life == "fleet" else LIVES[asked.life](asked.seed)
     print("\n".join(life.timeline))
     counted = ", ".join(f"{what} {count}" for what, count in sorted(life.counts.items()))
