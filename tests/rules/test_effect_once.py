@@ -21,6 +21,8 @@ async def pay(order: str) -> str:
     world.append(order)
     if order.startswith("lost") and len(world) == 1:
         raise ConnectionError("the answer was lost")
+    if order.startswith("odd") and len(world) == 1:
+        return 7 if order == "odd-7" else "\ud800"  # type: ignore[return-value]
     return f"receipt {len(world)}"
 
 
@@ -72,6 +74,20 @@ def test_row_B4_retry_asks_verify_before_it_repeats(said: str, paid: int, result
         assert "granted 1.c1 new attempts, should verify say that it did not take effect" in " ".join(
             told(event) for event in sim.history(case)
         )
+
+
+@pytest.mark.parametrize(("order", "kind"), [("odd-7", "contract_changed"), ("odd-text", "result_not_encodable")])
+@pytest.mark.parametrize(("said", "paid", "result"), [("receipt 7", 1, "receipt 7"), ("", 2, "receipt 2")])
+def test_row_B4_retry_of_a_call_that_returned_what_does_not_fit_asks_verify_first(
+    order: str, kind: str, said: str, paid: int, result: str
+) -> None:
+    """It has run to its end: the effect is there more surely than after an error."""
+    with Simulation([once]) as sim:
+        case = sim.start(once, Order(id=order))
+        assert incident(sim, case)["kind"] == kind
+        answers.append(said)
+        assert sim.retry(case).did == f"retried {kind}; verify is asked first whether it took effect"
+        assert (len(world), (sim.state(case).close or {})["result"]) == (paid, result)
 
 
 def test_row_B4_retry_of_what_verify_cannot_tell_is_a_persons_word() -> None:
