@@ -39,6 +39,8 @@ once = Workflow("once", object=Order, key="id", owner=desk, expect=days(5))
 
 @once.stage(expect=days(5))
 async def paying(case: Case[Order]) -> Next:
+    if case.object.note == "looks first":
+        await case.pause(days(1), because="cooling-off")
     receipt = await pay(case.key)
     if case.object.note == "here":
         await case.pause(days(1), because="cooling-off")
@@ -138,6 +140,21 @@ def test_row_B4_a_move_to_the_same_stage_names_restart() -> None:
         assert refused.value.hint.endswith("; longcase restart once/2 keeps what has returned")
         sim.restart(case)
         assert world == ["lost-1", "2"]
+
+
+def test_row_B4_a_move_out_of_a_restarted_visit_knows_what_the_restart_keeps() -> None:
+    with Simulation([once]) as sim:
+        case = sim.start(once, Order(id="1", note="here"))
+        sim.set(case, note="looks first")
+        sim.restart(case)
+        with pytest.raises(RepairRefused, match=r"called pay \(before its restart, returned\)") as refused:
+            sim.move(case, paying, reason="again")
+        assert refused.value.hint.endswith("; longcase restart once/1 keeps what has returned")
+        sim.move(case, paying, reason="the bank gave it back", repeat=True)
+        sim.advance(days(1))
+        assert world == ["1", "1"]
+        keys = {event.data["key"] for event in sim.history(case) if event.type == "activity_scheduled"}
+        assert len(keys) == 1, "under its old key, by which the bank can tell (A5)"
 
 
 def test_row_B4_a_result_that_is_the_cases_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
