@@ -21,6 +21,8 @@ async def pay(order: str) -> str:
     world.append(order)
     if order.startswith("lost") and len(world) == 1:
         raise ConnectionError("the answer was lost")
+    if order.startswith("odd") and len(world) == 1:
+        return 7 if order == "odd-7" else "\ud800"  # type: ignore[return-value]
     return f"receipt {len(world)}"
 
 
@@ -37,6 +39,8 @@ once = Workflow("once", object=Order, key="id", owner=desk, expect=days(5))
 
 @once.stage(expect=days(5))
 async def paying(case: Case[Order]) -> Next:
+    if case.object.note == "looks first":
+        await case.pause(days(1), because="cooling-off")
     receipt = await pay(case.key)
     if case.object.note == "here":
         await case.pause(days(1), because="cooling-off")
@@ -72,6 +76,20 @@ def test_row_B4_retry_asks_verify_before_it_repeats(said: str, paid: int, result
         assert "granted 1.c1 new attempts, should verify say that it did not take effect" in " ".join(
             told(event) for event in sim.history(case)
         )
+
+
+@pytest.mark.parametrize(("order", "kind"), [("odd-7", "contract_changed"), ("odd-text", "result_not_encodable")])
+@pytest.mark.parametrize(("said", "paid", "result"), [("receipt 7", 1, "receipt 7"), ("", 2, "receipt 2")])
+def test_row_B4_retry_of_a_call_that_returned_what_does_not_fit_asks_verify_first(
+    order: str, kind: str, said: str, paid: int, result: str
+) -> None:
+    """It has run to its end: the effect is there more surely than after an error."""
+    with Simulation([once]) as sim:
+        case = sim.start(once, Order(id=order))
+        assert incident(sim, case)["kind"] == kind
+        answers.append(said)
+        assert sim.retry(case).did == f"retried {kind}; verify is asked first whether it took effect"
+        assert (len(world), (sim.state(case).close or {})["result"]) == (paid, result)
 
 
 def test_row_B4_retry_of_what_verify_cannot_tell_is_a_persons_word() -> None:
@@ -122,6 +140,21 @@ def test_row_B4_a_move_to_the_same_stage_names_restart() -> None:
         assert refused.value.hint.endswith("; longcase restart once/2 keeps what has returned")
         sim.restart(case)
         assert world == ["lost-1", "2"]
+
+
+def test_row_B4_a_move_out_of_a_restarted_visit_knows_what_the_restart_keeps() -> None:
+    with Simulation([once]) as sim:
+        case = sim.start(once, Order(id="1", note="here"))
+        sim.set(case, note="looks first")
+        sim.restart(case)
+        with pytest.raises(RepairRefused, match=r"called pay \(before its restart, returned\)") as refused:
+            sim.move(case, paying, reason="again")
+        assert refused.value.hint.endswith("; longcase restart once/1 keeps what has returned")
+        sim.move(case, paying, reason="the bank gave it back", repeat=True)
+        sim.advance(days(1))
+        assert world == ["1", "1"]
+        keys = {event.data["key"] for event in sim.history(case) if event.type == "activity_scheduled"}
+        assert len(keys) == 1, "under its old key, by which the bank can tell (A5)"
 
 
 def test_row_B4_a_result_that_is_the_cases_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,21 @@ def test_rule_B20_each_long_visit_warns_and_a_long_case_warns_once() -> None:
     in_both(scenario, long)
 
 
+def test_rule_B20_what_a_release_that_warned_once_reads_of_a_warned_case_has_no_field_that_it_lacks() -> None:
+    """It could read neither the row nor the snapshot, and held the case as a fault of its own."""
+    long = monitoring(visit_warns=20, case_warns=20)
+
+    def scenario(sim: Simulation) -> None:
+        case = sim.start(long, Order(id="1"))
+        tell(sim, long, case, *[0] * 12, 1)
+        kept = sim.state(case).to_json()
+        snapshot = every(sim, case, "stage_entered")[-1].data["snapshot"]
+        assert [data["history_warned"] for data in (kept, snapshot)] == [["case"], ["case"]]
+        assert all("warned" not in data for data in (kept, snapshot))
+
+    in_both(scenario, long)
+
+
 def test_rule_B20_of_a_visit_only_events_count_that_stage_code_sees() -> None:
     """Thirty attempts of one call are sixty events, and one call to replay."""
     long = monitoring(visit_warns=20, visit_stops=40)

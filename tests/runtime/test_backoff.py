@@ -28,6 +28,7 @@ class Absent:
         self._store = store
         self._away = away
         self.asked: list[float] = []  # when, while it was away
+        self.asking: Callable[[], None] = lambda: None  # called while it is asked
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -35,6 +36,7 @@ class Absent:
     async def ready(self, *args: Any) -> list[int]:
         if self._away():
             self.asked.append(asyncio.get_running_loop().time())
+            self.asking()
             raise StoreUnavailable("the store did not answer")
         found: list[int] = await self._store.ready(*args)
         return found
@@ -109,3 +111,23 @@ def test_workers_that_lost_one_store_do_not_ask_it_in_the_same_instants_and_a_se
 def test_a_worker_that_is_told_to_stop_does_not_sit_out_its_pause() -> None:
     asked, ended = life(3, stop_at=42.0)
     assert ended < 42.0 + 0.1, asked
+
+
+def test_a_worker_that_is_told_to_stop_while_it_asks_leaves_soon() -> None:
+    loop = SimLoop(Random(4))
+    ended: list[float] = []
+
+    async def main() -> None:
+        env = Env(seed=4)
+        env.thread = lambda name, run: False  # type: ignore[method-assign]
+        store = await open_sqlite(":memory:", env, inline=True)
+        absent = Absent(store, lambda: True)
+        worker = Worker(cast(Store, absent), env, {})
+        absent.asking = lambda: worker.stop() if loop.time() > 40 else None
+        await worker.run()
+        ended.extend([absent.asked[-1], loop.time()])
+        await store.close()
+
+    loop.run(main())
+    told, left = ended
+    assert left - told <= FIRST + 0.1

@@ -87,3 +87,15 @@ def test_a_signal_that_the_workflow_does_not_declare_stands_in_the_history_and_k
         with pytest.raises(UnknownSignal):
             sim.signal(case, "wrod", {})
         assert sim.types(case)[-1] == "signal_refused"
+
+
+@pytest.mark.parametrize("name", ["", "no name", "w\x00rd", "\ud800", "x" * 129])
+def test_a_signal_of_a_name_that_none_can_have_is_refused_and_not_kept(name: str) -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        before = sim.types(case)
+        with pytest.raises(UnknownSignal) as refused:
+            sim.signal(case, name, {"text": "hello"})
+        assert "history" not in refused.value.message
+        assert len(refused.value.message) < 120
+        assert sim.types(case) == before

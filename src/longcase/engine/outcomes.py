@@ -6,7 +6,7 @@ from typing import Final
 
 from longcase.engine import attempts
 from longcase.engine.attempts import Failure, Success, Verdict
-from longcase.engine.incidents import TurnDiscarded, incident, stays_committed
+from longcase.engine.incidents import TurnDiscarded, asked_first, incident, stays_committed
 from longcase.engine.undoing import Undoing
 from longcase.engine.work import Accepted, Command, Ended, Verified
 from longcase.history.committed import kept_outcomes
@@ -16,6 +16,7 @@ from longcase.history.state import Call, CaseState, blocked, may_have_happened, 
 from longcase.model.codec import Json
 
 _BEGINNING: Final = frozenset({"attempt_started", "activity_scheduled", "undo_started"})  # may begin an attempt
+_RETURNED: Final = frozenset({"contract_changed", "result_not_encodable"})  # the function has run to its end
 
 
 class Outcomes(Undoing):
@@ -112,6 +113,8 @@ class Outcomes(Undoing):
         kind = ""
         if verdict.follow == "incident":
             kind = verdict.incident
+            if kind in _RETURNED:
+                details |= asked_first(activity)
         elif verdict.follow == "unknown":
             if activity is not None and activity.verify_function is not None:
                 self.result.commands.append(Command("verify", self.resident.case_no, ref, call["attempt"]))

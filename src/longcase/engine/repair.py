@@ -334,8 +334,12 @@ def _calls_of(visit_events: Sequence[Event], state: CaseState, *, results: bool)
     names: dict[str, str] = {}
     for event in visit_events:
         data = event.data
-        if event.type == "stage_entered" and results:
-            reuse.update(data["reuse"])  # of a visit that was a restart itself
+        if event.type == "stage_entered":  # of a visit that was a restart itself
+            for name, kept in data["reuse"].items():
+                if results:
+                    reuse[name] = kept
+                elif "rows" not in kept:  # where such a result is not taken over, that is told (A12)
+                    reuse[name] = {what: kept[what] for what in ("digest", "key", "after") if what in kept}
         elif event.type == "activity_scheduled":
             names[data["call"]] = f"{data.get('run', '')}{data['activity']}#{data['nth']}"
             reuse[names[data["call"]]] = {"digest": data["digest"], "key": data["key"]}

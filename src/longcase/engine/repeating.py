@@ -23,6 +23,14 @@ def refuse_repeating(state: CaseState, stage: str, earlier: Sequence[Event], cod
     asked: dict[str, str] = {}
     for event in earlier:
         data = event.data
+        if event.type == "stage_entered":  # what its restart keeps, and the visit has not asked for yet
+            for name, kept in (data.get("reuse") or {}).items():
+                activity = name.rpartition("#")[0].rpartition("/")[2]
+                if "result" in kept and _must_not(activity, kept["key"], state, code):
+                    begun[name] = f"{activity} (before its restart, returned)"
+            continue
+        if event.type == "activity_reused":
+            begun.pop(data["reuse"], None)
         ref = data.get("call", "")
         if event.type in ("activity_scheduled", "call_redone", "activity_reused"):
             asked[ref] = data["activity"] if _must_not(data["activity"], data["key"], state, code) else ""

@@ -267,13 +267,19 @@ class CaseState:
     pins: dict[str, int] = field(default_factory=dict)
     move: dict[str, Json] | None = None
     cancel: dict[str, Json] | None = None
-    history_warned: bool = False  # by a warning that did not say of what; later ones stand in `warned`
-    warned: list[str] = field(default_factory=list)  # what is known to have grown long: visit | case
+    # What is known to have grown long, visit | case; True where a release warned that did not say of what. It is one
+    # field, as a worker of such a release beside this one could not read another.
+    history_warned: bool | list[str] = False
     ended_tasks: dict[str, Task] = field(default_factory=dict)  # closed since the row was last written
 
     @property
     def address(self) -> str:
         return f"{self.workflow}/{self.key}"
+
+    @property
+    def warned(self) -> list[str]:
+        """What is known to have grown long: visit | case."""
+        return self.history_warned if isinstance(self.history_warned, list) else []
 
     def to_json(self) -> dict[str, Json]:
         """Return the record as JSON-able data; empty fields are left out."""

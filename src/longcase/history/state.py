@@ -82,7 +82,8 @@ def _stage_entered(state: CaseState, event: Event) -> None:
     state.stage_expected = data["expected"]
     state.entered_at = event.at
     state.reuse = data.get("reuse") or {}
-    state.warned = [what for what in state.warned if what != "visit"]
+    if "visit" in state.warned:
+        state.history_warned = [what for what in state.warned if what != "visit"] or False
     leave_visit(state)
 
 
@@ -260,7 +261,7 @@ def blocked(state: CaseState) -> bool:
 @on("visit_warned")
 def _visit_warned(state: CaseState, event: Event) -> None:
     if "of" in event.data:
-        state.warned = sorted({*state.warned, *event.data["of"]})
+        state.history_warned = sorted({*state.warned, *event.data["of"]})
     else:  # by a release whose first warning was also its last
         state.history_warned = True
 

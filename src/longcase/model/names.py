@@ -23,6 +23,11 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a text may name a declaration."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_key(key: object, what: str = "business key") -> str:
     """Return `key` if it may address a case, else raise UsageError."""
     if not isinstance(key, str) or not _NAME.fullmatch(key):

@@ -125,6 +125,8 @@ class Worker:
                     log.warning("store unavailable, trying again: %s", error.message)
                     if self._turns is not None:
                         self._turns_reset()
+                    if self._draining:
+                        self._backoff.reset()  # it was told to stop while it asked: it does not sit out a long pause
                     if not self._stopping:
                         await self._backoff.pause()
         finally:

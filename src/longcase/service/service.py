@@ -17,7 +17,7 @@ from longcase.errors import CaseClosed, InvalidInput, UnknownSignal, UsageError
 from longcase.history.event import Event, instant_text
 from longcase.history.waits import for_a_worker, waits
 from longcase.model.codec import Codec, Json, digest
-from longcase.model.names import check_idempotency_key, check_key, printable
+from longcase.model.names import check_idempotency_key, check_key, is_name, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
 from longcase.model.strict_json import BODY_BYTES, SIGNAL_BYTES, check_json
@@ -159,16 +159,22 @@ class Service(Answering, Mending):
     async def _refuse_undeclared(
         self, address: str, name: str, body: object, declared: Iterable[str], who: Actor
     ) -> Accepted:
-        """Refuse a signal, on the record. Its key is free: a release that declares it takes it under that."""
+        """Refuse a signal, on the record. Its key is free: a release that declares it takes it under that.
+
+        What no workflow can declare a signal as is not kept.
+        """
+        ref = self.ref(address)
+        hint = f"declared: {', '.join(declared) or 'none'}"
+        if not is_name(name):
+            raise UnknownSignal(f"{ref.workflow} declares no signal {printable(name)}", hint=hint)
         kept = cast(Json, body.model_dump(mode="json") if isinstance(body, BaseModel) else body)
         check_json(kept, what=f"signal {name}", max_bytes=SIGNAL_BYTES)
-        ref = self.ref(address)
         refused: dict[str, Json] = {
             "signal": name, "body": kept, "sender": who.name, "id": self.env.new_id(), "close": "",
         }  # fmt: skip
         refusal = UnknownSignal(
             f"{ref.workflow} declares no signal {name}; it stands in the history of {address} as refused",
-            hint=f"declared: {', '.join(declared) or 'none'}",
+            hint=hint,
         )
 
         def decide(locked: Locked) -> Edit[Accepted]:
