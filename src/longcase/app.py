@@ -257,14 +257,16 @@ class Longcase:
         """
         await self.record_maps()
         worker = self.new_worker(queues, attempts=attempts)
-        for told in await self.unknown_queues(queues):
-            log.warning("%s", told)
-        running = asyncio.get_running_loop().create_task(worker.run())
         try:
-            yield worker
+            for told in await self.unknown_queues(queues):
+                log.warning("%s", told)
+            running = asyncio.get_running_loop().create_task(worker.run())
+            try:
+                yield worker
+            finally:
+                worker.stop()
+                await running
         finally:
-            worker.stop()
-            await running
             self.worker = None
 
     async def unknown_queues(self, served: Sequence[str]) -> list[str]:

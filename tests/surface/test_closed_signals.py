@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import BaseModel
 
 from longcase import Case, Next, Team, Workflow, days
-from longcase.errors import CaseClosed, UnknownSignal
+from longcase.errors import CaseClosed, InvalidInput, UnknownSignal
 from longcase.insight.wording import told
 from longcase.testing import Simulation
 
@@ -99,3 +101,15 @@ def test_a_signal_of_a_name_that_none_can_have_is_refused_and_not_kept(name: str
         assert "history" not in refused.value.message
         assert len(refused.value.message) < 120
         assert sim.types(case) == before
+
+
+class Photo(BaseModel):
+    raw: bytes
+
+
+@pytest.mark.parametrize("body", [Photo(raw=b"\xff"), {"n": float("nan")}, {"n": object()}, "text"])
+def test_an_undeclared_signal_whose_body_cannot_be_kept_is_refused_with_a_word(body: Any) -> None:
+    with Simulation([orders]) as sim:
+        case = sim.start(orders, Order(id="O-1"))
+        with pytest.raises((InvalidInput, UnknownSignal)):
+            sim.signal(case, "wrod", body)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from longcase.errors import InvalidInput
-from longcase.model.names import printable
+from longcase.model.names import printable, text_of
 from longcase.nearest import nearest
 
 _QUOTED = re.compile(r"valid (?:integer|number|boolean), got '(-?\d[\d.]*|true|false)'$")
@@ -149,7 +149,15 @@ class Codec:
             valid = self.decode(value, what)
         except Exception as error:
             raise _of_a_validator(error, what) from error
-        dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
+        try:
+            dumped = self._adapter.dump_python(valid, mode="json", warnings=False)
+        except Exception as error:  # bytes that are no UTF-8, a serializer of the author's
+            raise InvalidInput(
+                f"{what} cannot be written as JSON: {text_of(error)}",
+                reason="not_json",
+                hint='give it as text; of bytes: model_config = ConfigDict(ser_json_bytes="base64", '
+                'val_json_bytes="base64")',
+            ) from error
         if self._has_sets:
             dumped = _with_sorted_sets(valid, dumped)
         refuse_unkept(dumped, what)

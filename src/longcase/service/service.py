@@ -7,7 +7,7 @@ a rule. Reading never runs user code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,7 +16,7 @@ from longcase.engine.tasks import Actor
 from longcase.errors import CaseClosed, InvalidInput, UnknownSignal, UsageError
 from longcase.history.event import Event, instant_text
 from longcase.history.waits import for_a_worker, waits
-from longcase.model.codec import Codec, Json, digest
+from longcase.model.codec import Codec, Json, codec_for, digest
 from longcase.model.names import check_idempotency_key, check_key, is_name, printable
 from longcase.model.queue import DEFAULT_QUEUE
 from longcase.model.signal import Signal
@@ -157,7 +157,7 @@ class Service(Answering, Mending):
         return await self._edit(ref, decide, dedup)
 
     async def _refuse_undeclared(
-        self, address: str, name: str, body: object, declared: Iterable[str], who: Actor
+        self, address: str, name: str, body: BaseModel | Mapping[str, Json], declared: Iterable[str], who: Actor
     ) -> Accepted:
         """Refuse a signal, on the record. Its key is free: a release that declares it takes it under that.
 
@@ -167,8 +167,8 @@ class Service(Answering, Mending):
         hint = f"declared: {', '.join(declared) or 'none'}"
         if not is_name(name):
             raise UnknownSignal(f"{ref.workflow} declares no signal {printable(name)}", hint=hint)
-        kept = cast(Json, body.model_dump(mode="json") if isinstance(body, BaseModel) else body)
-        check_json(kept, what=f"signal {name}", max_bytes=SIGNAL_BYTES)
+        codec = codec_for(type(body) if isinstance(body, BaseModel) else dict)
+        kept = _encoded(codec, body, f"signal {name}", SIGNAL_BYTES)
         refused: dict[str, Json] = {
             "signal": name, "body": kept, "sender": who.name, "id": self.env.new_id(), "close": "",
         }  # fmt: skip
