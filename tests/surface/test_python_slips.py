@@ -137,6 +137,7 @@ async def test_a_worker_serves_queues_that_are_known(store_url: str, queues: lis
             async with longcase.working(queues):
                 pass
         assert error.value.hint == hint
+        assert longcase.worker is None, "a start is not handed to a worker that nobody runs"
 
 
 async def test_beside_a_known_queue_an_unknown_one_is_a_warning(
